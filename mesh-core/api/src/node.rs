@@ -1,0 +1,9 @@
+//! Snapshots and records between a node's agent and its proxy.
+//!
+//! Generated from `proto/weft/node/v1/node.proto`, which documents every field.
+//! The messages also read and write proto3 JSON (snake_case names), which is
+//! the format of the proxy's `--snapshot` file.
+#![expect(missing_docs, clippy::all, reason = "generated code")]
+
+tonic::include_proto!("weft.node.v1");
+include!(concat!(env!("OUT_DIR"), "/weft.node.v1.serde.rs"));
