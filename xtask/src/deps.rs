@@ -1,0 +1,319 @@
+//! Dependencies point one way: who may use whom, and what must never be linked into what.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{
+    conclude,
+    metadata::{Metadata, Package},
+};
+
+/// A crate of ours and the crates of ours that it may name in its manifest, in any section.
+struct Allowed {
+    crate_name: &'static str,
+    uses: &'static [&'static str],
+}
+
+const fn allow(crate_name: &'static str, uses: &'static [&'static str]) -> Allowed {
+    Allowed { crate_name, uses }
+}
+
+/// The direction of the design. A crate that is not listed is refused, so that adding one is a
+/// decision about its place.
+const ALLOWED: &[Allowed] = &[
+    allow("weft-core", &[]),
+    allow("weft-api", &["weft-core"]),
+    allow("weft-abi", &[]),
+    allow("weft-sdk-macros", &["weft-abi"]),
+    allow("weft-sdk-testing", &["weft-abi", "weft-sdk"]),
+    allow("weft-sdk", &["weft-abi", "weft-sdk-macros"]),
+    allow("weft-wasm-host", &["weft-abi", "weft-core"]),
+    allow("weft-datapath-common", &[]),
+    allow("weft-ebpf", &["weft-datapath-common"]),
+    allow("weft-datapath", &["weft-datapath-common", "weft-core"]),
+    allow(
+        "weft-proxy",
+        &[
+            "weft-wasm-host",
+            "weft-api",
+            "weft-core",
+            "weft-datapath-common",
+        ],
+    ),
+    allow(
+        "weft-agent",
+        &[
+            "weft-datapath",
+            "weft-datapath-common",
+            "weft-api",
+            "weft-core",
+        ],
+    ),
+    allow("weft", &["weft-api", "weft-core"]),
+    // Starts the real binaries and links none of their code.
+    allow("weft-lab", &[]),
+    allow(
+        "weft-integration",
+        &[
+            "weft-api",
+            "weft-core",
+            "weft-datapath",
+            "weft-datapath-common",
+            "weft-lab",
+        ],
+    ),
+    allow("xtask", &[]),
+];
+
+/// What every guest crate in `filters-wasm/` may use; their names are the filters'.
+const FILTER: Allowed = allow("filter-*", &["weft-sdk", "weft-sdk-testing"]);
+
+/// Crates that must not be linked into another, however many steps away.
+struct Banned {
+    from: &'static str,
+    linked: &'static [&'static str],
+    why: &'static str,
+}
+
+const BANNED: &[Banned] = &[
+    Banned {
+        from: "weft-core",
+        linked: &[
+            "tokio",
+            "hyper",
+            "mio",
+            "socket2",
+            "rustix",
+            "libc",
+            "rand",
+            "getrandom",
+        ],
+        why: "pure logic: no sockets, no runtime, no clock, no randomness",
+    },
+    Banned {
+        from: "weft-agent",
+        linked: &["weft-proxy", "weft-wasm-host", "wasmtime"],
+        why: "the agent is privileged and runs no code of filters",
+    },
+    Banned {
+        from: "weft",
+        linked: &["aya", "wasmtime"],
+        why: "the command line only talks to the other processes",
+    },
+    Banned {
+        from: "weft-lab",
+        linked: &["aya", "wasmtime"],
+        why: "the lab starts the real binaries",
+    },
+];
+
+/// Only this crate names wasmtime in its manifest.
+const WASMTIME_USER: &str = "weft-wasm-host";
+
+/// Checks the workspace at `root` and the eBPF programs' own workspace.
+///
+/// # Errors
+/// Lists every dependency that points the wrong way.
+pub(crate) fn check(root: &Path) -> Result<String> {
+    let mut findings = Vec::new();
+    let mut crates = 0;
+    for manifest in ["Cargo.toml", "datapath/ebpf/Cargo.toml"] {
+        let manifest = root.join(manifest);
+        if manifest.exists() {
+            let metadata = Metadata::of(&manifest)?;
+            crates += metadata.workspace_members.len();
+            findings.extend(examine(&metadata));
+        }
+    }
+    conclude(
+        &findings,
+        format!("{crates} crates depend on each other as designed"),
+    )
+}
+
+fn examine(metadata: &Metadata) -> Vec<String> {
+    metadata
+        .members()
+        .flat_map(|member| {
+            let mut findings = direction(member);
+            findings.extend(links(metadata, member));
+            findings
+        })
+        .collect()
+}
+
+fn direction(member: &Package) -> Vec<String> {
+    let Some(allowed) = rule_for(&member.name) else {
+        return vec![format!(
+            "{}: not in the list of crates and what they may use (xtask/src/deps.rs)",
+            member.name
+        )];
+    };
+    let mut findings: Vec<String> = member
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.path.is_some())
+        .filter(|dependency| !allowed.uses.contains(&dependency.name.as_str()))
+        .map(|dependency| format!("{} must not depend on {}", member.name, dependency.name))
+        .collect();
+    let names_wasmtime = member.dependencies.iter().any(|d| d.name == "wasmtime");
+    if names_wasmtime && member.name != WASMTIME_USER {
+        findings.push(format!(
+            "{} must not depend on wasmtime: only {WASMTIME_USER} does",
+            member.name
+        ));
+    }
+    findings
+}
+
+fn rule_for(name: &str) -> Option<&'static Allowed> {
+    if name.starts_with("filter-") {
+        return Some(&FILTER);
+    }
+    ALLOWED.iter().find(|allowed| allowed.crate_name == name)
+}
+
+fn links(metadata: &Metadata, member: &Package) -> Vec<String> {
+    let linked = metadata.linked_into(&member.id);
+    BANNED
+        .iter()
+        .filter(|ban| ban.from == member.name)
+        .flat_map(|ban| {
+            ban.linked
+                .iter()
+                .filter(|name| linked.contains(*name))
+                .map(|name| format!("{} must not link {name}: {}", ban.from, ban.why))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Name, whether it is ours, dependencies with their kind.
+    type Entry<'a> = (&'a str, bool, &'a [(&'a str, Option<&'a str>)]);
+
+    /// The metadata of a workspace of these packages.
+    fn workspace(packages: &[Entry]) -> Metadata {
+        let ours = |name: &str| packages.iter().any(|p| p.0 == name && p.1);
+        let package = |(name, _, deps): &Entry| {
+            let deps: Vec<Value> = deps
+                .iter()
+                .map(|(dep, _)| json!({"name": dep, "path": ours(dep).then_some("/x")}))
+                .collect();
+            json!({"id": format!("id:{name}"), "name": name, "dependencies": deps})
+        };
+        let node = |(name, _, deps): &Entry| {
+            let deps: Vec<Value> = deps
+                .iter()
+                .map(|(dep, kind)| {
+                    json!({"pkg": format!("id:{dep}"), "dep_kinds": [{"kind": kind}]})
+                })
+                .collect();
+            json!({"id": format!("id:{name}"), "deps": deps})
+        };
+        let members: Vec<String> = packages
+            .iter()
+            .filter(|p| p.1)
+            .map(|p| format!("id:{}", p.0))
+            .collect();
+        serde_json::from_value(json!({
+            "packages": packages.iter().map(package).collect::<Vec<_>>(),
+            "workspace_members": members,
+            "resolve": {"nodes": packages.iter().map(node).collect::<Vec<_>>()},
+        }))
+        .expect("a workspace")
+    }
+
+    #[test]
+    fn the_designed_direction_passes() {
+        let found = examine(&workspace(&[
+            ("weft-core", true, &[("serde", None)]),
+            ("weft-api", true, &[("weft-core", None)]),
+            (
+                "weft-agent",
+                true,
+                &[("weft-api", None), ("weft-core", None)],
+            ),
+            ("filter-wasm-waf", true, &[("weft-sdk", None)]),
+            ("weft-sdk", true, &[]),
+            ("serde", false, &[]),
+        ]));
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_reversed_dependency_is_named() {
+        let found = examine(&workspace(&[
+            ("weft-core", true, &[("weft-api", None)]),
+            ("weft-api", true, &[]),
+        ]));
+        assert_eq!(found, ["weft-core must not depend on weft-api"]);
+    }
+
+    #[test]
+    fn a_dev_dependency_has_the_same_direction() {
+        let found = examine(&workspace(&[
+            ("weft-lab", true, &[("weft-agent", Some("dev"))]),
+            ("weft-agent", true, &[]),
+        ]));
+        assert_eq!(found, ["weft-lab must not depend on weft-agent"]);
+    }
+
+    #[test]
+    fn an_unlisted_crate_is_refused() {
+        let found = examine(&workspace(&[("weft-surprise", true, &[])]));
+        assert_eq!(
+            found,
+            ["weft-surprise: not in the list of crates and what they may use (xtask/src/deps.rs)"]
+        );
+    }
+
+    #[test]
+    fn a_ban_holds_through_other_crates() {
+        let found = examine(&workspace(&[
+            ("weft-agent", true, &[("helper", None)]),
+            ("helper", false, &[("wasmtime", None)]),
+            ("wasmtime", false, &[]),
+        ]));
+        assert_eq!(
+            found,
+            [
+                "weft-agent must not link wasmtime: the agent is privileged and runs no code of filters"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_only_builds_or_tests_use_is_not_linked() {
+        let found = examine(&workspace(&[
+            (
+                "weft-core",
+                true,
+                &[("proptest", Some("dev")), ("codegen", Some("build"))],
+            ),
+            ("proptest", false, &[("libc", None)]),
+            ("codegen", false, &[("tokio", None)]),
+            ("libc", false, &[]),
+            ("tokio", false, &[]),
+        ]));
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_the_wasm_host_names_wasmtime() {
+        let found = examine(&workspace(&[
+            ("weft-proxy", true, &[("wasmtime", None)]),
+            ("weft-wasm-host", true, &[("wasmtime", None)]),
+            ("wasmtime", false, &[]),
+        ]));
+        assert_eq!(
+            found,
+            ["weft-proxy must not depend on wasmtime: only weft-wasm-host does"]
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! The part of `cargo metadata` that the dependency check reads.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    env,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+/// A resolved workspace: its packages, which of them are its own, and who links what.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Metadata {
+    pub(crate) packages: Vec<Package>,
+    pub(crate) workspace_members: Vec<String>,
+    pub(crate) resolve: Resolve,
+}
+
+/// One package with the dependencies that its manifest declares.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) dependencies: Vec<Dependency>,
+}
+
+/// A dependency as declared; `path` is there when it is a folder of ours.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    pub(crate) path: Option<String>,
+}
+
+/// The dependency graph with features and platforms resolved.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Resolve {
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// A package in the graph.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) deps: Vec<Edge>,
+}
+
+/// An edge of the graph: one package, possibly used in several kinds.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Edge {
+    pub(crate) pkg: String,
+    pub(crate) dep_kinds: Vec<EdgeKind>,
+}
+
+/// `None` is a normal dependency; `build` and `dev` end up in no binary of ours.
+#[derive(Debug, Deserialize)]
+pub(crate) struct EdgeKind {
+    pub(crate) kind: Option<String>,
+}
+
+impl Metadata {
+    /// Asks cargo about the workspace that `manifest` belongs to.
+    pub(crate) fn of(manifest: &Path) -> Result<Self> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["metadata", "--format-version=1", "--filter-platform"])
+            .args(["x86_64-unknown-linux-gnu", "--manifest-path"])
+            .arg(manifest)
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cargo metadata")?;
+        if !output.status.success() {
+            bail!("cargo metadata of {} failed", manifest.display());
+        }
+        serde_json::from_slice(&output.stdout).context("output of cargo metadata")
+    }
+
+    /// The workspace's own packages.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
+        self.packages
+            .iter()
+            .filter(|package| self.workspace_members.contains(&package.id))
+    }
+
+    /// Names of all packages linked into the package `id`, itself left out.
+    pub(crate) fn linked_into(&self, id: &str) -> BTreeSet<&str> {
+        let nodes: HashMap<&str, &Node> = self
+            .resolve
+            .nodes
+            .iter()
+            .map(|n| (n.id.as_str(), n))
+            .collect();
+        let names: HashMap<&str, &str> = self
+            .packages
+            .iter()
+            .map(|p| (p.id.as_str(), p.name.as_str()))
+            .collect();
+        let mut seen = BTreeSet::new();
+        let mut open = vec![id];
+        while let Some(next) = open.pop() {
+            let edges = nodes
+                .get(next)
+                .map(|node| node.deps.as_slice())
+                .unwrap_or_default();
+            for edge in edges {
+                let linked = edge.dep_kinds.iter().any(|kind| kind.kind.is_none());
+                if linked && seen.insert(edge.pkg.as_str()) {
+                    open.push(&edge.pkg);
+                }
+            }
+        }
+        seen.into_iter()
+            .filter_map(|id| names.get(id).copied())
+            .collect()
+    }
+}
