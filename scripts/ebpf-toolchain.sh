@@ -8,7 +8,7 @@ BPF_LINKER_VERSION=0.13.0
 NIGHTLY=nightly-2026-05-20
 
 LLVM_DEBS=("llvm-$LLVM-dev" "libpolly-$LLVM-dev" "lld-$LLVM")
-RUST_DEBS=(rustc-web cargo-web rust-web-src rust-web-llvm libstd-rust-web-dev-bpf)
+RUST_DEBS=(rustc-web cargo-web rust-web-clippy rust-web-src rust-web-llvm libstd-rust-web-dev-bpf)
 
 TOOLCHAIN_ENV=$WEFT_CACHE/toolchain.env
 
@@ -66,7 +66,7 @@ debian_rust_present() {
 debian_rust_available() {
     have apt-get || return 1
     deb_available libstd-rust-web-dev-bpf && return 0
-    apt_update >&2 || return 1
+    apt_update
     deb_available libstd-rust-web-dev-bpf
 }
 
@@ -102,7 +102,7 @@ use_debian() {
         problem "WEFT_EBPF_WAY=debian, but there is no apt-get"
         return 0
     fi
-    if ! debian_rust_present; then
+    if have apt-get; then
         debs_install "the eBPF compiler" "${RUST_DEBS[@]}" || {
             problem "apt-get could not install ${RUST_DEBS[*]}: see above (the packages rustc and rustup of Debian stand in their way: apt-get remove them, or use rustup's own installer)"
             return 0
@@ -147,7 +147,7 @@ toolchain_stamp() {
     path=$(sed -n 's/^WEFT_EBPF_PATH=//p' "$env_file")
     way=$(sed -n 's/^WEFT_EBPF_WAY=//p' "$env_file")
     name=$(sed -n 's/^WEFT_EBPF_TOOLCHAIN=//p' "$env_file")
-    echo "$BPF_LINKER_VERSION $LLVM $way"
+    echo "$way, set-up $(cksum <"${BASH_SOURCE[0]}" | cut -d ' ' -f 1)"
     if [[ $way == rustup ]]; then
         rustup run "$name" rustc --version 2>&1 </dev/null
     else
@@ -163,6 +163,9 @@ recorded_choice_holds() {
     local stamp
     [[ -f $TOOLCHAIN_ENV ]] || return 1
     [[ -z $1 ]] || grep -q "^WEFT_EBPF_WAY=$1\$" "$TOOLCHAIN_ENV" || return 1
+    if grep -q '^WEFT_EBPF_WAY=debian$' "$TOOLCHAIN_ENV"; then
+        debian_rust_present || return 1
+    fi
     stamp=$(stamp_line "$TOOLCHAIN_ENV")
     grep -qxF "# proven with: $stamp" "$TOOLCHAIN_ENV"
 }

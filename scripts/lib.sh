@@ -65,7 +65,8 @@ APT_UPDATED=0
 apt_update() {
     ((APT_UPDATED)) && return 0
     APT_UPDATED=1
-    quietly "updating Debian's package lists" as_root apt-get update
+    # One source that is away must not stop what the others have: the installation decides.
+    quietly "updating Debian's package lists" as_root apt-get update || note "going on with what is known"
 }
 
 deb_available() {
@@ -83,7 +84,11 @@ debs_install() {
         deb_installed "$package" || missing+=("$package")
     done
     ((${#missing[@]} == 0)) && return 0
-    apt_update || return 1
+    if ((EUID != 0)) && ! have sudo; then
+        printf 'error: as root: apt-get install %s\n' "${missing[*]}" >&2
+        return 1
+    fi
+    apt_update
     quietly "installing $why: ${missing[*]}" \
         as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y --no-install-recommends --no-remove \
