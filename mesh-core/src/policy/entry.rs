@@ -1,0 +1,178 @@
+//! Entries of the datapath's policy map and how they are looked up.
+
+use std::cmp::Ordering;
+
+use super::RuleId;
+use crate::model::{Direction, NumericIdentity};
+
+/// Bits of a key before the protocol: endpoint (32), identity (32) and
+/// direction (8). An entry of this length covers every protocol and port.
+pub const PREFIX_PEER: u8 = 72;
+/// The same with the protocol; covers every port.
+pub const PREFIX_PROTOCOL: u8 = 80;
+/// A whole key, one port. Ranges have lengths between this and
+/// [`PREFIX_PROTOCOL`].
+pub const PREFIX_PORT: u8 = 96;
+
+/// Key of an entry, less the endpoint's number: all entries of one
+/// [`super::EndpointPolicy`] belong to the same endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryKey {
+    /// Direction.
+    pub direction: Direction,
+    /// The peer; [`NumericIdentity::UNKNOWN`] (0) for any peer.
+    pub identity: NumericIdentity,
+    /// Number of the IP protocol; 0 when `prefix_len` is 72.
+    pub protocol: u8,
+    /// First port of the prefix, host byte order; the bits that `prefix_len`
+    /// leaves out are zero.
+    pub port: u16,
+    /// Length in bits of the whole map key that counts: 72, or 80 to 96.
+    pub prefix_len: u8,
+}
+
+/// How strongly a redirect asks; also the order between L7 parsers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    /// A plain allow.
+    pub const PLAIN: Self = Self(0);
+    /// HTTP rules.
+    pub const HTTP: Self = Self(90);
+    /// A node towards its own pod: allowed, and stronger than every redirect,
+    /// since a kubelet's probe must reach the pod even when the proxy is down.
+    pub const HOST: Self = Self(255);
+}
+
+/// What is done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// Let through.
+    Allow,
+    /// To the proxy's listener.
+    Redirect,
+    /// Dropped.
+    Deny,
+}
+
+/// Value of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryValue {
+    /// What to do.
+    pub decision: Decision,
+    /// See [`Priority`].
+    pub priority: Priority,
+    /// Prefix length of the rule that decided, which may be shorter than the
+    /// entry's own: a shorter rule is folded into every longer entry.
+    pub prefix_len: u8,
+    /// The rule that decided, [`RuleId::NONE`] when no policy did.
+    pub rule: RuleId,
+}
+
+impl EntryValue {
+    /// The order between two entries that hold for one packet: a deny wins,
+    /// then the higher priority, then the longer prefix.
+    ///
+    /// Between the two lookups of a packet the one for the peer's identity
+    /// wins a tie.
+    pub fn strength(&self, other: &Self) -> Ordering {
+        let rank = |value: &Self| {
+            let deny = value.decision == Decision::Deny;
+            (deny, value.priority, value.prefix_len)
+        };
+        rank(self).cmp(&rank(other))
+    }
+}
+
+/// An entry of the policy map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapEntry {
+    /// Key, less the endpoint.
+    pub key: EntryKey,
+    /// Value.
+    pub value: EntryValue,
+}
+
+impl MapEntry {
+    fn covers(
+        &self,
+        direction: Direction,
+        identity: NumericIdentity,
+        protocol: u8,
+        port: u16,
+    ) -> bool {
+        let key = &self.key;
+        if key.direction != direction || key.identity != identity {
+            return false;
+        }
+        if key.prefix_len == PREFIX_PEER {
+            return true;
+        }
+        let free = PREFIX_PORT.saturating_sub(key.prefix_len);
+        let shift = |port: u16| u32::from(port) >> free;
+        key.protocol == protocol && shift(key.port) == shift(port)
+    }
+}
+
+/// How an entry matched, as policy verdicts report it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchKind {
+    /// No entry: default deny.
+    None,
+    /// The peer, any protocol and port.
+    L3Only,
+    /// The peer and a port.
+    L3L4,
+    /// Any peer, a port.
+    L4Only,
+    /// Any peer, any port.
+    All,
+    /// The peer and a protocol.
+    L3Proto,
+    /// Any peer, a protocol.
+    ProtoOnly,
+}
+
+impl MatchKind {
+    /// The kind for an entry found for `identity` (0: any peer) whose deciding
+    /// prefix has this length.
+    pub fn of(identity: NumericIdentity, prefix_len: u8) -> Self {
+        let any = identity == NumericIdentity::UNKNOWN;
+        match (any, prefix_len) {
+            (false, ..=PREFIX_PEER) => Self::L3Only,
+            (false, PREFIX_PROTOCOL) => Self::L3Proto,
+            (false, _) => Self::L3L4,
+            (true, ..=PREFIX_PEER) => Self::All,
+            (true, PREFIX_PROTOCOL) => Self::ProtoOnly,
+            (true, _) => Self::L4Only,
+        }
+    }
+}
+
+/// What the datapath does for a packet, written down once in plain code: the
+/// longest entry for the peer, the longest entry for any peer, the stronger of
+/// the two. No entry at all means drop.
+///
+/// It walks the entries; for tests and for explaining a verdict.
+pub fn lookup(
+    entries: &[MapEntry],
+    direction: Direction,
+    identity: NumericIdentity,
+    protocol: u8,
+    port: u16,
+) -> Option<&MapEntry> {
+    let longest = |identity| {
+        entries
+            .iter()
+            .filter(|entry| entry.covers(direction, identity, protocol, port))
+            .max_by_key(|entry| entry.key.prefix_len)
+    };
+    match (longest(identity), longest(NumericIdentity::UNKNOWN)) {
+        (Some(peer), Some(any)) => {
+            let weaker = peer.value.strength(&any.value) == Ordering::Less;
+            Some(if weaker { any } else { peer })
+        }
+        (peer, any) => peer.or(any),
+    }
+}

@@ -1,0 +1,1 @@
+//! What policies mean, spelled out plainly, to check the compiler against.

@@ -1,0 +1,394 @@
+//! The immutable configuration that the proxy runs from.
+//!
+//! Built as a whole from what the agent sent, never changed, replaced as a
+//! whole. A connection looks up once who its ends are and which policies hold
+//! ([`Snapshot::connection`]); each request then only runs the matchers.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::{Direction, Endpoint, EndpointId, Labels, NumericIdentity, PodAddr, PrefixMap};
+use crate::policy::http::{Matcher, PeerPolicy, Request, Verdict};
+use crate::policy::{PeerRule, PortPolicy};
+
+/// The node that a proxy serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its address; the source towards hosts and the world.
+    pub address: IpAddr,
+    /// Name of the cluster.
+    pub cluster: Box<str>,
+}
+
+/// A socket to accept on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub name: Box<str>,
+    /// Where to bind.
+    pub address: SocketAddr,
+    /// Where its traffic goes.
+    pub mode: ListenerMode,
+}
+
+/// Where a listener's traffic goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerMode {
+    /// To the connection's own original destination.
+    Transparent,
+    /// To the cluster of this name.
+    Cluster(Box<str>),
+}
+
+/// A named set of upstream addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its name.
+    pub name: Box<str>,
+    /// How long connecting may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// Addresses.
+    pub endpoints: Box<[SocketAddr]>,
+}
+
+impl Cluster {
+    /// The default of [`Cluster::connect_timeout`].
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+}
+
+/// Limits and names. Every field has a default ([`Settings::default`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The `server` header of responses. Default `envoy`: what clients of such
+    /// meshes see.
+    pub server_name: Box<str>,
+    /// From a request's head to its response's head. Default 1 h: long polls
+    /// are the application's business; this ends what nobody waits for.
+    pub request_timeout: Duration,
+    /// How long a connection may stay without a request. Default 5 min.
+    pub idle_timeout: Duration,
+    /// From the first byte of a head to its end. Default 10 s: a client that
+    /// drips bytes costs one connection for no longer.
+    pub header_timeout: Duration,
+    /// How long a connection may take to show its protocol. Default 1 s.
+    pub detect_timeout: Duration,
+    /// Largest request head in bytes; above it 431. Default 60 KiB.
+    pub max_header_bytes: u32,
+    /// Most header lines; above it 431. Default 100.
+    pub max_headers: u32,
+    /// Most downstream connections of the proxy. Default 65,536.
+    pub max_connections: u32,
+    /// Most upstream connections on behalf of one source address; keeps one
+    /// pod from using up the ports of the node. Default 4,096.
+    pub max_upstream_per_source: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            server_name: "envoy".into(),
+            request_timeout: Duration::from_secs(3600),
+            idle_timeout: Duration::from_secs(300),
+            header_timeout: Duration::from_secs(10),
+            detect_timeout: Duration::from_secs(1),
+            max_header_bytes: 60 * 1024,
+            max_headers: 100,
+            max_connections: 65_536,
+            max_upstream_per_source: 4_096,
+        }
+    }
+}
+
+/// What a snapshot is built from.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Changes whenever the content does.
+    pub version: Box<str>,
+    /// The node.
+    pub node: Node,
+    /// Sockets to accept on.
+    pub listeners: Vec<Listener>,
+    /// Pods of the node.
+    pub endpoints: Vec<Endpoint>,
+    /// Labels of every identity that may appear.
+    pub identities: Vec<(NumericIdentity, Labels)>,
+    /// Identities by address; the longest prefix wins.
+    pub addresses: Vec<(IpNet, NumericIdentity)>,
+    /// What the proxy judges.
+    pub policies: Vec<PortPolicy>,
+    /// Upstream clusters.
+    pub clusters: Vec<Cluster>,
+    /// Limits and names.
+    pub settings: Settings,
+}
+
+/// Why a snapshot is refused; the last good one goes on serving.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct SnapshotError {
+    /// Where: `policies[3].path`, `clusters[0]`.
+    pub field: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The configuration of a proxy.
+#[derive(Debug)]
+pub struct Snapshot {
+    version: Box<str>,
+    node: Node,
+    listeners: Box<[Listener]>,
+    endpoints: HashMap<EndpointId, Endpoint>,
+    endpoint_by_address: HashMap<PodAddr, EndpointId>,
+    identities: HashMap<NumericIdentity, Labels>,
+    addresses: PrefixMap<NumericIdentity>,
+    /// Ranges of ports, sorted; they never overlap.
+    policies: HashMap<(EndpointId, Direction), Vec<PortRange>>,
+    clusters: HashMap<Box<str>, Arc<Cluster>>,
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug)]
+struct PortRange {
+    first: u16,
+    last: u16,
+    matcher: Arc<Matcher>,
+}
+
+impl Snapshot {
+    /// Builds a snapshot. Policies that did not change since `previous` keep
+    /// their compiled matchers, so that a small change costs little.
+    ///
+    /// # Errors
+    /// The first part that is wrong; nothing is left half-built.
+    pub fn build(parts: Parts, previous: Option<&Self>) -> Result<Self, SnapshotError> {
+        let policies = compile(&parts.policies, previous)?;
+        let clusters = clusters(parts.clusters)?;
+        for (index, listener) in parts.listeners.iter().enumerate() {
+            if let ListenerMode::Cluster(name) = &listener.mode
+                && !clusters.contains_key(name)
+            {
+                return Err(SnapshotError {
+                    field: format!("listeners[{index}].cluster"),
+                    reason: format!("there is no cluster `{name}`"),
+                });
+            }
+        }
+        let by_address = |endpoint: &Endpoint| (endpoint.address, endpoint.id);
+        Ok(Self {
+            version: parts.version,
+            node: parts.node,
+            listeners: parts.listeners.into(),
+            endpoint_by_address: parts.endpoints.iter().map(by_address).collect(),
+            endpoints: parts
+                .endpoints
+                .into_iter()
+                .map(|one| (one.id, one))
+                .collect(),
+            identities: parts.identities.into_iter().collect(),
+            addresses: parts.addresses.into_iter().collect(),
+            policies,
+            clusters,
+            settings: Arc::new(parts.settings),
+        })
+    }
+
+    /// The version that its builder was given.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Sockets to accept on.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Limits and names.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The cluster of that name.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+
+    /// The pod of that number.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(&id)
+    }
+
+    /// The labels of an identity.
+    pub fn identity_labels(&self, identity: NumericIdentity) -> Option<&Labels> {
+        self.identities.get(&identity)
+    }
+
+    /// Who has an address.
+    pub fn end(&self, address: IpAddr) -> End {
+        let address = address.to_canonical();
+        let endpoint = self.endpoint_by_address.get(&PodAddr(address)).copied();
+        let own = endpoint
+            .and_then(|id| self.endpoints.get(&id))
+            .map(|endpoint| endpoint.identity);
+        let known = own.or_else(|| self.addresses.lookup(address).copied());
+        End {
+            address,
+            identity: known.unwrap_or(NumericIdentity::WORLD),
+            endpoint,
+        }
+    }
+
+    /// Everything that is looked up once for a connection. Look again when the
+    /// snapshot was replaced: a revoked policy must cut what it revoked.
+    pub fn connection(&self, source: IpAddr, destination: IpAddr, port: u16) -> Connection {
+        let source = self.end(source);
+        let destination = self.end(destination);
+        Connection {
+            egress: self.policy(source, Direction::Egress, port, destination.identity),
+            ingress: self.policy(destination, Direction::Ingress, port, source.identity),
+            source,
+            destination,
+        }
+    }
+
+    fn policy(
+        &self,
+        subject: End,
+        direction: Direction,
+        port: u16,
+        peer: NumericIdentity,
+    ) -> Option<PeerPolicy> {
+        let ranges = self.policies.get(&(subject.endpoint?, direction))?;
+        let after = ranges.partition_point(|range| range.first <= port);
+        let range = ranges.get(after.checked_sub(1)?)?;
+        (port <= range.last).then(|| range.matcher.peer(peer))
+    }
+}
+
+fn compile(
+    policies: &[PortPolicy],
+    previous: Option<&Snapshot>,
+) -> Result<HashMap<(EndpointId, Direction), Vec<PortRange>>, SnapshotError> {
+    // Replicas of one workload have equal policies: they share a matcher.
+    let known = previous.into_iter().flat_map(|snapshot| {
+        let ranges = snapshot.policies.values().flatten();
+        ranges.map(|range| Arc::clone(&range.matcher))
+    });
+    let mut known: HashMap<Box<[PeerRule]>, Arc<Matcher>> = known
+        .map(|matcher| (matcher.source().into(), matcher))
+        .collect();
+    let mut compiled: HashMap<_, Vec<PortRange>> = HashMap::new();
+    for (index, policy) in policies.iter().enumerate() {
+        let refused = |field: &str, reason: String| SnapshotError {
+            field: format!("policies[{index}]{field}"),
+            reason,
+        };
+        let matcher = match known.get(policy.rules.as_slice()) {
+            Some(matcher) => Arc::clone(matcher),
+            None => {
+                let matcher = Matcher::compile(&policy.rules)
+                    .map_err(|error| refused(&format!(".{}", error.field), error.reason))?;
+                let matcher = Arc::new(matcher);
+                known.insert(policy.rules.as_slice().into(), Arc::clone(&matcher));
+                matcher
+            }
+        };
+        if policy.first > policy.last {
+            return Err(refused("", "the first port is above the last".into()));
+        }
+        let ranges = compiled
+            .entry((policy.endpoint, policy.direction))
+            .or_default();
+        ranges.push(PortRange {
+            first: policy.first,
+            last: policy.last,
+            matcher,
+        });
+    }
+    for ((endpoint, direction), ranges) in &mut compiled {
+        ranges.sort_by_key(|range| range.first);
+        let overlap = ranges.windows(2).any(|pair| match pair {
+            [left, right] => left.last >= right.first,
+            _ => false,
+        });
+        if overlap {
+            return Err(SnapshotError {
+                field: "policies".into(),
+                reason: format!("endpoint {endpoint} has overlapping {direction} port ranges"),
+            });
+        }
+    }
+    Ok(compiled)
+}
+
+fn clusters(list: Vec<Cluster>) -> Result<HashMap<Box<str>, Arc<Cluster>>, SnapshotError> {
+    let mut clusters = HashMap::new();
+    for (index, cluster) in list.into_iter().enumerate() {
+        let name = cluster.name.clone();
+        if clusters.insert(name, Arc::new(cluster)).is_some() {
+            return Err(SnapshotError {
+                field: format!("clusters[{index}].name"),
+                reason: "two clusters have this name".into(),
+            });
+        }
+    }
+    Ok(clusters)
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Its address; IPv4 even when it came mapped into IPv6.
+    pub address: IpAddr,
+    /// Its identity; the world when nothing narrower is known.
+    pub identity: NumericIdentity,
+    /// Its number, if it is a pod of this node.
+    pub endpoint: Option<EndpointId>,
+}
+
+/// What is known of a connection for all its requests.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The end that opened it.
+    pub source: End,
+    /// The end that it was opened to.
+    pub destination: End,
+    egress: Option<PeerPolicy>,
+    ingress: Option<PeerPolicy>,
+}
+
+impl Connection {
+    /// Whether the proxy has anything to judge in that direction, and hence
+    /// whether it is an observation point for flows.
+    pub fn has_policy(&self, direction: Direction) -> bool {
+        self.policy(direction).is_some()
+    }
+
+    /// Judges a request in one direction. `None`: there are no L7 rules in
+    /// that direction; the datapath already allowed the connection.
+    pub fn judge(&self, direction: Direction, request: &Request<'_>) -> Option<Verdict<'_>> {
+        self.policy(direction).map(|policy| policy.judge(request))
+    }
+
+    fn policy(&self, direction: Direction) -> Option<&PeerPolicy> {
+        match direction {
+            Direction::Ingress => self.ingress.as_ref(),
+            Direction::Egress => self.egress.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;
