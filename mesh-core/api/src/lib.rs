@@ -2,4 +2,5 @@
 //!
 //! Nothing here decides anything; the types are read and written as they are.
 
+pub mod hubble;
 pub mod node;
