@@ -1,0 +1,130 @@
+//! The custom resource definitions that are installed.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+
+use super::identity::IdentityFields;
+use super::policy::{GROUP, SPEC, VERSION};
+use super::schema::{published, schema_of};
+use super::status::PolicyStatus;
+
+/// All definitions, in the order in which they are installed.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    let policies = [
+        Names {
+            kind: "CiliumNetworkPolicy",
+            plural: "ciliumnetworkpolicies",
+            short: &["cnp", "ciliumnp"],
+            namespaced: true,
+        },
+        Names {
+            kind: "CiliumClusterwideNetworkPolicy",
+            plural: "ciliumclusterwidenetworkpolicies",
+            short: &["ccnp"],
+            namespaced: false,
+        },
+    ];
+    let identity = Names {
+        kind: "CiliumIdentity",
+        plural: "ciliumidentities",
+        short: &["ciliumid"],
+        namespaced: false,
+    };
+    let policies = policies
+        .iter()
+        .map(|names| definition(names, &policy_version()));
+    let identity = definition(&identity, &identity_version());
+    // A definition that does not parse would be a bug that the tests catch;
+    // there is nothing to install then.
+    policies
+        .chain([identity])
+        .filter_map(|definition| serde_json::from_value(definition).ok())
+        .collect()
+}
+
+struct Names {
+    kind: &'static str,
+    plural: &'static str,
+    short: &'static [&'static str],
+    namespaced: bool,
+}
+
+fn definition(names: &Names, version: &Value) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{}.{GROUP}", names.plural) },
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": names.kind,
+                "listKind": format!("{}List", names.kind),
+                "plural": names.plural,
+                "singular": names.kind.to_lowercase(),
+                "shortNames": names.short,
+                "categories": ["cilium", "weft"],
+            },
+            "scope": if names.namespaced { "Namespaced" } else { "Cluster" },
+            "versions": [version],
+        },
+    })
+}
+
+fn policy_version() -> Value {
+    let spec = published(SPEC.clone());
+    let mut status = schema_of::<PolicyStatus>();
+    let description = json!("What the operator says about the policy.");
+    status["description"] = description;
+    json!({
+        "name": VERSION,
+        "served": true,
+        "storage": true,
+        "subresources": { "status": {} },
+        "additionalPrinterColumns": [
+            { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" },
+            {
+                "name": "Valid",
+                "type": "string",
+                "jsonPath": ".status.conditions[?(@.type=='Valid')].status",
+            },
+        ],
+        "schema": {
+            "openAPIV3Schema": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": {
+                    "spec": spec,
+                    "specs": {
+                        "type": "array",
+                        "description": "Several rules in one object.",
+                        "items": spec,
+                    },
+                    "status": status,
+                },
+            },
+        },
+    })
+}
+
+fn identity_version() -> Value {
+    let mut schema = schema_of::<IdentityFields>();
+    schema["description"] = json!("A number, the object's name, and the labels it stands for.");
+    json!({
+        "name": VERSION,
+        "served": true,
+        "storage": true,
+        "additionalPrinterColumns": [
+            {
+                "name": "Namespace",
+                "type": "string",
+                "jsonPath": r".security-labels.k8s:io\.kubernetes\.pod\.namespace",
+            },
+            { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" },
+        ],
+        "schema": { "openAPIV3Schema": schema },
+    })
+}
+
+#[cfg(test)]
+#[path = "crd_tests.rs"]
+mod tests;

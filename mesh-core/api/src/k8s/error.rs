@@ -1,0 +1,87 @@
+//! What is wrong with an object, and where.
+
+use std::fmt;
+
+/// One thing wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct FieldError {
+    /// The field: `spec.ingress[0].toPorts[0].rules.HTTP`.
+    pub path: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Everything wrong with an object; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct FieldErrors(pub Vec<FieldError>);
+
+impl fmt::Display for FieldErrors {
+    /// The errors, separated by `; `.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A place in an object.
+#[derive(Clone, Debug)]
+pub(super) struct Path(String);
+
+impl Path {
+    pub(super) fn root(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    pub(super) fn field(&self, name: &str) -> Self {
+        match (self.0.as_str(), name.contains(['.', '/', ':'])) {
+            (own, true) => Self(format!("{own}[\"{name}\"]")),
+            ("", false) => Self(name.to_owned()),
+            (own, false) => Self(format!("{own}.{name}")),
+        }
+    }
+
+    /// A place below this one that is already written out: `headers[1]`.
+    pub(super) fn field_path(&self, path: &str) -> Self {
+        Self(format!("{}.{path}", self.0))
+    }
+
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+}
+
+/// Collects errors, so that a user sees all of them at once.
+#[derive(Debug, Default)]
+pub(super) struct Errors(Vec<FieldError>);
+
+impl Errors {
+    pub(super) fn add(&mut self, path: &Path, message: impl Into<String>) {
+        self.0.push(FieldError {
+            path: path.0.clone(),
+            message: message.into(),
+        });
+    }
+
+    pub(super) fn append(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value, unless there was an error.
+    pub(super) fn into_result<T>(self, value: T) -> Result<T, FieldErrors> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(FieldErrors(self.0))
+        }
+    }
+}
