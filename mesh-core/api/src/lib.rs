@@ -3,4 +3,5 @@
 //! Nothing here decides anything; the types are read and written as they are.
 
 pub mod hubble;
+pub mod k8s;
 pub mod node;
