@@ -1,0 +1,121 @@
+//! The last step: into a pod of this node, or on to the stack.
+
+use aya_ebpf::helpers::generated::bpf_redirect_peer;
+use weft_datapath_common::{
+    Config, EndpointEntry, TracePoint, config_flags, ct_flags, direction, identity,
+};
+
+use crate::{
+    Outcome, PASS,
+    conntrack::Entry,
+    event,
+    flow::{Flow, Origin},
+    icmp, maps, service,
+    skb::Skb,
+};
+
+/// Sends an admitted packet on.
+#[inline(always)]
+pub fn onward(
+    skb: Skb,
+    config: &Config,
+    flow: &mut Flow,
+    entry: Entry,
+    reply: bool,
+    now: u64,
+) -> Outcome {
+    if reply && entry.has(ct_flags::HAIRPIN) {
+        service::restore(skb, config, flow, entry)?;
+        return match maps::endpoint_by_addr(flow.packet.dst) {
+            Some(pod) if config.flags & config_flags::REDIRECT_PEER != 0 => into(skb, pod),
+            _ => Ok(PASS),
+        };
+    }
+    match maps::endpoint_by_addr(flow.packet.dst) {
+        Some(pod) => to_pod(skb, config, flow, entry, pod, reply, now),
+        None => to_stack(config, flow, entry, reply, now),
+    }
+}
+
+#[inline(always)]
+fn to_pod(
+    skb: Skb,
+    config: &Config,
+    flow: &mut Flow,
+    entry: Entry,
+    pod: &EndpointEntry,
+    reply: bool,
+    now: u64,
+) -> Outcome {
+    if config.flags & config_flags::REDIRECT_PEER == 0 {
+        // The stack takes it to the pod's veth, where `to_pod` finishes.
+        return Ok(PASS);
+    }
+    finish(skb, config, flow, entry, pod, reply, now)?;
+    into(skb, pod)
+}
+
+/// What has to happen to a packet right before it enters the pod.
+#[inline(always)]
+pub fn finish(
+    skb: Skb,
+    config: &Config,
+    flow: &mut Flow,
+    entry: Entry,
+    pod: &EndpointEntry,
+    reply: bool,
+    now: u64,
+) -> Outcome {
+    if entry.take_news(config, &flow.packet, reply, now) {
+        flow.endpoint = pod.id;
+        // Directions are those of the connection: an answer belongs to what the pod began.
+        flow.direction = if reply { direction::EGRESS } else { direction::INGRESS };
+        flow.rule = entry.rule();
+        event::trace(config, flow, TracePoint::ToEndpoint, reply);
+    }
+    if reply && entry.has(ct_flags::NAT) {
+        service::restore(skb, config, flow, entry)?;
+    }
+    Ok(PASS)
+}
+
+#[inline(always)]
+fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u64) -> Outcome {
+    // Peeked at first: who the receiver is costs a lookup.
+    if flow.origin == Origin::Pod && entry.has_news(config, &flow.packet, reply, now) {
+        flow.identify(config);
+        // What goes into the overlay is reported there.
+        let overlay = config.flags & config_flags::OVERLAY != 0 && flow.to_remote_pod;
+        if !overlay && entry.take_news(config, &flow.packet, reply, now) {
+            flow.rule = entry.rule();
+            flow.direction = if reply { direction::INGRESS } else { direction::EGRESS };
+            let point = match flow.dst_identity {
+                identity::HOST => TracePoint::ToHost,
+                _ => TracePoint::ToStack,
+            };
+            event::trace(config, flow, point, reply);
+        }
+    }
+    Ok(PASS)
+}
+
+/// Sends on an ICMP error about a known flow.
+#[inline(always)]
+pub fn error(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
+    match maps::endpoint_by_addr(flow.packet.dst) {
+        Some(pod) if config.flags & config_flags::REDIRECT_PEER != 0 => {
+            icmp::restore_service(skb, &flow.packet)?;
+            into(skb, pod)
+        }
+        _ => Ok(PASS),
+    }
+}
+
+/// Puts the packet into the pod's end of the veth, past the stack and its own queue.
+#[inline(always)]
+fn into(skb: Skb, pod: &EndpointEntry) -> Outcome {
+    let macs = [pod.mac, pod.host_mac];
+    skb.store(0, &macs)?;
+    // SAFETY: takes plain numbers; a wrong interface drops the packet.
+    Ok(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32)
+}

@@ -1,0 +1,57 @@
+//! Uplink and overlay, ingress: what other nodes and the world send.
+
+use weft_datapath_common::{Config, DropReason};
+
+use crate::{
+    Outcome, PASS,
+    flow::{Flow, Origin},
+    maps, masquerade,
+    skb::{Skb, ethertype},
+    steer,
+};
+
+/// Judges what is meant for this node's pods; the node's own traffic is none of our business.
+#[inline(always)]
+pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
+    if skb.ethertype() != ethertype::IPV4 {
+        return Ok(PASS);
+    }
+    if let Err(reason) = flow.packet.parse(skb) {
+        return match for_pods(config, flow.packet.dst) {
+            true => Err(reason),
+            false => Ok(PASS),
+        };
+    }
+    if flow.origin == Origin::Uplink
+        && flow.packet.dst == config.node
+        && !masquerade::inward(skb, &mut flow.packet)?
+    {
+        return Ok(PASS);
+    }
+    let Some(pod) = maps::endpoint_by_addr(flow.packet.dst) else {
+        return match for_pods(config, flow.packet.dst) {
+            true => not_a_pod(config, flow),
+            false => Ok(PASS),
+        };
+    };
+    flow.endpoint = pod.id;
+    if flow.packet.src == config.node {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    steer::admit(skb, config, flow)
+}
+
+#[inline(always)]
+fn for_pods(config: &Config, addr: u32) -> bool {
+    addr & config.pod_mask == config.pod_net
+}
+
+/// An address among the pods' that no pod has: perhaps the node's own.
+#[inline(always)]
+fn not_a_pod(config: &Config, flow: &mut Flow) -> Outcome {
+    flow.identify(config);
+    match flow.dst_identity {
+        weft_datapath_common::identity::HOST => Ok(PASS),
+        _ => Err(DropReason::NoEndpoint),
+    }
+}

@@ -1,0 +1,138 @@
+//! The pinned maps. A static's name is its pin's; `weft_datapath_common::map_names` repeats them.
+
+use core::ptr::NonNull;
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use weft_datapath_common::{
+    Backend, Config, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey, PolicyKey,
+    PolicyValue, ServiceKey, ServiceValue,
+};
+
+#[map]
+static EP_BY_IF: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
+#[map]
+static EP_BY_IP: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
+#[map]
+static IPCACHE: LpmTrie<u32, IpcacheEntry> = LpmTrie::pinned(262_144, 0);
+#[map]
+static POLICY: LpmTrie<PolicyKey, PolicyValue> = LpmTrie::pinned(262_144, 0);
+#[map]
+static CT: LruHashMap<CtKey, CtEntry> = LruHashMap::pinned(65_536, 0);
+#[map]
+static NAT: LruHashMap<NatKey, NatEntry> = LruHashMap::pinned(32_768, 0);
+#[map]
+static SVC: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static BACKEND: HashMap<u32, Backend> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+#[map]
+static CONFIG: Array<Config> = Array::pinned(1, 0);
+#[map]
+static EPOCH: Array<u32> = Array::pinned(1, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+
+/// Settings of the node.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0).filter(|config| config.mark_mask != 0)
+}
+
+/// Number of the policies now in force.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    match EPOCH.get(0) {
+        Some(epoch) => *epoch,
+        None => 0,
+    }
+}
+
+/// The pod behind a host veth.
+#[inline(always)]
+pub fn endpoint_by_ifindex(ifindex: u32) -> Option<&'static EndpointEntry> {
+    // SAFETY: values are replaced as a whole by user space; a torn read of a pod that changes
+    // right now is as good as the packet having come a moment earlier.
+    unsafe { EP_BY_IF.get(ifindex) }
+}
+
+/// The pod of this node with that address.
+#[inline(always)]
+pub fn endpoint_by_addr(addr: u32) -> Option<&'static EndpointEntry> {
+    // SAFETY: as in `endpoint_by_ifindex`.
+    unsafe { EP_BY_IP.get(addr) }
+}
+
+/// Whose address it is.
+#[inline(always)]
+pub fn ipcache(addr: u32) -> Option<&'static IpcacheEntry> {
+    IPCACHE.get(Key::new(32, addr))
+}
+
+/// The longest policy entry for a complete key.
+#[inline(always)]
+pub fn policy(key: PolicyKey) -> Option<&'static PolicyValue> {
+    POLICY.get(Key::new(96, key))
+}
+
+/// A service by what the client dials.
+#[inline(always)]
+pub fn service(key: ServiceKey) -> Option<&'static ServiceValue> {
+    // SAFETY: as in `endpoint_by_ifindex`.
+    unsafe { SVC.get(key) }
+}
+
+/// A slot of the backends.
+#[inline(always)]
+pub fn backend(slot: u32) -> Option<&'static Backend> {
+    // SAFETY: as in `endpoint_by_ifindex`.
+    unsafe { BACKEND.get(slot) }
+}
+
+/// A flow's state; shared with the other CPUs.
+#[inline(always)]
+pub fn conntrack(key: &CtKey) -> Option<NonNull<CtEntry>> {
+    CT.get_ptr_mut(key).and_then(NonNull::new)
+}
+
+/// Writes a flow's state.
+#[inline(always)]
+pub fn insert_conntrack(key: &CtKey, entry: &CtEntry) -> bool {
+    CT.insert(key, entry, 0).is_ok()
+}
+
+/// Forgets a flow.
+#[inline(always)]
+pub fn remove_conntrack(key: &CtKey) {
+    // Gone already is as good.
+    let _ = CT.remove(key);
+}
+
+/// One side of a masqueraded flow.
+#[inline(always)]
+pub fn nat(key: &NatKey) -> Option<NonNull<NatEntry>> {
+    NAT.get_ptr_mut(key).and_then(NonNull::new)
+}
+
+/// Writes one side of a masqueraded flow; with `BPF_NOEXIST` only if nobody has it.
+#[inline(always)]
+pub fn insert_nat(key: &NatKey, entry: &NatEntry, flags: u64) -> bool {
+    NAT.insert(key, entry, flags).is_ok()
+}
+
+/// Room for an event; a full ring is counted.
+#[inline(always)]
+pub fn reserve_event<T: 'static>() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none()
+        && let Some(lost) = LOST.get_ptr_mut(0)
+    {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by another of its kind.
+        unsafe { *lost += 1 };
+    }
+    entry
+}

@@ -1,0 +1,108 @@
+//! The packet as the kernel hands it to a program.
+
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
+use weft_datapath_common::DropReason;
+
+/// Bytes of an Ethernet header.
+pub const ETH_LEN: u32 = 14;
+
+/// EtherTypes, as [`Skb::ethertype`] gives them.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+}
+
+/// A program's context; copied freely, it is one pointer.
+#[derive(Clone, Copy)]
+pub struct Skb(*mut __sk_buff);
+
+impl Skb {
+    /// Takes the context of a program.
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self(ctx.as_ptr().cast())
+    }
+
+    /// For helpers that take the raw context.
+    #[inline(always)]
+    pub fn raw(self) -> *mut __sk_buff {
+        self.0
+    }
+
+    #[inline(always)]
+    fn tc(self) -> TcContext {
+        TcContext::new(self.0)
+    }
+
+    /// Interface on which the program runs.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: the kernel passes a valid context, and rewrites this access.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// The packet's mark.
+    #[inline(always)]
+    pub fn mark(self) -> u32 {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.0).mark }
+    }
+
+    /// Replaces the bits of the mark under `mask`.
+    #[inline(always)]
+    pub fn set_mark(self, mask: u32, mark: u32) {
+        self.tc().set_mark(self.mark() & !mask | mark);
+    }
+
+    /// EtherType, host order.
+    #[inline(always)]
+    pub fn ethertype(self) -> u16 {
+        // SAFETY: as in `ifindex`.
+        u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    /// Whether the frame came with a VLAN tag.
+    #[inline(always)]
+    pub fn has_vlan(self) -> bool {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+
+    /// Bytes, Ethernet header included.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        self.tc().len()
+    }
+
+    /// Copies a value out of the packet; fails beyond its end.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: u32) -> Result<T, DropReason> {
+        self.tc().load(offset as usize).map_err(|_| DropReason::TruncatedHeader)
+    }
+
+    /// Copies a value into the packet.
+    #[inline(always)]
+    pub fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), DropReason> {
+        self.tc().store(offset as usize, value, 0).map_err(|_| DropReason::WriteFailed)
+    }
+
+    /// Corrects the IPv4 header checksum for a replaced word.
+    #[inline(always)]
+    pub fn replace_l3_sum(self, offset: u32, from: u32, to: u32) -> Result<(), DropReason> {
+        self.tc()
+            .l3_csum_replace(offset as usize, u64::from(from), u64::from(to), 4)
+            .map_err(|_| DropReason::WriteFailed)
+    }
+
+    /// Corrects a transport checksum; `flags` as in `bpf_l4_csum_replace`, size included.
+    #[inline(always)]
+    pub fn replace_l4_sum(self, offset: u32, from: u32, to: u32, flags: u32) -> Result<(), DropReason> {
+        self.tc()
+            .l4_csum_replace(offset as usize, u64::from(from), u64::from(to), u64::from(flags))
+            .map_err(|_| DropReason::WriteFailed)
+    }
+}

@@ -1,0 +1,312 @@
+//! The way of a packet that came in, from a pod or from the network.
+
+use weft_datapath_common::{
+    Config, DropReason, Leg, TracePoint, config_flags, ct_flags, direction, identity, protocol,
+};
+
+use crate::{
+    Outcome, PASS,
+    conntrack::{self, Entry},
+    deliver, event,
+    flow::{Flow, Origin},
+    icmp::{self, Relation},
+    maps, policy,
+    proxy,
+    service,
+    skb::Skb,
+};
+
+/// Judges and forwards a packet that is on its way to its destination.
+#[inline(always)]
+pub fn admit(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
+    if !flow.packet.opens() {
+        if let Some(entry) = conntrack::lookup(&flow.packet, Leg::Direct)
+            && !entry.has(ct_flags::SERVICE)
+        {
+            return known(skb, config, flow, entry);
+        }
+        if answers_proxy(skb, config, flow) {
+            return Ok(PASS);
+        }
+        if flow.packet.is_icmp_error() {
+            match icmp::relate(skb, flow) {
+                Relation::Flow => return deliver::error(skb, config, flow),
+                Relation::Proxy => {
+                    proxy::mark(skb, config);
+                    return Ok(PASS);
+                }
+                Relation::None => {}
+            }
+        }
+    }
+    open(skb, config, flow)
+}
+
+/// A packet of a flow that was judged before.
+#[inline(always)]
+pub fn known(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Outcome {
+    let reply = entry.is_reply(&flow.packet);
+    revalidate(config, flow, entry, reply)?;
+    if reply && entry.has(ct_flags::PROXY) {
+        // The pod's answers come from the proxy. What comes from the real destination answers
+        // the proxy's own connection.
+        return match answers_proxy(skb, config, flow) {
+            true => Ok(PASS),
+            false => Err(DropReason::UnknownConnection),
+        };
+    }
+    let now = conntrack::now();
+    entry.touch(now, &flow.packet);
+    if entry.has(ct_flags::PROXY) {
+        return to_proxy(skb, config, flow, entry, now);
+    }
+    deliver::onward(skb, config, flow, entry, reply, now)
+}
+
+/// Makes sure that the policies now in force allow the flow.
+#[inline(always)]
+pub fn revalidate(
+    config: &Config,
+    flow: &mut Flow,
+    entry: Entry,
+    reply: bool,
+) -> Result<(), DropReason> {
+    if entry.epoch() != maps::epoch() {
+        judge_again(config, flow, entry, reply)?;
+    }
+    if entry.has(ct_flags::REVOKED) {
+        flow.rule = entry.rule();
+        return Err(DropReason::PolicyDenied);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn judge_again(
+    config: &Config,
+    flow: &mut Flow,
+    entry: Entry,
+    reply: bool,
+) -> Result<(), DropReason> {
+    let epoch = maps::epoch();
+    if entry.has(ct_flags::HAIRPIN) {
+        entry.set_epoch(epoch);
+        return Ok(());
+    }
+    flow.identify(config);
+    flow.quiet = true;
+    if reply {
+        flow.swap();
+    }
+    let verdict = policy::judge(flow);
+    if reply {
+        flow.swap();
+    }
+    entry.set_rule(flow.rule);
+    let mut flags = entry.flags() & !ct_flags::REVOKED;
+    if verdict.is_err() {
+        // The entry stays: without it the other end's next packet would pass for the first of a
+        // new flow, judged by other rules.
+        flags |= ct_flags::REVOKED;
+    } else if flow.proxy_port != 0 {
+        // A connection that the proxy never saw is reset by its listener: no way round L7 rules.
+        flags |= ct_flags::PROXY;
+        entry.set_proxy_port(flow.proxy_port);
+    }
+    entry.set_flags(flags);
+    entry.set_epoch(epoch);
+    verdict
+}
+
+/// The first packet of a flow, or one of a flow that the table lost.
+#[inline(never)]
+fn open(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
+    flow.identify(config);
+    check_ends(config, flow)?;
+    if !flow.hairpin {
+        policy::judge(flow)?;
+    }
+    let now = conntrack::now();
+    let entry = conntrack::open(flow, Leg::Direct, flags_of(skb, config, flow), now)?;
+    if entry.has(ct_flags::PROXY) {
+        return to_proxy(skb, config, flow, entry, now);
+    }
+    deliver::onward(skb, config, flow, entry, false, now)
+}
+
+#[inline(always)]
+fn flags_of(skb: Skb, config: &Config, flow: &Flow) -> u32 {
+    let mut flags = 0;
+    if flow.service != 0 {
+        flags |= ct_flags::NAT;
+    }
+    if flow.hairpin {
+        flags |= ct_flags::HAIRPIN;
+    }
+    if flow.proxy_port != 0 {
+        flags |= ct_flags::PROXY;
+        if flow.proxied_by_ingress {
+            flags |= ct_flags::PROXY_INGRESS;
+        }
+    } else if flow.packet.protocol == protocol::TCP
+        && !flow.packet.opens()
+        && proxy::holds(skb, &flow.packet)
+    {
+        // The table lost a proxied flow, the proxy did not.
+        flags |= ct_flags::PROXY;
+    }
+    if config.flags & config_flags::MASQUERADE != 0
+        && flow.origin == Origin::Pod
+        && !flow.to_remote_pod
+    {
+        flags |= ct_flags::MASQUERADE;
+    }
+    flags
+}
+
+/// Refuses flows between ends that cannot be what they claim.
+#[inline(always)]
+fn check_ends(config: &Config, flow: &Flow) -> Result<(), DropReason> {
+    let packet = &flow.packet;
+    if packet.dst & config.pod_mask == config.pod_net
+        && flow.dst_identity != identity::HOST
+        && maps::endpoint_by_addr(packet.dst).is_none()
+    {
+        return Err(DropReason::NoEndpoint);
+    }
+    match flow.origin {
+        Origin::Pod => {
+            // The peer would take the packet for one of the overlay's, from whichever pod the
+            // sender likes.
+            let to_node = matches!(flow.dst_identity, identity::HOST | identity::REMOTE_NODE);
+            if to_node
+                && packet.protocol == protocol::UDP
+                && config.overlay_port != 0
+                && packet.dst_port == config.overlay_port
+            {
+                return Err(DropReason::Encapsulation);
+            }
+        }
+        Origin::Uplink | Origin::Overlay => {
+            let around_overlay = flow.origin == Origin::Uplink
+                && config.flags & config_flags::OVERLAY != 0
+                && flow.from_remote_pod;
+            if around_overlay
+                || flow.src_identity == identity::HOST
+                || maps::endpoint_by_addr(packet.src).is_some()
+                || service::is_service_addr(packet.src)
+            {
+                return Err(DropReason::InvalidSourceIp);
+            }
+        }
+        Origin::Stack => {}
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn to_proxy(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, now: u64) -> Outcome {
+    flow.proxy_port = entry.proxy_port();
+    flow.rule = entry.rule();
+    let verdict = proxy::hand_over(skb, config, &flow.packet, flow.proxy_port)?;
+    if entry.take_news(config, &flow.packet, false, now) {
+        if entry.has(ct_flags::PROXY_INGRESS)
+            && let Some(receiver) = maps::endpoint_by_addr(flow.packet.dst)
+        {
+            (flow.endpoint, flow.direction) = (receiver.id, direction::INGRESS);
+        }
+        event::trace(config, flow, TracePoint::ToProxy, false);
+    }
+    Ok(verdict)
+}
+
+/// A packet to a service that the proxy balances.
+#[inline(always)]
+pub fn to_balancer(skb: Skb, config: &Config, flow: &mut Flow, port: u16) -> Outcome {
+    flow.proxy_port = port;
+    let verdict = proxy::hand_over(skb, config, &flow.packet, port)?;
+    if let Some(entry) = conntrack::lookup(&flow.packet, Leg::Direct)
+        && entry.take_news(config, &flow.packet, false, conntrack::now())
+    {
+        event::trace(config, flow, TracePoint::ToProxy, false);
+    }
+    Ok(verdict)
+}
+
+/// Gives the packet to the proxy if it answers one of the proxy's own connections.
+#[inline(never)]
+fn answers_proxy(skb: Skb, config: &Config, flow: &mut Flow) -> bool {
+    let packet = &flow.packet;
+    let now = conntrack::now();
+    let entry = match conntrack::lookup(packet, Leg::Upstream) {
+        Some(entry) if entry.is_reply(packet) => entry,
+        Some(_) => return false,
+        None => match recover(skb, config, flow, now) {
+            Some(entry) => entry,
+            None => return false,
+        },
+    };
+    if !proxy::takes_answer(skb, &flow.packet) {
+        conntrack::remove(&flow.packet, Leg::Upstream);
+        return false;
+    }
+    proxy::mark(skb, config);
+    entry.touch(now, &flow.packet);
+    if entry.take_news(config, &flow.packet, true, now) {
+        event::trace(config, flow, TracePoint::ToProxy, true);
+    }
+    true
+}
+
+/// The table lost the proxy's connection: its local port tells it from what pods do.
+#[inline(always)]
+fn recover(skb: Skb, config: &Config, flow: &mut Flow, now: u64) -> Option<Entry> {
+    let port = u16::from_be(flow.packet.dst_port);
+    if flow.packet.protocol != protocol::TCP
+        || flow.packet.accepts()
+        || port < config.upstream_first
+        || port > config.upstream_last
+        || !proxy::holds(skb, &flow.packet)
+    {
+        return None;
+    }
+    flow.packet.swap();
+    let entry = conntrack::open(flow, Leg::Upstream, 0, now);
+    flow.packet.swap();
+    entry.ok()
+}
+
+/// Remembers a packet of a connection that the proxy opened, so that the answers find it.
+#[inline(never)]
+pub fn from_proxy(
+    config: &Config,
+    flow: &mut Flow,
+    point: TracePoint,
+) -> Result<Entry, DropReason> {
+    let now = conntrack::now();
+    let packet = &flow.packet;
+    let entry = match conntrack::lookup(packet, Leg::Upstream) {
+        Some(entry) if !packet.opens() => entry,
+        _ => {
+            // An older connection of the pod's own with the same ports would steal the answers.
+            if let Some(direct) = conntrack::lookup(packet, Leg::Direct)
+                && !direct.has(ct_flags::PROXY)
+                && !direct.has(ct_flags::SERVICE)
+            {
+                conntrack::remove(packet, Leg::Direct);
+            }
+            flow.identify(config);
+            let flags = match flow.to_remote_pod {
+                true => 0,
+                false => config.flags & config_flags::MASQUERADE,
+            };
+            let flags = if flags != 0 { ct_flags::MASQUERADE } else { 0 };
+            conntrack::open(flow, Leg::Upstream, flags, now)?
+        }
+    };
+    entry.touch(now, &flow.packet);
+    if entry.take_news(config, &flow.packet, false, now) {
+        event::trace(config, flow, point, false);
+    }
+    Ok(entry)
+}

@@ -1,0 +1,109 @@
+//! Uplink and overlay, egress: what leaves the node.
+
+use weft_datapath_common::{Config, DropReason, Leg, TracePoint, ct_flags, direction, protocol};
+
+use crate::{
+    Outcome, PASS,
+    conntrack::{self, Entry},
+    event,
+    flow::{Flow, Origin},
+    maps, masquerade, proxy,
+    skb::{Skb, ethertype},
+    steer, to_pod,
+};
+
+/// Remembers the proxy's connections, masks pods' addresses towards the outside, and keeps in
+/// what no program judged.
+#[inline(always)]
+pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
+    if skb.ethertype() != ethertype::IPV4 {
+        return Ok(PASS);
+    }
+    let parsed = flow.packet.parse(skb);
+    let packet = &flow.packet;
+    if is_encapsulated(config, flow) {
+        return Ok(PASS);
+    }
+    let Some(pod) = maps::endpoint_by_addr(packet.src) else {
+        return not_from_pod(skb, config, flow, parsed.is_ok());
+    };
+    parsed?;
+    flow.endpoint = pod.id;
+    if proxy::strayed(skb, config) {
+        return Err(DropReason::ProxyAssignFailed);
+    }
+    let entry = match conntrack::lookup(&flow.packet, Leg::Direct) {
+        Some(entry) if !from_upstream(skb, config, flow, entry) => {
+            report(config, flow, entry);
+            entry
+        }
+        _ if proxy::sent(skb, config) => steer::from_proxy(config, flow, point(flow))?,
+        // Errors are judged by what they quote and have no flow of their own.
+        _ if flow.packet.is_icmp_error() => return error(config, flow),
+        // `from_pod` would have opened a flow: this came from elsewhere under a pod's address.
+        _ => return Err(DropReason::UnknownSender),
+    };
+    if flow.origin == Origin::Uplink && entry.has(ct_flags::MASQUERADE) {
+        masquerade::outward(skb, config, &mut flow.packet)?;
+    }
+    Ok(PASS)
+}
+
+/// Whether the packet is the proxy's own towards the destination, and not its answer in the
+/// destination's place.
+#[inline(always)]
+fn from_upstream(skb: Skb, config: &Config, flow: &Flow, entry: Entry) -> bool {
+    proxy::sent(skb, config) && !entry.is_reply(&flow.packet)
+}
+
+/// The overlay's outer packets: what they carry was seen on the overlay device.
+#[inline(always)]
+fn is_encapsulated(config: &Config, flow: &Flow) -> bool {
+    config.overlay_port != 0
+        && flow.packet.protocol == protocol::UDP
+        && flow.packet.dst_port == config.overlay_port
+        && flow.packet.src == config.node
+}
+
+/// The node's own traffic passes; the proxy's connections are remembered.
+#[inline(always)]
+fn not_from_pod(skb: Skb, config: &Config, flow: &mut Flow, parsed: bool) -> Outcome {
+    if to_pod::unannounced(config, flow) {
+        return Err(DropReason::UnknownSender);
+    }
+    if parsed && proxy::sent(skb, config) && flow.packet.src == config.node {
+        steer::from_proxy(config, flow, point(flow))?;
+    }
+    Ok(PASS)
+}
+
+#[inline(always)]
+fn point(flow: &Flow) -> TracePoint {
+    match flow.origin {
+        Origin::Overlay => TracePoint::ToOverlay,
+        _ => TracePoint::ToStack,
+    }
+}
+
+/// Encapsulation is reported here; on the uplink `from_pod` did.
+#[inline(always)]
+fn report(config: &Config, flow: &mut Flow, entry: Entry) {
+    let reply = entry.is_reply(&flow.packet);
+    let now = conntrack::now();
+    if flow.origin == Origin::Overlay && entry.take_news(config, &flow.packet, reply, now) {
+        flow.rule = entry.rule();
+        flow.direction = if reply { direction::INGRESS } else { direction::EGRESS };
+        event::trace(config, flow, TracePoint::ToOverlay, reply);
+    }
+}
+
+/// An ICMP error by a pod: towards another pod it passes, to the outside it would show the pod's
+/// address.
+#[inline(always)]
+fn error(config: &Config, flow: &mut Flow) -> Outcome {
+    flow.identify(config);
+    match flow.to_remote_pod {
+        true => Ok(PASS),
+        false => Err(DropReason::NatProtocol),
+    }
+}

@@ -1,0 +1,122 @@
+use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
+
+use ipnet::Ipv4Net;
+use weft_datapath_common::{Config as RawConfig, config_flags};
+
+/// Packet marks, in the bits under `mask`. The defaults are the numbers that are usual in
+/// Kubernetes networking for this purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Bits that belong to the datapath.
+    pub mask: u32,
+    /// On packets that the datapath gives to the proxy; the node's routing looks at it.
+    pub to_proxy: u32,
+    /// On packets that the proxy sends (`SO_MARK` of its sockets).
+    pub from_proxy: u32,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { mask: 0x0f00, to_proxy: 0x0200, from_proxy: 0x0a00 }
+    }
+}
+
+/// How much of a flow is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aggregation {
+    /// What is new about a flow: TCP flags seen for the first time in a direction, and that it
+    /// still lives after the report interval.
+    #[default]
+    Medium,
+    /// Every packet.
+    None,
+}
+
+/// Settings of a node's datapath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node's address: source of masqueraded traffic and of the proxy's own.
+    pub node: Ipv4Addr,
+    /// Network of this node's pods.
+    pub pods: Ipv4Net,
+    /// Address that the proxy's listeners are bound to.
+    pub listener: Ipv4Addr,
+    /// Packet marks.
+    pub marks: Marks,
+    /// UDP port of the overlay, if pods of other nodes are reached through one.
+    pub overlay: Option<u16>,
+    /// Deliver between pods of this node, and from the network, past the host's stack.
+    pub redirect_peer: bool,
+    /// Give traffic from pods to the outside the node's address.
+    pub masquerade: bool,
+    /// Ports for masquerading: no socket of the node may use them.
+    pub snat_ports: RangeInclusive<u16>,
+    /// Local ports of the proxy's upstream connections.
+    pub upstream_ports: RangeInclusive<u16>,
+    /// Source address that a pod sees when it reaches itself through a service.
+    pub hairpin: Ipv4Addr,
+    /// A flow that goes on is reported again after this time, to the second.
+    pub report_interval: Duration,
+    /// How much of a flow is reported.
+    pub aggregation: Aggregation,
+}
+
+impl Config {
+    /// Settings with the usual marks, ports and addresses: proxy on loopback, native routing,
+    /// redirect past the stack and masquerading on.
+    pub fn new(node: Ipv4Addr, pods: Ipv4Net) -> Self {
+        Self {
+            node,
+            pods,
+            listener: Ipv4Addr::LOCALHOST,
+            marks: Marks::default(),
+            overlay: None,
+            redirect_peer: true,
+            masquerade: true,
+            // Above the usual ephemeral range (32768 to 60999), of which the proxy gets the upper
+            // part for itself.
+            snat_ports: 61000..=65535,
+            upstream_ports: 45000..=60999,
+            hairpin: Ipv4Addr::new(169, 254, 42, 1),
+            report_interval: Duration::from_secs(5),
+            aggregation: Aggregation::Medium,
+        }
+    }
+
+    pub(crate) fn to_raw(&self) -> RawConfig {
+        let flags = [
+            (self.redirect_peer, config_flags::REDIRECT_PEER),
+            (self.masquerade, config_flags::MASQUERADE),
+            (self.aggregation == Aggregation::None, config_flags::REPORT_ALL),
+            (self.overlay.is_some(), config_flags::OVERLAY),
+        ];
+        RawConfig {
+            node: raw_addr(self.node),
+            pod_net: raw_addr(self.pods.network()),
+            pod_mask: raw_addr(self.pods.netmask()),
+            listener: raw_addr(self.listener),
+            hairpin: raw_addr(self.hairpin),
+            mark_mask: self.marks.mask,
+            mark_to_proxy: self.marks.to_proxy,
+            mark_from_proxy: self.marks.from_proxy,
+            flags: flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum(),
+            report_interval: self.report_interval.as_secs().try_into().unwrap_or(u32::MAX),
+            overlay_port: self.overlay.unwrap_or(0).to_be(),
+            snat_first: *self.snat_ports.start(),
+            snat_last: *self.snat_ports.end(),
+            upstream_first: *self.upstream_ports.start(),
+            upstream_last: *self.upstream_ports.end(),
+            pad: 0,
+        }
+    }
+}
+
+/// An address as the maps hold it: network byte order.
+pub(crate) fn raw_addr(addr: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(addr.octets())
+}
+
+/// An address out of a map.
+pub(crate) fn addr(raw: u32) -> Ipv4Addr {
+    Ipv4Addr::from(raw.to_ne_bytes())
+}

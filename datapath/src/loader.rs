@@ -1,0 +1,256 @@
+use std::{fs, net::Ipv4Addr, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{Array, MapData, PerCpuArray},
+    programs::SchedClassifier,
+};
+use tracing::debug;
+use weft_datapath_common::{Config as RawConfig, map_names};
+
+use crate::{
+    Config, Conntrack, Endpoint, Error, Events, Ipcache, PolicyMap, Services,
+    endpoints::Endpoints,
+    links::{self, HOOKS, Hook, OVERLAY, POD, UPLINK},
+    pins::Pins,
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft-ebpf"));
+
+/// The programs of a node, loaded, and their maps.
+///
+/// Dropping it changes nothing in the kernel: the pins keep programs and maps.
+pub struct Datapath {
+    ebpf: Ebpf,
+    pins: Pins,
+    config: Array<MapData, RawConfig>,
+    epoch: Array<MapData, u32>,
+    lost: PerCpuArray<MapData, u64>,
+    endpoints: Endpoints,
+    conntrack: Conntrack,
+}
+
+impl Datapath {
+    /// Loads the programs. Maps that are pinned below `pin_dir` are used as they are; wherever an
+    /// earlier loader attached programs, the new ones take their place without a packet in
+    /// between.
+    ///
+    /// # Errors
+    /// Without the right to load programs, without bpffs, or when the kernel refuses.
+    pub fn load(pin_dir: &Path, config: &Config) -> Result<Self, Error> {
+        let pins = Pins::new(pin_dir);
+        pins.create()?;
+        let mut ebpf = EbpfLoader::new()
+            .default_map_pin_directory(pins.maps())
+            .load(OBJECT)
+            .map_err(Box::new)?;
+        for hook in HOOKS {
+            classifier(&mut ebpf, hook)?.load().map_err(Error::program(hook.program))?;
+        }
+        let mut this = Self {
+            ebpf,
+            config: pins.open(map_names::CONFIG)?,
+            epoch: pins.open(map_names::EPOCH)?,
+            lost: pins.open(map_names::LOST)?,
+            endpoints: Endpoints::open(&pins)?,
+            conntrack: Conntrack::open(&pins)?,
+            pins,
+        };
+        this.set_config(config)?;
+        this.replace_programs()?;
+        Ok(this)
+    }
+
+    /// Puts the new programs where the old ones are.
+    fn replace_programs(&mut self) -> Result<(), Error> {
+        let folder = self.pins.links();
+        for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+            let path = entry.map_err(Error::io(folder))?.path();
+            let Some((program, _)) = links::parse_pin(&path) else {
+                continue;
+            };
+            let hook = hook(program)?;
+            if let Err(error) = links::replace(classifier(&mut self.ebpf, hook)?, hook, &path) {
+                // Its interface is gone; a new one gets a new link.
+                debug!(%error, path = %path.display(), "removing a defunct link");
+                links::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what loaders of other versions left pinned. Call it once every interface is
+    /// attached: until then their programs go on enforcing.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn remove_other_versions(&self) -> Result<(), Error> {
+        self.pins.remove_other_versions()
+    }
+
+    /// Changes the settings; the programs see them with the next packet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_config(&mut self, config: &Config) -> Result<(), Error> {
+        self.config.set(0, config.to_raw(), 0).map_err(Error::map(map_names::CONFIG))
+    }
+
+    /// Has every flow judged again at its next packet, by the policies and identities then in the
+    /// maps: what they no longer allow is cut. Returns the new epoch.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn bump_epoch(&mut self) -> Result<u32, Error> {
+        let failed = Error::map(map_names::EPOCH);
+        let epoch = self.epoch.get(&0, 0).map_err(&failed)?.wrapping_add(1);
+        self.epoch.set(0, epoch, 0).map_err(&failed)?;
+        Ok(epoch)
+    }
+
+    /// Announces a pod and attaches its programs. Repeating it is harmless. A pod that the maps
+    /// do not know cannot send or receive anything, so its policy should be in place before.
+    ///
+    /// # Errors
+    /// When the interface does not exist in this network namespace, or the kernel refuses.
+    pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        if let Some(old) = self.endpoints.get(endpoint.addr)?
+            && old.ifindex != endpoint.ifindex
+        {
+            self.endpoints.remove_interface(&old)?;
+            self.detach(&POD, old.ifindex)?;
+        }
+        self.endpoints.insert(endpoint)?;
+        self.attach(&POD, endpoint.ifindex)
+    }
+
+    /// Changes what the maps say of a pod, its identity or default deny, and has flows judged
+    /// again.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn update_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        self.endpoints.insert(endpoint)?;
+        self.bump_epoch().map(drop)
+    }
+
+    /// Forgets a pod: its programs, its flows, its masquerading. Its policy entries are
+    /// [`PolicyMap`]'s. An address that is not there is fine.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_endpoint(&mut self, addr: Ipv4Addr) -> Result<(), Error> {
+        if let Some(endpoint) = self.endpoints.get(addr)? {
+            self.endpoints.remove(&endpoint)?;
+            self.detach(&POD, endpoint.ifindex)?;
+        }
+        self.conntrack.remove_address(addr)?;
+        self.bump_epoch().map(drop)
+    }
+
+    /// Attaches the programs of the interface to the other nodes and the world.
+    ///
+    /// # Errors
+    /// When there is no such interface, or the kernel refuses.
+    pub fn attach_uplink(&mut self, interface: &str) -> Result<(), Error> {
+        self.attach(&UPLINK, links::interface_index(interface)?)
+    }
+
+    /// Attaches the programs of the overlay device.
+    ///
+    /// # Errors
+    /// When there is no such interface, or the kernel refuses.
+    pub fn attach_overlay(&mut self, interface: &str) -> Result<(), Error> {
+        self.attach(&OVERLAY, links::interface_index(interface)?)
+    }
+
+    fn attach(&mut self, programs: &[&'static str; 2], ifindex: u32) -> Result<(), Error> {
+        for program in programs {
+            let hook = hook(program)?;
+            links::attach(classifier(&mut self.ebpf, hook)?, hook, ifindex, &self.pins)?;
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, programs: &[&'static str; 2], ifindex: u32) -> Result<(), Error> {
+        for program in programs {
+            links::remove(&links::pin(&self.pins, program, ifindex))?;
+        }
+        Ok(())
+    }
+
+    /// The pods that the kernel holds.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        self.endpoints.list()
+    }
+
+    /// Events that were lost because the ring was full, since the maps were made.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn lost_events(&self) -> Result<u64, Error> {
+        let lost = self.lost.get(&0, 0).map_err(Error::map(map_names::LOST))?;
+        Ok(lost.iter().sum())
+    }
+
+    /// A handle to the policies.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn policy(&self) -> Result<PolicyMap, Error> {
+        PolicyMap::open(&self.pins)
+    }
+
+    /// A handle to the identities of addresses.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn ipcache(&self) -> Result<Ipcache, Error> {
+        Ipcache::open(&self.pins)
+    }
+
+    /// A handle to the services.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn services(&self) -> Result<Services, Error> {
+        Services::open(&self.pins)
+    }
+
+    /// A handle to connection tracking.
+    ///
+    /// # Errors
+    /// When a map cannot be opened.
+    pub fn conntrack(&self) -> Result<Conntrack, Error> {
+        Conntrack::open(&self.pins)
+    }
+
+    /// The reader of events.
+    ///
+    /// # Errors
+    /// When the ring cannot be opened.
+    pub fn events(&self) -> Result<Events, Error> {
+        Events::open(&self.pins)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        classifier(&mut self.ebpf, hook(name)?)
+    }
+}
+
+fn hook(program: &'static str) -> Result<Hook, Error> {
+    HOOKS
+        .iter()
+        .find(|hook| hook.program == program)
+        .copied()
+        .ok_or(Error::MissingProgram(program))
+}
+
+fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(hook.program).ok_or(Error::MissingProgram(hook.program))?;
+    program.try_into().map_err(Error::program(hook.program))
+}

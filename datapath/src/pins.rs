@@ -1,0 +1,125 @@
+//! Where maps and links are pinned.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Map, MapData, MapError};
+use rustix::{fs::statfs, mount};
+use weft_datapath_common::LAYOUT_VERSION;
+
+use crate::Error;
+
+/// Magic number of a BPF file system, from the kernel's `magic.h`.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The versioned folder below a node's pin folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins {
+    maps: PathBuf,
+    links: PathBuf,
+    base: PathBuf,
+}
+
+impl Pins {
+    /// Names the folders; makes nothing.
+    pub(crate) fn new(base: &Path) -> Self {
+        let maps = base.join(version_folder());
+        Self { links: maps.join("links"), maps, base: base.to_owned() }
+    }
+
+    /// Makes the folders.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        fs::create_dir_all(&self.links).map_err(Error::io(&self.links))?;
+        let stat = statfs(&self.links).map_err(|error| Error::io(&self.links)(error.into()))?;
+        match stat.f_type as u64 {
+            BPF_FS_MAGIC => Ok(()),
+            _ => Err(Error::NotBpffs(self.base.clone())),
+        }
+    }
+
+    pub(crate) fn maps(&self) -> &Path {
+        &self.maps
+    }
+
+    pub(crate) fn links(&self) -> &Path {
+        &self.links
+    }
+
+    /// Opens a pinned map.
+    pub(crate) fn open<T>(&self, name: &'static str) -> Result<T, Error>
+    where
+        T: TryFrom<Map, Error = MapError>,
+    {
+        MapData::from_pin(self.maps.join(name))
+            .and_then(Map::from_map_data)
+            .and_then(T::try_from)
+            .map_err(Error::map(name))
+    }
+
+    /// Removes what other layout versions left, which detaches their programs.
+    pub(crate) fn remove_other_versions(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.base).map_err(Error::io(&self.base))?;
+        for entry in entries {
+            let path = entry.map_err(Error::io(&self.base))?.path();
+            if path != self.maps {
+                remove_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn version_folder() -> String {
+    format!("v{LAYOUT_VERSION}")
+}
+
+/// Removes everything below a node's pin folder: the programs detach, traffic flows unpoliced.
+/// A folder that is not there is fine.
+///
+/// # Errors
+/// When a pin cannot be removed.
+pub fn uninstall(pin_dir: &Path) -> Result<(), Error> {
+    remove_all(pin_dir)
+}
+
+/// Links before maps, so that no program runs on a map whose pin is gone already and that a new
+/// loader would not find.
+fn remove_all(path: &Path) -> Result<(), Error> {
+    let folder = match fs::read_dir(path) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return fs::remove_file(path).map_err(Error::io(path));
+        }
+        Err(error) => return Err(Error::io(path)(error)),
+    };
+    let mut files = Vec::new();
+    for entry in folder {
+        let entry = entry.map_err(Error::io(path))?.path();
+        if entry.is_dir() {
+            remove_all(&entry)?;
+        } else {
+            files.push(entry);
+        }
+    }
+    for file in files {
+        fs::remove_file(&file).map_err(Error::io(&file))?;
+    }
+    fs::remove_dir(path).map_err(Error::io(path))
+}
+
+/// Mounts a BPF file system on `path` unless there is one.
+///
+/// # Errors
+/// When the folder cannot be made or the mount is refused.
+pub fn ensure_bpffs(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(Error::io(path))?;
+    let stat = statfs(path).map_err(|error| Error::io(path)(error.into()))?;
+    if stat.f_type as u64 == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    mount::mount("bpf", path, "bpf", mount::MountFlags::empty(), None)
+        .map_err(|error| Error::io(path)(error.into()))
+}
