@@ -1,0 +1,108 @@
+//! `/scale`: the number of replicas of anything that has one.
+
+use axum::Json;
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::body;
+use super::object;
+use super::patch::{self, PatchKind};
+use super::resource::{ResourceType, Scale};
+use super::selector::LabelSelector;
+use super::server::Call;
+use super::status::ApiError;
+use super::store::Part;
+
+/// Reads, replaces or patches the scale of an object.
+pub(super) fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (Some(scale), Some(name)) = (&call.info.scale, &call.target.name) else {
+        return Err(ApiError::no_such_resource());
+    };
+    let id = &call.target.id;
+    let namespace = call.target.namespace_for(&call.info)?;
+    let (headers, body) = (&call.parts.headers, &call.body);
+    let edited: Box<dyn FnOnce(&Value) -> Result<Value, ApiError>> = match call.parts.method {
+        Method::GET => {
+            let object = call.store.get_object(id, namespace, name)?;
+            return Ok(Json(show(scale, &object)).into_response());
+        }
+        Method::PUT => {
+            let wanted = body::decode(headers, body)?;
+            Box::new(|_| Ok(wanted))
+        }
+        Method::PATCH => {
+            let kind = PatchKind::of(body::content_type(headers))?;
+            let patch = body::decode(headers, body)?;
+            Box::new(move |current| patched(kind, &call.info, current, &patch))
+        }
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    let dry_run = call.query.get("dryRun") == "All";
+    let updated = call
+        .store
+        .update_object(id, namespace, name, Part::Main, dry_run, |current| {
+            let wanted = edited(&show(scale, current))?;
+            let replicas = &wanted["spec"]["replicas"];
+            let replicas = replicas.as_u64().unwrap_or(0);
+            let mut updated = current.clone();
+            let version = object::meta(&wanted, "resourceVersion");
+            if !version.is_empty() {
+                updated["metadata"]["resourceVersion"] = json!(version);
+            }
+            set(&mut updated, &scale.spec, json!(replicas));
+            Ok(updated)
+        })?;
+    Ok(Json(show(scale, &updated)).into_response())
+}
+
+fn patched(
+    kind: PatchKind,
+    info: &ResourceType,
+    current: &Value,
+    patch: &Value,
+) -> Result<Value, ApiError> {
+    match kind {
+        PatchKind::Json => patch::patched(kind, info, current, patch),
+        // A Scale has no lists: all the merging kinds come to the same.
+        PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => {
+            let mut updated = current.clone();
+            patch::merge(&mut updated, patch);
+            Ok(updated)
+        }
+    }
+}
+
+fn show(scale: &Scale, object: &Value) -> Value {
+    let selector = scale
+        .selector
+        .as_deref()
+        .and_then(|path| object.pointer(path))
+        .map(|selector| match selector {
+            Value::String(text) => text.clone(),
+            other => LabelSelector::from_object(other).unwrap_or_default().to_string(),
+        });
+    let metadata = &object["metadata"];
+    let mut status = json!({ "replicas": object::number(object, &scale.status) });
+    if let Some(selector) = selector {
+        status["selector"] = json!(selector);
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
+        },
+        "spec": { "replicas": object::number(object, &scale.spec) },
+        "status": status,
+    })
+}
+
+/// Sets the value at a pointer, making the maps on the way.
+fn set(object: &mut Value, pointer: &str, value: Value) {
+    let mut slot = object;
+    for key in pointer.split('/').filter(|k| !k.is_empty()) {
+        slot = object::child_or_null(slot, key);
+    }
+    *slot = value;
+}

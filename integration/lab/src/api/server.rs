@@ -1,0 +1,186 @@
+//! The router: every request comes here, is taken apart and answered.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{Method, Request, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::answer::View;
+use super::request::{Form, Query, Target};
+use super::resource::{PODS, ResourceType};
+use super::runtime::PodRuntime;
+use super::status::ApiError;
+use super::store::Store;
+use super::{discovery, exec, logs, objects, openapi, scale, watch};
+
+/// Manifests are small; etcd's own limit is 1.5 MiB.
+const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// What requests are answered from.
+#[derive(Clone)]
+struct Api {
+    store: Store,
+    runtime: Arc<dyn PodRuntime>,
+}
+
+/// The Kubernetes API on a store, with pods run by `runtime`.
+pub fn router(store: Store, runtime: Arc<dyn PodRuntime>) -> Router {
+    Router::new()
+        .fallback(handle)
+        .with_state(Api { store, runtime })
+}
+
+async fn handle(State(api): State<Api>, request: Request<Body>) -> Response {
+    let started = (request.method().clone(), request.uri().clone());
+    let response = answer(&api, request).await.unwrap_or_else(|error| {
+        tracing::debug!(method = %started.0, uri = %started.1, %error, "refused");
+        error.into_response()
+    });
+    tracing::trace!(method = %started.0, uri = %started.1, status = %response.status(), "answered");
+    response
+}
+
+async fn answer(api: &Api, request: Request<Body>) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let path = segments(&parts.uri);
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    if parts.method == Method::GET
+        && let Some(found) = about_the_server(&api.store, &path)
+    {
+        return found;
+    }
+    let target = Target::parse(&path).ok_or_else(ApiError::no_such_resource)?;
+    let info = api.store.resource(&target.id)?;
+    if info.find_version(&target.version).is_none() {
+        return Err(ApiError::no_such_resource());
+    }
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    if info.is(&PODS) && matches!(target.subresource.as_str(), "exec" | "log" | "portforward") {
+        return into_pod(api, &info, &target, &query, &mut parts).await;
+    }
+    let body = to_bytes(body, MAX_BODY)
+        .await
+        .map_err(|error| ApiError::bad_request(format!("reading the body: {error}")))?;
+    let call = Call {
+        store: &api.store,
+        view: View {
+            form: Form::of(&parts.headers, &query),
+            version: target.version.clone(),
+            info: info.clone(),
+        },
+        info,
+        target,
+        query,
+        parts,
+        body,
+    };
+    call.dispatch()
+}
+
+/// One request about objects, taken apart.
+pub(super) struct Call<'a> {
+    pub store: &'a Store,
+    pub info: Arc<ResourceType>,
+    pub view: View,
+    pub target: Target,
+    pub query: Query,
+    pub parts: Parts,
+    pub body: Bytes,
+}
+
+impl Call<'_> {
+    fn dispatch(&self) -> Result<Response, ApiError> {
+        let method = &self.parts.method;
+        match self.target.subresource.as_str() {
+            "" => {}
+            "status" if self.info.status => {}
+            "scale" if self.info.scale.is_some() => return scale::serve(self),
+            _ => return Err(ApiError::no_such_resource()),
+        }
+        let on_status = self.target.subresource == "status";
+        match (method, &self.target.name) {
+            (&Method::GET, None) if self.query.flag("watch") => self.watch(),
+            (&Method::GET, None) => objects::list(self),
+            (&Method::POST, None) => objects::create(self),
+            (&Method::DELETE, None) => objects::delete_collection(self),
+            (&Method::GET, Some(name)) => objects::get(self, name),
+            (&Method::PUT, Some(name)) => objects::replace(self, name),
+            (&Method::PATCH, Some(name)) => objects::patch(self, name),
+            (&Method::DELETE, Some(name)) if !on_status => objects::delete(self, name),
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+
+    fn watch(&self) -> Result<Response, ApiError> {
+        let namespace = objects::scope(self)?.map(str::to_owned);
+        let selector = self.query.selector()?;
+        let view = self.view.clone();
+        Ok(watch::serve(self.store, view, namespace, selector, &self.query))
+    }
+}
+
+fn segments(uri: &Uri) -> Vec<String> {
+    // Names never need escapes, so a path is split as it is.
+    let parts = uri.path().split('/').filter(|s| !s.is_empty());
+    parts.map(str::to_owned).collect()
+}
+
+fn about_the_server(store: &Store, path: &[&str]) -> Option<Result<Response, ApiError>> {
+    let found = match path {
+        [] => Some(json!({ "paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"] })),
+        ["version"] => Some(discovery::version()),
+        ["healthz" | "livez" | "readyz", ..] => {
+            return Some(Ok((StatusCode::OK, "ok").into_response()));
+        }
+        ["api"] => Some(discovery::core_versions()),
+        ["apis"] => Some(discovery::groups(store)),
+        ["apis", group] => discovery::one_group(store, group),
+        ["api", version] => discovery::resources(store, "", version),
+        ["apis", group, version] => discovery::resources(store, group, version),
+        ["openapi", "v3"] => Some(openapi::index(store)),
+        ["openapi", "v3", rest @ ..] => openapi::document(store, &rest.join("/")),
+        _ => return None,
+    };
+    Some(match found {
+        Some(value) => Ok(Json::<Value>(value).into_response()),
+        None => Err(ApiError::no_such_resource()),
+    })
+}
+
+async fn into_pod(
+    api: &Api,
+    info: &ResourceType,
+    target: &Target,
+    query: &Query,
+    parts: &mut Parts,
+) -> Result<Response, ApiError> {
+    let namespace = target.namespace_for(info)?;
+    let name = target.name.as_deref().unwrap_or_default();
+    let pod = api.store.get_object(&PODS, namespace, name)?;
+    if target.subresource == "log" {
+        return logs::serve(&*api.runtime, &pod, query).await;
+    }
+    let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
+        .await
+        .map_err(|_| {
+            ApiError::bad_request("this needs WebSocket, which kubectl speaks from 1.31 on")
+        })?;
+    let container = logs::container(&pod, query.get("container"))?;
+    let refusal = |error| logs::refusal(&error);
+    if target.subresource == "portforward" {
+        return Err(ApiError::no_such_resource());
+    }
+    let request = exec::request(query);
+    if request.command.is_empty() {
+        return Err(ApiError::bad_request("you must specify at least one command"));
+    }
+    let session = api.runtime.exec(container, request.clone()).await;
+    Ok(exec::serve(upgrade, request, session.map_err(refusal)?))
+}
