@@ -92,9 +92,12 @@ fn status_codes(wanted: &[String], out: &mut Vec<Condition>) -> Result<(), Filte
 fn regexes(patterns: &[String]) -> Result<Vec<Regex>, FilterError> {
     let compile = |pattern: &String| {
         Regex::new(pattern).map_err(|error| {
-            let cause = error
+            // The parser draws a picture; its last line says what is wrong.
+            let picture = error
                 .syntax_error()
                 .map_or_else(|| error.to_string(), ToString::to_string);
+            let cause = picture.lines().last().unwrap_or_default();
+            let cause = cause.strip_prefix("error: ").unwrap_or(cause);
             FilterError::new(format!("{pattern}: {cause}"))
         })
     };
