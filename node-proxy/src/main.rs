@@ -1,1 +1,67 @@
-fn main() {}
+//! The node proxy's process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use weft_proxy::app::{self, Origin, Proxy};
+use weft_proxy::cli::Args;
+use weft_proxy::control::store;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let args = Args::parse();
+    // Everything but requests runs on this thread.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("control runtime")?
+        .block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let patience = Duration::from_secs(args.drain_seconds);
+    let options = args.options()?;
+    let file = match &options.origin {
+        Origin::File(path) => Some(path.clone()),
+        Origin::Agent { .. } => None,
+    };
+    // Installed before anything else, so that an early signal is not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let proxy = app::start(options).await?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&proxy, file.as_ref()).await,
+        }
+    }
+    tracing::info!("stopping");
+    proxy.stop(patience).await;
+    Ok(())
+}
+
+/// Reads the file again; a bad one leaves what is in force.
+async fn reload(proxy: &Proxy, file: Option<&PathBuf>) {
+    let Some(file) = file else { return };
+    match store::load(file) {
+        // Refusals are logged where they are made.
+        Ok(snapshot) => {
+            let _logged = proxy.apply(snapshot).await;
+        }
+        Err(error) => tracing::warn!(%error, "snapshot was not read"),
+    }
+}

@@ -1,0 +1,235 @@
+//! What a worker knows of one accepted connection.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tokio::task::JoinHandle;
+
+use super::addr::{Local, OriginalDst, Source};
+use super::clock::Tick;
+use super::io::BytesRead;
+use super::worker::Worker;
+use crate::control::config::Config;
+use crate::failure::Failure;
+use crate::http::strict::StrictHandle;
+use crate::identity::Judged;
+use crate::pipeline::inflight::InFlight;
+
+/// Where the requests of a connection go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To the address that the client dialled.
+    Original(OriginalDst),
+    /// To an endpoint of this cluster.
+    Cluster(Rc<str>),
+}
+
+/// Why a connection is ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// After the requests that are being served.
+    Graceful,
+    /// At once: the head of a request did not come in time.
+    HeaderTimeout,
+}
+
+/// One accepted connection: addresses, identities and what is being served.
+#[derive(Debug)]
+pub struct Connection {
+    /// The worker that accepted it and serves it to its end.
+    pub worker: Rc<Worker>,
+    /// Who opened it.
+    pub source: Source,
+    /// Where its requests go.
+    pub route: Route,
+    /// The proxy's listener.
+    pub local: Local,
+    /// Bytes that were read from it.
+    pub read: BytesRead,
+    judged: RefCell<Option<(Arc<Config>, Judged)>>,
+    running: RefCell<Vec<Rc<InFlight>>>,
+    /// Bytes read when the last request's head was complete.
+    boundary: Cell<u64>,
+    /// When it became idle, or when the head that is being read began.
+    since: Cell<Tick>,
+    head_began: Cell<bool>,
+    /// Frames between requests are no head that someone is slow to send.
+    http2: Cell<bool>,
+    served: Cell<u64>,
+    close: Cell<Option<Close>>,
+    task: RefCell<Option<Waker>>,
+    tunnel: RefCell<Option<JoinHandle<()>>>,
+    strict: RefCell<Option<StrictHandle>>,
+}
+
+impl Connection {
+    /// A connection that was accepted just now.
+    #[must_use]
+    pub fn new(worker: Rc<Worker>, source: Source, route: Route, local: Local) -> Self {
+        let now = worker.clock.now();
+        Self {
+            worker,
+            source,
+            route,
+            local,
+            read: BytesRead::default(),
+            judged: RefCell::new(None),
+            running: RefCell::default(),
+            boundary: Cell::new(0),
+            since: Cell::new(now),
+            head_began: Cell::new(false),
+            http2: Cell::new(false),
+            served: Cell::new(0),
+            close: Cell::new(None),
+            task: RefCell::new(None),
+            tunnel: RefCell::new(None),
+            strict: RefCell::new(None),
+        }
+    }
+
+    /// The worker's coarse clock.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.worker.clock.now()
+    }
+
+    /// Both ends and the policies that apply to requests towards
+    /// `destination`, as `config` has them. Looked up once and again only
+    /// when the snapshot or the destination changed.
+    pub fn judged(&self, config: &Arc<Config>, destination: OriginalDst) -> Judged {
+        let mut cache = self.judged.borrow_mut();
+        if let Some((of, judged)) = &*cache
+            && Arc::ptr_eq(of, config)
+            && judged.ends.destination.address == destination.0
+        {
+            return judged.clone();
+        }
+        let judged = Judged::resolve(config, self.source, destination, self.local);
+        *cache = Some((Arc::clone(config), judged.clone()));
+        judged
+    }
+
+    /// A request's head is complete: registers the request with the sweeper.
+    pub fn begin(self: &Rc<Self>) -> Running {
+        let request = Rc::new(InFlight::new(self.now()));
+        self.running.borrow_mut().push(Rc::clone(&request));
+        self.head_began.set(false);
+        self.served.set(self.served.get() + 1);
+        Running {
+            connection: Rc::clone(self),
+            request,
+        }
+    }
+
+    fn end(&self, request: &Rc<InFlight>) {
+        let mut running = self.running.borrow_mut();
+        if let Some(index) = running.iter().position(|one| Rc::ptr_eq(one, request)) {
+            running.swap_remove(index);
+        }
+        if running.is_empty() {
+            self.since.set(self.now());
+            self.boundary.set(self.read.get());
+        }
+    }
+
+    /// Whether the connection is to be ended, and how. Otherwise the caller's
+    /// task is woken when that changes.
+    pub fn poll_close(&self, context: &Context<'_>) -> Option<Close> {
+        let mut task = self.task.borrow_mut();
+        match &mut *task {
+            Some(waker) => waker.clone_from(context.waker()),
+            empty => *empty = Some(context.waker().clone()),
+        }
+        self.close.get()
+    }
+
+    /// Ends the connection; a graceful end may still become an abrupt one.
+    pub fn close(&self, how: Close) {
+        if matches!(self.close.get(), Some(Close::HeaderTimeout)) {
+            return;
+        }
+        self.close.set(Some(how));
+        if let Some(waker) = self.task.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The connection speaks HTTP/2.
+    pub fn set_http2(&self) {
+        self.http2.set(true);
+    }
+
+    /// The check of HTTP/1 requests that is to be told of an upgrade.
+    pub fn set_strict(&self, handle: StrictHandle) {
+        self.strict.replace(Some(handle));
+    }
+
+    /// The connection switches protocols; this task carries its bytes.
+    pub fn set_tunnel(&self, task: JoinHandle<()>) {
+        if let Some(strict) = &*self.strict.borrow() {
+            strict.tunnel();
+        }
+        self.tunnel.replace(Some(task));
+    }
+
+    /// The task of a connection that switched protocols.
+    pub fn take_tunnel(&self) -> Option<JoinHandle<()>> {
+        self.tunnel.take()
+    }
+
+    /// Requests that were begun on it.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        self.served.get()
+    }
+
+    /// Ends what is overdue. Called once a tick.
+    pub fn sweep(&self, now: Tick, limits: &super::worker::Deadlines) {
+        let running = self.running.borrow();
+        for request in running.iter() {
+            if let Some(reason) = request.overdue(now, limits.request) {
+                request.cut(reason);
+            }
+        }
+        if !running.is_empty() {
+            return;
+        }
+        if !self.http2.get() && !self.head_began.get() && self.read.get() != self.boundary.get() {
+            self.head_began.set(true);
+            self.since.set(now);
+        }
+        let waited = now.since(self.since.get());
+        if self.head_began.get() && waited > limits.header {
+            self.close(Close::HeaderTimeout);
+        } else if waited > limits.idle {
+            self.close(Close::Graceful);
+        }
+    }
+
+    /// Cuts the requests that `config` no longer allows.
+    pub fn rejudge(&self, config: &Arc<Config>) {
+        for request in self.running.borrow().iter() {
+            if let Some(exchange) = request.exchange()
+                && !crate::pipeline::policy::still_allowed(config, self, exchange)
+            {
+                request.cut(Failure::Revoked);
+            }
+        }
+    }
+}
+
+/// A registered request; unregistered when dropped.
+#[derive(Debug)]
+pub struct Running {
+    connection: Rc<Connection>,
+    /// What the sweeper sees of it.
+    pub request: Rc<InFlight>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.connection.end(&self.request);
+    }
+}

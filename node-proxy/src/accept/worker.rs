@@ -1,0 +1,313 @@
+//! A worker: one thread, one runtime, its own listeners and upstream pools.
+//!
+//! Nothing on a request's way is shared with another worker but the snapshot
+//! and a few counters, so there is nothing to lock or to wait for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::clock::{Clock, TICK, ticks};
+use super::connection::{Close, Connection};
+use super::listener;
+use crate::control::config::{Config, ListenerMode};
+use crate::pipeline::inflight::RequestLimits;
+use crate::settings::{self, Settings};
+use crate::telemetry::ring;
+use crate::upstream::{self, Upstream};
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept on this socket.
+    Listen {
+        /// Name of the listener; one of that name is replaced.
+        name: String,
+        /// Bound and listening, non-blocking.
+        socket: std::net::TcpListener,
+        /// What its connections are.
+        mode: ListenerMode,
+    },
+    /// Accept no more on the listener of this name.
+    Unlisten(String),
+    /// Accept no more at all, let requests finish, and end after the longest
+    /// wait at the latest.
+    Drain(Duration),
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The newest snapshot.
+    pub config: arc_swap::ArcSwap<Config>,
+    /// Downstream connections of the whole proxy.
+    pub connections: AtomicUsize,
+    /// Connections that were turned away because of the limit.
+    pub refused: AtomicUsize,
+    /// Upstream connections, idle ones included, of the whole proxy.
+    pub upstream_connections: Vec<AtomicUsize>,
+    /// Number of workers.
+    pub workers: usize,
+}
+
+/// The sweeper's deadlines, in ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Of requests.
+    pub request: RequestLimits,
+    /// From the first byte of a head to its last.
+    pub header: u64,
+    /// Of unused connections.
+    pub idle: u64,
+}
+
+impl Deadlines {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            request: RequestLimits {
+                request: ticks(settings.request_timeout),
+                body_idle: ticks(settings::BODY_IDLE_TIMEOUT),
+            },
+            header: ticks(settings.header_timeout),
+            idle: ticks(settings.idle_timeout),
+        }
+    }
+}
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// From 0.
+    pub id: usize,
+    /// Moved on by the sweeper.
+    pub clock: Clock,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Where records go.
+    pub records: ring::Sender,
+    upstream: RefCell<Upstream>,
+    config: RefCell<Arc<Config>>,
+    deadlines: Cell<Deadlines>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    draining: Cell<bool>,
+    turn: Cell<usize>,
+}
+
+/// What a worker is made from; crosses to its thread.
+#[derive(Debug)]
+pub struct Seed {
+    /// From 0.
+    pub id: usize,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Where records go.
+    pub records: ring::Sender,
+    /// What control tells it.
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    /// Changes with each snapshot.
+    pub versions: watch::Receiver<u64>,
+}
+
+/// Runs a worker on the current thread until it is drained.
+///
+/// # Errors
+/// When the runtime cannot be made.
+pub fn run(seed: Seed) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(drive(seed));
+    Ok(())
+}
+
+async fn drive(seed: Seed) {
+    let config = seed.shared.config.load_full();
+    let worker = Rc::new(Worker {
+        id: seed.id,
+        clock: Clock::new(),
+        upstream: RefCell::new(upstream_of(&config, seed.shared.workers)),
+        deadlines: Cell::new(Deadlines::new(&config.settings)),
+        config: RefCell::new(config),
+        shared: seed.shared,
+        records: seed.records,
+        connections: RefCell::default(),
+        next_connection: Cell::new(0),
+        draining: Cell::new(false),
+        turn: Cell::new(seed.id),
+    });
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let follower = tokio::task::spawn_local(follow(Rc::clone(&worker), seed.versions));
+    let mut commands = seed.commands;
+    let mut listeners: HashMap<String, AbortHandle> = HashMap::new();
+    let patience = loop {
+        match commands.recv().await {
+            Some(Command::Listen { name, socket, mode }) => {
+                match listener::start(&worker, socket, mode) {
+                    Ok(handle) => {
+                        if let Some(old) = listeners.insert(name, handle) {
+                            old.abort();
+                        }
+                    }
+                    Err(error) => tracing::error!(%name, %error, "listener did not start"),
+                }
+            }
+            Some(Command::Unlisten(name)) => {
+                if let Some(handle) = listeners.remove(&name) {
+                    handle.abort();
+                }
+            }
+            Some(Command::Drain(patience)) => break patience,
+            None => break Duration::ZERO,
+        }
+    };
+    for handle in listeners.into_values() {
+        handle.abort();
+    }
+    worker.drain(patience).await;
+    sweeper.abort();
+    follower.abort();
+}
+
+/// Moves the clock on and ends what is overdue.
+async fn sweep(worker: Rc<Worker>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = worker.clock.advance();
+        let deadlines = worker.deadlines.get();
+        for connection in worker.snapshot_of_connections() {
+            connection.sweep(now, &deadlines);
+        }
+        // Pools need no better than a second.
+        if now.0 % 10 == 0 {
+            let upstream = worker.upstream();
+            upstream.sweep(Instant::now());
+            if let Some(gauge) = worker.shared.upstream_connections.get(worker.id) {
+                gauge.store(upstream.open(), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Takes over each new snapshot and cuts what it no longer allows.
+async fn follow(worker: Rc<Worker>, mut versions: watch::Receiver<u64>) {
+    while versions.changed().await.is_ok() {
+        let config = worker.shared.config.load_full();
+        let old = worker.config.replace(Arc::clone(&config));
+        if old.settings != config.settings || old.privileged != config.privileged {
+            worker.deadlines.set(Deadlines::new(&config.settings));
+            worker
+                .upstream
+                .replace(upstream_of(&config, worker.shared.workers));
+        }
+        for connection in worker.snapshot_of_connections() {
+            connection.rejudge(&config);
+        }
+    }
+}
+
+fn upstream_of(config: &Config, workers: usize) -> Upstream {
+    Upstream::new(upstream::Options {
+        connect: upstream::connect::Options {
+            privileged: config.privileged,
+        },
+        idle_timeout: config.settings.idle_timeout,
+        max_per_source: (config.settings.max_upstream_per_source as usize).div_ceil(workers.max(1)),
+        max_head_bytes: config.settings.max_header_bytes as usize,
+        max_headers: config.settings.max_headers as usize,
+    })
+}
+
+impl Worker {
+    /// The newest snapshot. One atomic load for a request, which then keeps
+    /// it to its end.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config.load_full()
+    }
+
+    /// The upstream pools.
+    #[must_use]
+    pub fn upstream(&self) -> Upstream {
+        self.upstream.borrow().clone()
+    }
+
+    /// Counts requests, to take the endpoints of a cluster in turns.
+    #[must_use]
+    pub fn next_turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    /// Whether the worker takes no more requests.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Registers a connection with the sweeper, or `None` when the proxy has
+    /// as many as it may.
+    pub fn register(self: &Rc<Self>, connection: Rc<Connection>) -> Option<Registered> {
+        let limit = self.config.borrow().settings.max_connections as usize;
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let key = self.next_connection.get();
+        self.next_connection.set(key + 1);
+        self.connections.borrow_mut().insert(key, connection);
+        Some(Registered {
+            worker: Rc::clone(self),
+            key,
+        })
+    }
+
+    fn snapshot_of_connections(&self) -> Vec<Rc<Connection>> {
+        self.connections.borrow().values().map(Rc::clone).collect()
+    }
+
+    async fn drain(&self, patience: Duration) {
+        self.draining.set(true);
+        for connection in self.snapshot_of_connections() {
+            connection.close(Close::Graceful);
+        }
+        let empty = async {
+            while !self.connections.borrow().is_empty() {
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        if tokio::time::timeout(patience, empty).await.is_err() {
+            let left = self.connections.borrow().len();
+            tracing::warn!(connections = left, "drain deadline passed");
+        }
+    }
+}
+
+/// A registered connection; unregistered when dropped.
+#[derive(Debug)]
+pub struct Registered {
+    worker: Rc<Worker>,
+    key: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(&self.key);
+        self.worker
+            .shared
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,154 @@
+//! Command line.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::app::{Options, Origin};
+use crate::telemetry::spans::Otlp;
+
+/// The node proxy: HTTP policy for the pods of one node.
+#[derive(Debug, Parser)]
+#[command(name = "weft-proxy", version, about)]
+pub struct Args {
+    /// Name of the node, for spans.
+    #[arg(long, env = "WEFT_NODE")]
+    pub node: Option<String>,
+
+    /// Unix socket of the agent, which sends snapshots and takes records.
+    #[arg(
+        long,
+        env = "WEFT_CONTROL_SOCKET",
+        required_unless_present = "snapshot"
+    )]
+    pub control_socket: Option<PathBuf>,
+
+    /// Where the last good snapshot is kept, to start from while the agent is
+    /// away.
+    #[arg(long, env = "WEFT_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Run from this file (a snapshot in JSON) in place of an agent. SIGHUP
+    /// reads it again.
+    #[arg(long, conflicts_with = "control_socket")]
+    pub snapshot: Option<PathBuf>,
+
+    /// Unix socket of the admin page.
+    #[arg(long, env = "WEFT_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Loopback address of the admin page.
+    #[arg(long, env = "WEFT_ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Worker threads. Default: as many as the process may use processors.
+    #[arg(long, env = "WEFT_WORKERS")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Longest wait for requests that are being served when the process is
+    /// told to stop, in seconds.
+    #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 10)]
+    pub drain_seconds: u64,
+
+    /// gRPC address of an OpenTelemetry collector.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
+    /// `gzip` or `none`.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_COMPRESSION", default_value = "gzip",
+          value_parser = ["gzip", "none"])]
+    pub otlp_compression: String,
+}
+
+/// A combination of flags that makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ArgsError {
+    /// Neither a file nor an agent.
+    #[error("one of --control-socket and --snapshot is needed")]
+    NoOrigin,
+    /// The admin page would be open to the network.
+    #[error("--admin-listen must be a loopback address")]
+    AdminNotLoopback,
+}
+
+impl Args {
+    /// What the application is started with.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn options(self) -> Result<Options, ArgsError> {
+        let origin = match (self.snapshot, self.control_socket) {
+            (Some(path), _) => Origin::File(path),
+            (None, Some(socket)) => Origin::Agent {
+                socket,
+                state: self.state_dir,
+            },
+            (None, None) => return Err(ArgsError::NoOrigin),
+        };
+        if self
+            .admin_listen
+            .is_some_and(|address| !address.ip().is_loopback())
+        {
+            return Err(ArgsError::AdminNotLoopback);
+        }
+        let gzip = self.otlp_compression == "gzip";
+        Ok(Options {
+            node: self.node,
+            origin,
+            workers: self.workers.map_or_else(processors, NonZeroUsize::get),
+            admin_socket: self.admin_socket,
+            admin_listen: self.admin_listen,
+            otlp: self
+                .otlp_endpoint
+                .filter(|endpoint| !endpoint.is_empty())
+                .map(|endpoint| Otlp { endpoint, gzip }),
+        })
+    }
+}
+
+/// Processors that the process may use: affinity and cgroup quota counted.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Args, ArgsError};
+
+    #[test]
+    fn flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_admin_page_stays_on_the_machine() {
+        let args = Args::parse_from([
+            "weft-proxy",
+            "--snapshot",
+            "x.json",
+            "--admin-listen",
+            "0.0.0.0:9901",
+        ]);
+        assert_eq!(
+            args.options().expect_err("refused"),
+            ArgsError::AdminNotLoopback
+        );
+    }
+
+    #[test]
+    fn a_file_and_an_agent_exclude_each_other() {
+        let both = [
+            "weft-proxy",
+            "--snapshot",
+            "x.json",
+            "--control-socket",
+            "x.sock",
+        ];
+        assert!(Args::try_parse_from(both).is_err());
+        assert!(Args::try_parse_from(["weft-proxy"]).is_err());
+    }
+}

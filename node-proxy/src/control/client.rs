@@ -1,0 +1,148 @@
+//! The connection to the agent: snapshots in, statuses and records out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+use weft_api::node::node_control_client::NodeControlClient;
+use weft_api::node::{RecordBatch, Snapshot, SnapshotStatus};
+
+/// Wait before the next attempt to reach the agent. Short: a restarted agent
+/// is back within a second, and dialling a Unix socket costs nothing.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Largest snapshot that is accepted. 5,000 pods with rules stay far below.
+const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
+
+/// A snapshot from the agent, to be answered.
+#[derive(Debug)]
+pub struct Offer {
+    /// What the agent wants in force.
+    pub snapshot: Snapshot,
+    /// Where the status goes.
+    pub answer: mpsc::Sender<SnapshotStatus>,
+}
+
+/// Keeps a stream of snapshots from the agent open, for ever. `running` says
+/// what version the proxy runs, for the first message of each connection.
+pub async fn snapshots(socket: PathBuf, running: impl Fn() -> String, offers: mpsc::Sender<Offer>) {
+    loop {
+        match dial(&socket).await {
+            Ok(client) => {
+                if let Err(error) = follow(client, running(), &offers).await {
+                    tracing::warn!(%error, "snapshot stream ended");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "agent is not there"),
+        }
+        if offers.is_closed() {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow(
+    mut client: NodeControlClient<Channel>,
+    version: String,
+    offers: &mpsc::Sender<Offer>,
+) -> Result<(), tonic::Status> {
+    let (answer, statuses) = mpsc::channel(16);
+    let hello = status(version, String::new());
+    if answer.send(hello).await.is_err() {
+        return Ok(());
+    }
+    let mut snapshots = client
+        .snapshots(ReceiverStream::new(statuses))
+        .await?
+        .into_inner();
+    while let Some(snapshot) = snapshots.message().await? {
+        let offer = Offer {
+            snapshot,
+            answer: answer.clone(),
+        };
+        if offers.send(offer).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Answers a snapshot: an empty error accepts it.
+#[must_use]
+pub fn status(version: String, error: String) -> SnapshotStatus {
+    SnapshotStatus {
+        version,
+        error,
+        proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Streams records to the agent, for ever. While it is away they stay in the
+/// bounded channel, whose sender counts what does not fit.
+pub async fn records(socket: PathBuf, mut batches: mpsc::Receiver<RecordBatch>) {
+    // A batch that a broken stream did not take is offered to the next one.
+    let mut waiting: Option<RecordBatch> = None;
+    loop {
+        if waiting.is_none() {
+            match batches.recv().await {
+                Some(batch) => waiting = Some(batch),
+                None => return,
+            }
+        }
+        match dial(&socket).await {
+            Ok(client) => stream(client, &mut waiting, &mut batches).await,
+            Err(error) => tracing::debug!(%error, "agent is not there"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn stream(
+    mut client: NodeControlClient<Channel>,
+    waiting: &mut Option<RecordBatch>,
+    batches: &mut mpsc::Receiver<RecordBatch>,
+) {
+    let (sender, outgoing) = mpsc::channel(4);
+    let call = client.records(ReceiverStream::new(outgoing));
+    let feed = async {
+        loop {
+            let Ok(place) = sender.reserve().await else {
+                return;
+            };
+            let batch = match waiting.take() {
+                Some(batch) => batch,
+                None => match batches.recv().await {
+                    Some(batch) => batch,
+                    None => return,
+                },
+            };
+            place.send(batch);
+        }
+    };
+    tokio::select! {
+        answer = call => if let Err(error) = answer {
+            tracing::debug!(%error, "record stream ended");
+        },
+        () = feed => {}
+    }
+}
+
+async fn dial(socket: &Path) -> Result<NodeControlClient<Channel>, tonic::transport::Error> {
+    let path = socket.to_owned();
+    // The address is never looked at: the connector dials the socket.
+    let channel = Endpoint::from_static("http://agent.invalid")
+        .connect_with_connector(service_fn(move |_address: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        }))
+        .await?;
+    Ok(NodeControlClient::new(channel)
+        .max_decoding_message_size(MAX_SNAPSHOT)
+        .max_encoding_message_size(MAX_SNAPSHOT))
+}

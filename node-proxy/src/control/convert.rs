@@ -1,0 +1,304 @@
+//! From the wire to what the snapshot is built from. Every refusal names the
+//! field.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weft_api::node as wire;
+use weft_core::model::{Direction, Endpoint, EndpointId, Labels, NumericIdentity, PodAddr};
+use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
+use weft_core::policy::{PeerRule, PeerSet, PortPolicy, RuleRef};
+use weft_core::snapshot::{Cluster, Listener, ListenerMode, Node, Parts, SnapshotError};
+
+use crate::settings;
+
+type Result<T> = std::result::Result<T, SnapshotError>;
+
+/// Reads a snapshot of the wire.
+///
+/// # Errors
+/// The first field that does not hold what it should.
+pub fn parts(wire: &wire::Snapshot) -> Result<Parts> {
+    Ok(Parts {
+        version: wire.version.as_str().into(),
+        node: node(wire.node.as_ref())?,
+        listeners: each(&wire.listeners, "listeners", listener)?,
+        endpoints: each(&wire.endpoints, "endpoints", endpoint)?,
+        identities: each(&wire.identities, "identities", identity)?,
+        addresses: each(&wire.addresses, "addresses", address)?,
+        policies: each(&wire.policies, "policies", policy)?,
+        clusters: each(&wire.clusters, "clusters", cluster)?,
+        settings: settings::from_wire(wire.settings.as_ref())
+            .map_err(|error| refused(format!("settings.{}", error.field), error.reason))?,
+    })
+}
+
+fn each<W, T>(items: &[W], list: &str, convert: impl Fn(&W, &str) -> Result<T>) -> Result<Vec<T>> {
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| convert(item, &format!("{list}[{index}]")))
+        .collect()
+}
+
+fn refused(field: impl Into<String>, reason: impl Into<String>) -> SnapshotError {
+    SnapshotError {
+        field: field.into(),
+        reason: reason.into(),
+    }
+}
+
+fn node(wire: Option<&wire::Node>) -> Result<Node> {
+    let wire = wire.ok_or_else(|| refused("node", "is missing"))?;
+    Ok(Node {
+        name: wire.name.as_str().into(),
+        address: ip(&wire.ip, "node.ip")?,
+        cluster: wire.cluster.as_str().into(),
+    })
+}
+
+fn listener(wire: &wire::Listener, at: &str) -> Result<Listener> {
+    let mode = match &wire.mode {
+        Some(wire::listener::Mode::Transparent(_)) => ListenerMode::Transparent,
+        Some(wire::listener::Mode::Cluster(name)) => ListenerMode::Cluster(name.as_str().into()),
+        None => return Err(refused(format!("{at}.mode"), "is missing")),
+    };
+    Ok(Listener {
+        name: wire.name.as_str().into(),
+        address: socket(&wire.address, &format!("{at}.address"))?,
+        mode,
+    })
+}
+
+fn endpoint(wire: &wire::Endpoint, at: &str) -> Result<Endpoint> {
+    if wire.id == 0 {
+        return Err(refused(format!("{at}.id"), "0 is no endpoint"));
+    }
+    Ok(Endpoint {
+        id: EndpointId(wire.id),
+        namespace: wire.namespace.as_str().into(),
+        pod: wire.pod.as_str().into(),
+        address: PodAddr(ip(&wire.ip, &format!("{at}.ip"))?),
+        identity: NumericIdentity(wire.identity),
+    })
+}
+
+fn identity(wire: &wire::Identity, at: &str) -> Result<(NumericIdentity, Labels)> {
+    let labels = Labels::parse_all(wire.labels.iter().map(String::as_str))
+        .map_err(|error| refused(format!("{at}.labels"), error.to_string()))?;
+    Ok((NumericIdentity(wire.id), labels))
+}
+
+fn address(wire: &wire::AddressIdentity, at: &str) -> Result<(IpNet, NumericIdentity)> {
+    let net = wire
+        .cidr
+        .parse::<IpNet>()
+        .or_else(|_not_a_prefix| wire.cidr.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_error| refused(format!("{at}.cidr"), "is no prefix and no address"))?;
+    Ok((net, NumericIdentity(wire.identity)))
+}
+
+fn policy(wire: &wire::PortPolicy, at: &str) -> Result<PortPolicy> {
+    let direction = match wire.direction() {
+        wire::Direction::Ingress => Direction::Ingress,
+        wire::Direction::Egress => Direction::Egress,
+        wire::Direction::Unspecified => {
+            return Err(refused(format!("{at}.direction"), "is missing"));
+        }
+    };
+    let port = |number: u32, field: &str| {
+        u16::try_from(number).map_err(|_error| refused(format!("{at}.{field}"), "is no port"))
+    };
+    Ok(PortPolicy {
+        endpoint: EndpointId(wire.endpoint_id),
+        direction,
+        first: port(wire.port_first, "port_first")?,
+        last: port(wire.port_last, "port_last")?,
+        rules: wire
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| peer_rule(rule, &format!("{at}.rules[{index}]")))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn peer_rule(wire: &wire::PeerRule, at: &str) -> Result<PeerRule> {
+    Ok(PeerRule {
+        peers: if wire.peers.is_empty() {
+            PeerSet::Any
+        } else {
+            PeerSet::These(wire.peers.iter().copied().map(NumericIdentity).collect())
+        },
+        deny: wire.deny,
+        http: wire
+            .http
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| http_rule(rule, &format!("{at}.http[{index}]")))
+            .collect::<Result<_>>()?,
+        rule: wire.rule.as_ref().map(rule_ref),
+    })
+}
+
+fn http_rule(wire: &wire::HttpRule, at: &str) -> Result<HttpRule> {
+    let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Ok(HttpRule {
+        method: set(&wire.method),
+        path: set(&wire.path),
+        host: set(&wire.host),
+        headers: wire.headers.clone(),
+        header_matches: wire
+            .header_matches
+            .iter()
+            .enumerate()
+            .map(|(index, one)| header_match(one, &format!("{at}.header_matches[{index}]")))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn header_match(wire: &wire::HeaderMatch, at: &str) -> Result<HeaderMatch> {
+    // An action that a newer agent knows must not be read as another one.
+    let mismatch = wire::header_match::Mismatch::try_from(wire.mismatch)
+        .map_err(|_error| refused(format!("{at}.mismatch"), "is not known here"))?;
+    Ok(HeaderMatch {
+        name: wire.name.clone(),
+        value: wire.value.clone(),
+        mismatch: match mismatch {
+            wire::header_match::Mismatch::Fail => Mismatch::Fail,
+            wire::header_match::Mismatch::Log => Mismatch::Log,
+            wire::header_match::Mismatch::Add => Mismatch::Add,
+            wire::header_match::Mismatch::Delete => Mismatch::Delete,
+            wire::header_match::Mismatch::Replace => Mismatch::Replace,
+        },
+    })
+}
+
+fn rule_ref(wire: &wire::RuleRef) -> RuleRef {
+    RuleRef {
+        kind: wire.kind.as_str().into(),
+        namespace: wire.namespace.as_str().into(),
+        name: wire.name.as_str().into(),
+        rule: wire.rule.as_str().into(),
+    }
+}
+
+fn cluster(wire: &wire::Cluster, at: &str) -> Result<Cluster> {
+    let connect_timeout: Duration = match &wire.connect_timeout {
+        None => Cluster::CONNECT_TIMEOUT,
+        Some(value) => settings::duration(value)
+            .ok_or_else(|| refused(format!("{at}.connect_timeout"), "must be longer than zero"))?,
+    };
+    Ok(Cluster {
+        name: wire.name.as_str().into(),
+        connect_timeout,
+        endpoints: wire
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, one)| socket(&one.address, &format!("{at}.endpoints[{index}].address")))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn ip(text: &str, at: &str) -> Result<IpAddr> {
+    text.parse()
+        .map_err(|_error| refused(at, format!("`{text}` is no address")))
+}
+
+fn socket(text: &str, at: &str) -> Result<SocketAddr> {
+    text.parse()
+        .map_err(|_error| refused(at, format!("`{text}` is no address with a port")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parts, wire};
+
+    fn snapshot() -> wire::Snapshot {
+        wire::Snapshot {
+            version: "1".into(),
+            node: Some(wire::Node {
+                name: "node".into(),
+                ip: "172.18.0.2".into(),
+                cluster: "default".into(),
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn field(wire: &wire::Snapshot) -> String {
+        parts(wire).expect_err("refused").field
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let mut wire = snapshot();
+        wire.policies.push(wire::PortPolicy {
+            endpoint_id: 1,
+            direction: 1,
+            port_first: 70_000,
+            port_last: 70_000,
+            rules: Vec::new(),
+        });
+        assert_eq!(field(&wire), "policies[0].port_first");
+        wire.policies[0].direction = 0;
+        assert_eq!(field(&wire), "policies[0].direction");
+
+        let mut wire = snapshot();
+        wire.listeners.push(wire::Listener {
+            name: "http".into(),
+            address: "localhost:80".into(),
+            mode: Some(wire::listener::Mode::Cluster("a".into())),
+        });
+        assert_eq!(field(&wire), "listeners[0].address");
+        wire.listeners[0].mode = None;
+        assert_eq!(field(&wire), "listeners[0].mode");
+
+        let mut wire = snapshot();
+        wire.node = None;
+        assert_eq!(field(&wire), "node");
+    }
+
+    #[test]
+    fn an_action_that_is_not_known_here_is_refused_and_not_guessed() {
+        let mut wire = snapshot();
+        let matches = wire::HeaderMatch {
+            name: "x".into(),
+            value: "1".into(),
+            mismatch: 99,
+        };
+        wire.policies.push(wire::PortPolicy {
+            endpoint_id: 1,
+            direction: 2,
+            port_first: 80,
+            port_last: 80,
+            rules: vec![wire::PeerRule {
+                http: vec![wire::HttpRule {
+                    header_matches: vec![matches],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+        });
+        assert_eq!(
+            field(&wire),
+            "policies[0].rules[0].http[0].header_matches[0].mismatch"
+        );
+    }
+
+    #[test]
+    fn bare_addresses_and_prefixes_are_both_addresses() {
+        let mut wire = snapshot();
+        for cidr in ["10.0.0.0/8", "10.0.0.1", "fd00::1"] {
+            wire.addresses.push(wire::AddressIdentity {
+                cidr: cidr.into(),
+                identity: 256,
+            });
+        }
+        let parts = parts(&wire).expect("valid");
+        assert_eq!(parts.addresses[1].0.to_string(), "10.0.0.1/32");
+        assert_eq!(parts.addresses[2].0.to_string(), "fd00::1/128");
+    }
+}

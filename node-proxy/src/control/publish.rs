@@ -1,0 +1,166 @@
+//! Puts a snapshot in force: listeners first, then the configuration, at once
+//! in all workers.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use weft_api::node as wire;
+use weft_core::snapshot::SnapshotError;
+
+use super::config::{Config, Listener, ListenerMode};
+use super::convert;
+use crate::accept::socket::{self, ListenMode};
+use crate::accept::worker::{Command, Shared};
+
+/// The only writer of the configuration.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    versions: watch::Sender<u64>,
+    listening: HashMap<String, Listening>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    wanted: SocketAddr,
+    bound: SocketAddr,
+    mode: ListenerMode,
+}
+
+/// A listener's sockets, one for each worker, not yet handed out.
+struct Bound {
+    name: String,
+    sockets: Vec<TcpListener>,
+    listening: Listening,
+}
+
+impl Publisher {
+    /// Publishes to these workers.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::UnboundedSender<Command>>,
+        versions: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            shared,
+            workers,
+            versions,
+            listening: HashMap::new(),
+        }
+    }
+
+    /// Puts a snapshot in force. When this returns, every request that starts
+    /// is judged by it, and workers were told to cut what it no longer allows.
+    ///
+    /// # Errors
+    /// The field that is wrong, or the listener that cannot be bound. Then
+    /// nothing has changed.
+    pub fn apply(&mut self, wire: &wire::Snapshot) -> Result<(), SnapshotError> {
+        let parts = convert::parts(wire)?;
+        let current = self.shared.config.load_full();
+        let config = Config::build(parts, Some(&current), current.spans)?;
+        let bound = self.bind(config.snapshot.listeners())?;
+        let gone: Vec<String> = self
+            .listening
+            .keys()
+            .filter(|name| {
+                let mut kept = config.snapshot.listeners().iter();
+                !kept.any(|listener| *listener.name == ***name)
+            })
+            .cloned()
+            .collect();
+
+        self.shared.config.store(Arc::new(config));
+        self.versions.send_modify(|version| *version += 1);
+        for listener in bound {
+            self.hand_out(listener);
+        }
+        for name in gone {
+            self.listening.remove(&name);
+            self.tell(|| Command::Unlisten(name.clone()));
+        }
+        Ok(())
+    }
+
+    /// Addresses that are listened on, by the listener's name. Differs from
+    /// the snapshot where that asked for port 0.
+    #[must_use]
+    pub fn addresses(&self) -> HashMap<String, SocketAddr> {
+        self.listening
+            .iter()
+            .map(|(name, listening)| (name.clone(), listening.bound))
+            .collect()
+    }
+
+    /// Tells the workers to finish, at the latest after `patience`.
+    pub fn drain(&self, patience: Duration) {
+        self.tell(|| Command::Drain(patience));
+    }
+
+    /// Binds what is new or has changed, for all workers.
+    fn bind(&self, listeners: &[Listener]) -> Result<Vec<Bound>, SnapshotError> {
+        let mut new = Vec::new();
+        for (index, listener) in listeners.iter().enumerate() {
+            let unchanged = self
+                .listening
+                .get(&*listener.name)
+                .is_some_and(|old| old.wanted == listener.address && old.mode == listener.mode);
+            if !unchanged {
+                let bound = self.bind_one(listener).map_err(|error| SnapshotError {
+                    field: format!("listeners[{index}].address"),
+                    reason: error.to_string(),
+                })?;
+                new.push(bound);
+            }
+        }
+        Ok(new)
+    }
+
+    fn bind_one(&self, listener: &Listener) -> std::io::Result<Bound> {
+        let mode = match listener.mode {
+            ListenerMode::Transparent => ListenMode::Transparent,
+            ListenerMode::Cluster(_) => ListenMode::Plain,
+        };
+        let mut address = listener.address;
+        let mut sockets = Vec::with_capacity(self.workers.len());
+        for _worker in &self.workers {
+            let socket = socket::listen(address, mode)?;
+            // The first bind chooses the port where none was given.
+            address = socket.local_addr()?;
+            sockets.push(socket);
+        }
+        Ok(Bound {
+            name: listener.name.to_string(),
+            sockets,
+            listening: Listening {
+                wanted: listener.address,
+                bound: address,
+                mode: listener.mode.clone(),
+            },
+        })
+    }
+
+    fn hand_out(&mut self, bound: Bound) {
+        for (worker, socket) in self.workers.iter().zip(bound.sockets) {
+            let _gone = worker.send(Command::Listen {
+                name: bound.name.clone(),
+                socket,
+                mode: bound.listening.mode.clone(),
+            });
+        }
+        tracing::info!(listener = %bound.name, address = %bound.listening.bound, "listening");
+        self.listening.insert(bound.name, bound.listening);
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            // A worker that is gone has nothing left to do.
+            let _gone = worker.send(command());
+        }
+    }
+}

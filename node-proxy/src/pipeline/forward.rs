@@ -1,0 +1,158 @@
+//! The last changes to a request before it leaves, and to its response before
+//! the client reads it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::header::{CONNECTION, HOST, SERVER};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::headers;
+use super::record::Recorder;
+use super::trace::Trace;
+use super::tunnel;
+use crate::accept::connection::Connection;
+use crate::failure::Failure;
+use crate::http::body::ResponseBody;
+use crate::http::respond::Dialect;
+use crate::telemetry::exchange::ResponseHead;
+use crate::upstream::UpstreamBody;
+use crate::upstream::target::{Protocol, Target};
+
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// Makes a judged request ready to be sent to `target`. Nothing that policy
+/// looks at changes any more.
+pub fn prepare(head: &mut Parts, target: &Target, trace: Option<&Trace>, spans: bool) {
+    headers::forward(&mut head.headers, &head.method);
+    if let Some(trace) = trace {
+        trace.forward(&mut head.headers, spans);
+    }
+    match target.protocol {
+        Protocol::Http1 => host(head, target),
+        Protocol::Http2 => absolute(head, target),
+    }
+}
+
+/// HTTP/1.1 names the host in a header.
+fn host(head: &mut Parts, target: &Target) {
+    if head.headers.contains_key(HOST) {
+        return;
+    }
+    let authority = head.uri.authority().map(Authority::as_str);
+    let value = authority.map_or_else(
+        // HTTP/1.0 need not say; the upstream is asked in 1.1 and must know.
+        || HeaderValue::from_str(&target.address.to_string()),
+        HeaderValue::from_str,
+    );
+    if let Ok(value) = value {
+        head.headers.insert(HOST, value);
+    }
+}
+
+/// HTTP/2 names it in the request's target.
+fn absolute(head: &mut Parts, target: &Target) {
+    let host = head.headers.remove(HOST);
+    if head.uri.authority().is_some() && head.uri.scheme().is_some() {
+        return;
+    }
+    let authority = head.uri.authority().cloned().or_else(|| {
+        host.and_then(|host| Authority::try_from(host.as_bytes()).ok())
+            .or_else(|| Authority::try_from(target.address.to_string()).ok())
+    });
+    let mut parts = head.uri.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = authority;
+    if let Ok(uri) = Uri::from_parts(parts) {
+        head.uri = uri;
+    }
+}
+
+/// Passes an upstream's response on.
+///
+/// # Errors
+/// [`Failure::BadResponse`] when the upstream switches protocols unasked.
+pub fn response(
+    connection: &Rc<Connection>,
+    response: Response<UpstreamBody>,
+    recorder: Recorder,
+    upgraded: Option<OnUpgrade>,
+    server: Option<&HeaderValue>,
+) -> Result<Response<ResponseBody>, (Failure, Recorder)> {
+    let (mut head, body) = response.into_parts();
+    let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let asked = headers::upgrade(&recorder.exchange().head.headers).is_some();
+    if switching && !asked {
+        return Err((Failure::BadResponse("switched protocols unasked"), recorder));
+    }
+    headers::sanitise_response(&mut head.headers, switching);
+    let latency = Instant::now().duration_since(recorder.exchange().started);
+    let milliseconds = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    head.headers
+        .insert(SERVICE_TIME, HeaderValue::from(milliseconds));
+    record_head(&recorder, head.status, &head.headers, latency);
+    recorder.running().request.answered(connection.now());
+    if let Some(server) = server {
+        head.headers.insert(SERVER, server.clone());
+    }
+    if !switching {
+        let http1 = recorder.exchange().head.version < Version::HTTP_2;
+        close_refused_upgrade(&recorder, http1, &mut head.headers);
+    }
+    // The server writes what the client speaks.
+    head.version = Version::HTTP_11;
+    if !switching {
+        let body = ResponseBody::upstream(body).recorded(recorder);
+        return Ok(Response::from_parts(head, body));
+    }
+    match (upgraded, body.into_tunnel()) {
+        (Some(client), Some(upstream)) => {
+            tunnel::start(connection, client, upstream, recorder);
+            Ok(Response::from_parts(head, ResponseBody::empty()))
+        }
+        _ => Err((Failure::BadResponse("switched protocols"), recorder)),
+    }
+}
+
+/// An answer of the proxy's own.
+#[must_use]
+pub fn own(
+    mut response: Response<ResponseBody>,
+    recorder: Recorder,
+    dialect: Dialect,
+) -> Response<ResponseBody> {
+    close_refused_upgrade(&recorder, dialect.http1, response.headers_mut());
+    let mut logged = response.headers().clone();
+    // About the proxy, not about the exchange.
+    logged.remove(SERVER);
+    let latency = Instant::now().duration_since(recorder.exchange().started);
+    record_head(&recorder, response.status(), &logged, latency);
+    response.map(|body| body.recorded(recorder))
+}
+
+/// A client that asked to switch protocols may have sent bytes of the new one
+/// already: after any other answer than a 101 they must not be read as a
+/// request.
+fn close_refused_upgrade(recorder: &Recorder, http1: bool, headers: &mut HeaderMap) {
+    if http1 && headers::upgrade(&recorder.exchange().head.headers).is_some() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+fn record_head(
+    recorder: &Recorder,
+    status: StatusCode,
+    headers: &HeaderMap,
+    latency: std::time::Duration,
+) {
+    let head = ResponseHead {
+        status,
+        headers: headers.clone(),
+        latency,
+    };
+    // Set once: an exchange has one response.
+    let _already = recorder.exchange().response.set(head);
+}

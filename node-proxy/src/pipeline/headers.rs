@@ -1,0 +1,356 @@
+//! Which headers pass the proxy, and which it sets: the trust table.
+//!
+//! | header | from the cluster | from elsewhere |
+//! |---|---|---|
+//! | hop-by-hop (`connection` and what it names, `keep-alive`, `te` except trailers, `proxy-*`) | removed | removed |
+//! | `upgrade` | kept for protocols other than h2c | the same |
+//! | `x-envoy-*` | removed | removed |
+//! | `x-envoy-internal` | set to `true` | removed |
+//! | `x-forwarded-proto` | set | set |
+//! | `x-request-id` | kept if well-formed | replaced |
+//! | `x-forwarded-for`, `forwarded`, `x-real-ip` | kept | removed |
+//! | `traceparent`, `tracestate`, `b3`, `x-b3-*` | kept if well-formed | removed |
+//! | names with `_` that read like one of the above with `-` | removed | removed |
+//!
+//! `connection` cannot name away a header that others rely on: those in
+//! [`END_TO_END`] stay.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+/// How far the source of a request is trusted with headers about the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// A pod or a node of this cluster.
+    Cluster,
+    /// Anyone else.
+    World,
+}
+
+const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const ENVOY_PREFIX: &str = "x-envoy-";
+
+/// Say where a request came from or which trace it belongs to: only the
+/// cluster's own may.
+const PROVENANCE: [&str; 7] = [
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-envoy-external-address",
+    "x-client-ip",
+    "b3",
+];
+const B3_PREFIX: &str = "x-b3-";
+
+/// Hop-by-hop by definition, named in `connection` or not.
+const HOP_BY_HOP: [&str; 4] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
+
+/// Never hop-by-hop, whatever `connection` says.
+const END_TO_END: [&str; 14] = [
+    "authorization",
+    "content-length",
+    "content-type",
+    "cookie",
+    "forwarded",
+    "host",
+    "set-cookie",
+    "trailer",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+    "x-real-ip",
+];
+
+/// Prepares the headers of a request for judging and forwarding.
+///
+/// `expect` stays in place for the HTTP server, which answers it when the body
+/// is first asked for; [`forward`] takes it out.
+pub fn sanitise(headers: &mut HeaderMap, trust: Trust) {
+    remove_nominated(headers);
+    let doomed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| removed(name, trust))
+        .cloned()
+        .collect();
+    for name in &doomed {
+        headers.remove(name);
+    }
+    if trust == Trust::World {
+        headers.remove(FORWARDED);
+    }
+    keep_trailers_only(headers);
+    super::trace::scrub(headers, trust);
+    if trust == Trust::Cluster {
+        headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+}
+
+fn removed(name: &HeaderName, trust: Trust) -> bool {
+    let name = name.as_str();
+    if name.starts_with(ENVOY_PREFIX) || HOP_BY_HOP.contains(&name) || underscore_twin(name) {
+        return true;
+    }
+    trust == Trust::World && (PROVENANCE.contains(&name) || name.starts_with(B3_PREFIX))
+}
+
+/// `x_request_id` is `x-request-id` for servers that map header names to
+/// variables (CGI, WSGI): a way round every rule about the latter.
+fn underscore_twin(name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let dashed = name.replace('_', "-");
+    dashed.starts_with("x-envoy-")
+        || dashed.starts_with("x-forwarded-")
+        || dashed.starts_with(B3_PREFIX)
+        || PROVENANCE.contains(&&*dashed)
+        || HOP_BY_HOP.contains(&&*dashed)
+        || END_TO_END.contains(&&*dashed)
+        || dashed == "connection"
+}
+
+/// Removes what `connection` names, and `connection` unless it announces an
+/// upgrade that may pass.
+fn remove_nominated(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(|name| !protected(name))
+            .collect();
+        for name in &nominated {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    if upgrade(headers).is_none() {
+        headers.remove(UPGRADE);
+    } else {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+fn protected(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    END_TO_END.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("x-b3-")
+}
+
+/// The protocol that a request asks to switch to, if it may: HTTP/2 by
+/// upgrade would take the connection out of the pipeline's sight.
+#[must_use]
+pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let value = headers.get(UPGRADE)?;
+    let text = value.to_str().ok()?;
+    let is_http2 = text
+        .split(',')
+        .any(|protocol| protocol.trim().to_ascii_lowercase().starts_with("h2"));
+    let one = headers.get_all(UPGRADE).iter().nth(1).is_none();
+    (!is_http2 && one && !text.trim().is_empty()).then_some(value)
+}
+
+/// `te: trailers` is an end-to-end promise that gRPC relies on; everything
+/// else in `te` is about the client's own hop.
+fn keep_trailers_only(headers: &mut HeaderMap) {
+    if !headers.contains_key(TE) {
+        return;
+    }
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(TE);
+    }
+}
+
+/// The last changes before a request leaves, of no interest to policy or
+/// flows.
+pub fn forward(headers: &mut HeaderMap, method: &Method) {
+    headers.remove(EXPECT);
+    headers.remove(TRANSFER_ENCODING);
+    // Some clients say `content-length: 0` with methods that have no body;
+    // the codec writes it for those that need it.
+    if matches!(*method, Method::GET | Method::HEAD)
+        && headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|value| value == "0")
+    {
+        headers.remove(CONTENT_LENGTH);
+    }
+}
+
+/// Removes the hop-by-hop headers of a response. `switching` keeps those of a
+/// 101.
+pub fn sanitise_response(headers: &mut HeaderMap, switching: bool) {
+    if switching {
+        return;
+    }
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(|name| !protected(name))
+            .collect();
+        for name in &nominated {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "transfer-encoding",
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// The authority that a request is for.
+#[must_use]
+pub fn authority(head: &http::request::Parts) -> &str {
+    match head.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => head
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::{Trust, sanitise, upgrade};
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn connection_removes_what_it_names_but_nothing_that_others_rely_on() {
+        let mut map = headers(&[
+            ("connection", "close, x-hop, x-request-id, authorization"),
+            ("x-hop", "1"),
+            ("x-request-id", "id"),
+            ("authorization", "secret"),
+            ("keep-alive", "timeout=5"),
+        ]);
+        sanitise(&mut map, Trust::Cluster);
+        assert!(!map.contains_key("connection"));
+        assert!(!map.contains_key("x-hop"));
+        assert!(!map.contains_key("keep-alive"));
+        assert_eq!(map["x-request-id"], "id");
+        assert_eq!(map["authorization"], "secret");
+    }
+
+    #[test]
+    fn forged_envoy_headers_are_removed_whoever_sends_them() {
+        for trust in [Trust::Cluster, Trust::World] {
+            let mut map = headers(&[
+                ("x-envoy-upstream-rq-timeout-ms", "1"),
+                ("x-envoy-internal", "maybe"),
+                ("x-forwarded-proto", "https"),
+            ]);
+            sanitise(&mut map, trust);
+            assert!(!map.contains_key("x-envoy-upstream-rq-timeout-ms"));
+            let internal = (trust == Trust::Cluster).then_some("true");
+            assert_eq!(
+                map.get("x-envoy-internal").map(HeaderValue::as_bytes),
+                internal.map(str::as_bytes)
+            );
+            assert_eq!(map["x-forwarded-proto"], "http");
+        }
+    }
+
+    #[test]
+    fn the_world_cannot_say_where_a_request_came_from() {
+        let sent = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-b3-traceid", "1"),
+            ("b3", "0"),
+            ("accept", "*/*"),
+        ];
+        let mut world = headers(&sent);
+        sanitise(&mut world, Trust::World);
+        assert_eq!(world.len(), 2, "{world:?}");
+        let mut cluster = headers(&sent);
+        sanitise(&mut cluster, Trust::Cluster);
+        assert_eq!(cluster["x-forwarded-for"], "10.0.0.1");
+        assert_eq!(cluster["x-b3-traceid"], "1");
+    }
+
+    #[test]
+    fn underscore_twins_are_removed() {
+        let mut map = headers(&[
+            ("x_request_id", "1"),
+            ("x_forwarded_for", "1"),
+            ("my_header", "stays"),
+        ]);
+        sanitise(&mut map, Trust::Cluster);
+        assert!(!map.contains_key("x_request_id"));
+        assert!(!map.contains_key("x_forwarded_for"));
+        assert_eq!(map["my_header"], "stays");
+    }
+
+    #[test]
+    fn te_says_trailers_or_nothing() {
+        let mut map = headers(&[("te", "gzip, trailers")]);
+        sanitise(&mut map, Trust::Cluster);
+        assert_eq!(map["te"], "trailers");
+        let mut map = headers(&[("te", "gzip")]);
+        sanitise(&mut map, Trust::Cluster);
+        assert!(!map.contains_key("te"));
+    }
+
+    #[test]
+    fn websocket_passes_and_h2c_does_not() {
+        let mut map = headers(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        sanitise(&mut map, Trust::Cluster);
+        assert_eq!(map["connection"], "upgrade");
+        assert_eq!(upgrade(&map).expect("kept"), "websocket");
+        let mut map = headers(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
+        ]);
+        sanitise(&mut map, Trust::Cluster);
+        assert!(!map.contains_key("upgrade"));
+        assert!(!map.contains_key("connection"));
+        assert!(!map.contains_key("http2-settings"));
+    }
+}

@@ -1,0 +1,181 @@
+//! A request's way through the proxy, from its head to its record.
+//!
+//! Each stage has a file of its own; this one is the order. Policy is judged
+//! on the request as it is forwarded, once per direction, with the newest
+//! snapshot.
+
+pub mod admit;
+pub mod exchange;
+pub mod forward;
+pub mod headers;
+pub mod inflight;
+pub mod policy;
+pub mod record;
+pub mod request_id;
+pub mod route;
+pub mod trace;
+pub mod tunnel;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::accept::connection::Connection;
+use crate::control::config::Config;
+use crate::failure::Failure;
+use crate::http::body::{RequestBody, ResponseBody};
+use crate::http::respond::{self, Dialect};
+use crate::http::strict;
+use crate::settings;
+use crate::telemetry::exchange::Decisions;
+use crate::upstream::UpstreamBody;
+use crate::upstream::target::Target;
+
+use self::record::Recorder;
+
+/// Serves one request. Every failure is answered; an `Err` would tear the
+/// connection down without a word.
+///
+/// # Errors
+/// None today: the type is what the HTTP server asks for.
+pub async fn handle(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Failure> {
+    let started = Instant::now();
+    let running = connection.begin();
+    let config = connection.worker.config();
+    let (mut head, body) = request.into_parts();
+    let upgraded = head.extensions.remove::<OnUpgrade>();
+    let dialect = Dialect::of(&head);
+
+    let (plan, made) = decide(&config, &connection, &mut head);
+    let exchange = made.exchange(head, started, plan.failure());
+    running.request.decided(Arc::clone(&exchange));
+    let mut recorder = Recorder::decided(&connection.worker, running, exchange);
+    let server = config.server.as_ref();
+
+    let answer = match plan {
+        Plan::Deny => respond::denied(dialect, server),
+        Plan::Redirect(location) => respond::redirect(&location, server),
+        Plan::Refuse(failure) => {
+            recorder.note(failure);
+            respond::failed(failure, dialect, server)
+        }
+        Plan::Forward(target) => {
+            let request = Rc::clone(&recorder.running().request);
+            let body = RequestBody::new(body, request, Rc::clone(&connection));
+            match proceed(&connection, &target, recorder, body, upgraded, server).await {
+                Ok(response) => return Ok(response),
+                Err((failure, returned)) => {
+                    recorder = returned;
+                    recorder.note(failure);
+                    respond::failed(failure, dialect, server)
+                }
+            }
+        }
+    };
+    Ok(forward::own(answer, recorder, dialect))
+}
+
+/// What becomes of a request.
+enum Plan {
+    /// It is sent on.
+    Forward(Target),
+    /// Policy denies it.
+    Deny,
+    /// It is allowed, under another spelling of its path.
+    Redirect(String),
+    /// It cannot be served.
+    Refuse(Failure),
+}
+
+impl Plan {
+    fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Refuse(failure) => Some(*failure),
+            Self::Forward(_) | Self::Deny | Self::Redirect(_) => None,
+        }
+    }
+}
+
+/// Everything up to the decision, and what is to be recorded of it.
+fn decide(
+    config: &Arc<Config>,
+    connection: &Connection,
+    head: &mut Parts,
+) -> (Plan, exchange::Made) {
+    let destination = match route::destination(config, connection) {
+        Ok(destination) => destination,
+        Err(failure) => return (Plan::Refuse(failure), exchange::Made::nowhere(connection)),
+    };
+    let judged = connection.judged(config, destination);
+    let trust = judged.trust();
+    let admitted = match strict::refusal(head) {
+        Some(refusal) => Err(refusal.failure()),
+        None => admit::admit(head, settings::MAX_URI_BYTES),
+    };
+    headers::sanitise(&mut head.headers, trust);
+    let mut made = exchange::Made {
+        request_id: request_id::RequestId::of(&mut head.headers, trust),
+        trace: trace::Trace::of(&head.headers, trust, config.spans),
+        ends: Arc::clone(&judged.ends),
+        decisions: Decisions::default(),
+    };
+    let path = match admitted {
+        Ok(path) => path,
+        Err(failure) => return (Plan::Refuse(failure), made),
+    };
+    if judged.unknown() {
+        let nobody = Failure::NoUpstream("unknown source and destination");
+        return (Plan::Refuse(nobody), made);
+    }
+    made.decisions = policy::judge(&judged, head);
+    if !made.decisions.allowed() {
+        return (Plan::Deny, made);
+    }
+    if path == admit::Path::Redirect {
+        return (Plan::Redirect(head.uri.to_string()), made);
+    }
+    let target = route::target(config, connection, &judged, head.version);
+    forward::prepare(head, &target, made.trace.as_ref(), config.spans);
+    (Plan::Forward(target), made)
+}
+
+/// Forwards an allowed request and passes the response on.
+async fn proceed(
+    connection: &Rc<Connection>,
+    target: &Target,
+    recorder: Recorder,
+    body: RequestBody,
+    upgraded: Option<OnUpgrade>,
+    server: Option<&http::HeaderValue>,
+) -> Result<Response<ResponseBody>, (Failure, Recorder)> {
+    let exchange = Arc::clone(recorder.exchange());
+    let upstream = connection.worker.upstream();
+    let response = until_cut(&recorder, upstream.send(target, &exchange.head, body)).await;
+    match response {
+        Ok(response) => forward::response(connection, response, recorder, upgraded, server),
+        Err(failure) => Err((failure, recorder)),
+    }
+}
+
+/// Polls the upstream, unless the request has to end before it answers.
+async fn until_cut(
+    recorder: &Recorder,
+    sending: impl Future<Output = Result<Response<UpstreamBody>, Failure>>,
+) -> Result<Response<UpstreamBody>, Failure> {
+    let mut sending = pin!(sending);
+    poll_fn(|context| match recorder.poll_cut(context) {
+        Some(reason) => Err(reason).into(),
+        None => sending.as_mut().poll(context),
+    })
+    .await
+}

@@ -1,0 +1,87 @@
+//! Where a request goes: the address that was dialled, or an endpoint of the
+//! listener's cluster.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version;
+
+use crate::accept::addr::OriginalDst;
+use crate::accept::connection::{Connection, Route};
+use crate::control::config::Config;
+use crate::failure::Failure;
+use crate::identity::Judged;
+use crate::settings;
+use crate::upstream::target::{Protocol, Target};
+
+/// The destination of the next request.
+///
+/// # Errors
+/// [`Failure::NoUpstream`] when the cluster has no endpoint.
+pub fn destination(config: &Arc<Config>, connection: &Connection) -> Result<OriginalDst, Failure> {
+    match &connection.route {
+        Route::Original(destination) => Ok(*destination),
+        Route::Cluster(name) => {
+            let cluster = config
+                .snapshot
+                .cluster(name)
+                .ok_or(Failure::NoUpstream("unknown cluster"))?;
+            let endpoints = &cluster.endpoints;
+            let turn = connection.worker.next_turn();
+            turn.checked_rem(endpoints.len())
+                .and_then(|index| endpoints.get(index))
+                .map(|address| OriginalDst(*address))
+                .ok_or(Failure::NoUpstream("cluster without endpoints"))
+        }
+    }
+}
+
+/// Some destination of the connection, for records of what never became a
+/// request.
+#[must_use]
+pub fn any_destination(config: &Arc<Config>, connection: &Connection) -> Option<OriginalDst> {
+    destination(config, connection).ok()
+}
+
+/// The upstream for a request of these ends.
+#[must_use]
+pub fn target(
+    config: &Config,
+    connection: &Connection,
+    judged: &Judged,
+    version: Version,
+) -> Target {
+    let protocol = match connection.route {
+        // What was dialled speaks what the client speaks with it.
+        Route::Original(_) if version == Version::HTTP_2 => Protocol::Http2,
+        Route::Original(_) | Route::Cluster(_) => Protocol::Http1,
+    };
+    let source = if judged.keeps_source() {
+        Some(judged.ends.source.address.ip().to_canonical())
+    } else {
+        node_address(config)
+    };
+    Target {
+        address: judged.ends.destination.address,
+        source,
+        protocol,
+        connect_timeout: connect_timeout(config, connection),
+    }
+}
+
+/// The node's own address, where the proxy stands between pods and hosts; on
+/// a plain listener the kernel chooses.
+fn node_address(config: &Config) -> Option<IpAddr> {
+    config.privileged.then(|| config.node().address)
+}
+
+fn connect_timeout(config: &Config, connection: &Connection) -> Duration {
+    match &connection.route {
+        Route::Original(_) => settings::CONNECT_TIMEOUT,
+        Route::Cluster(name) => config
+            .snapshot
+            .cluster(name)
+            .map_or(settings::CONNECT_TIMEOUT, |cluster| cluster.connect_timeout),
+    }
+}

@@ -1,0 +1,203 @@
+//! Limits and deadlines of the data plane.
+//!
+//! What a snapshot may set is [`Settings`], with its defaults; what it may not
+//! is constant here. Every one of them is on.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::HeaderValue;
+use weft_api::node as wire;
+pub use weft_core::snapshot::Settings;
+
+/// Longest time without a byte of either body. Long enough for streams that
+/// send something now and then; HTTP/2 pings do not count.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Longest request target, in bytes; above it 414.
+pub const MAX_URI_BYTES: usize = 16 * 1024;
+
+/// Longest wait for the handshake with an address that was dialled directly.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A setting that cannot be taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("settings.{field}: {reason}")]
+pub struct SettingsError {
+    /// Field of the snapshot's settings.
+    pub field: &'static str,
+    /// What is wrong with its value.
+    pub reason: &'static str,
+}
+
+/// Smallest and largest sensible values; outside of them a typo is likelier
+/// than an intention.
+const HEADER_BYTES: RangeInclusive<u32> = 1024..=1024 * 1024;
+const HEADERS: RangeInclusive<u32> = 8..=1024;
+const ANY: RangeInclusive<u32> = 1..=u32::MAX;
+
+/// Reads a snapshot's settings; unset fields keep their defaults.
+///
+/// # Errors
+/// Names the first field that holds something impossible.
+pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsError> {
+    let mut settings = Settings::default();
+    let Some(wire) = wire else {
+        return Ok(settings);
+    };
+    if let Some(name) = &wire.server_name {
+        settings.server_name = name.as_str().into();
+        server_name(&settings)?;
+    }
+    let durations = [
+        (
+            &mut settings.request_timeout,
+            "request_timeout",
+            &wire.request_timeout,
+        ),
+        (
+            &mut settings.idle_timeout,
+            "idle_timeout",
+            &wire.idle_timeout,
+        ),
+        (
+            &mut settings.header_timeout,
+            "header_timeout",
+            &wire.header_timeout,
+        ),
+        (
+            &mut settings.detect_timeout,
+            "detect_timeout",
+            &wire.detect_timeout,
+        ),
+    ];
+    for (setting, field, value) in durations {
+        if let Some(value) = value {
+            *setting = duration(value).ok_or(SettingsError {
+                field,
+                reason: "must be longer than zero",
+            })?;
+        }
+    }
+    let numbers = [
+        (
+            &mut settings.max_header_bytes,
+            "max_header_bytes",
+            wire.max_header_bytes,
+            HEADER_BYTES,
+        ),
+        (
+            &mut settings.max_headers,
+            "max_headers",
+            wire.max_headers,
+            HEADERS,
+        ),
+        (
+            &mut settings.max_connections,
+            "max_connections",
+            wire.max_connections,
+            ANY,
+        ),
+        (
+            &mut settings.max_upstream_per_source,
+            "max_upstream_per_source",
+            wire.max_upstream_per_source,
+            ANY,
+        ),
+    ];
+    for (setting, field, value, range) in numbers {
+        if let Some(value) = value {
+            if !range.contains(&value) {
+                return Err(SettingsError {
+                    field,
+                    reason: "out of range",
+                });
+            }
+            *setting = value;
+        }
+    }
+    Ok(settings)
+}
+
+/// The `server` header of responses; none when the upstream's is to stay.
+///
+/// # Errors
+/// When the name cannot stand in a header.
+pub fn server_name(settings: &Settings) -> Result<Option<HeaderValue>, SettingsError> {
+    if settings.server_name.is_empty() {
+        return Ok(None);
+    }
+    HeaderValue::from_str(&settings.server_name)
+        .map(Some)
+        .map_err(|_error| SettingsError {
+            field: "server_name",
+            reason: "not a header value",
+        })
+}
+
+/// A duration of the wire; `None` when it is negative, zero or malformed.
+#[must_use]
+pub fn duration(value: &pbjson_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(value.seconds).ok()?;
+    let nanos = u32::try_from(value.nanos).ok()?;
+    let duration = Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanos.into()))?;
+    (!duration.is_zero()).then_some(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{from_wire, server_name, wire};
+
+    #[test]
+    fn unset_fields_keep_their_defaults() {
+        let wire = wire::Settings {
+            max_headers: Some(50),
+            ..Default::default()
+        };
+        let settings = from_wire(Some(&wire)).expect("valid");
+        assert_eq!(settings.max_headers, 50);
+        assert_eq!(settings.detect_timeout, Duration::from_secs(1));
+        let server = server_name(&settings).expect("valid").expect("default");
+        assert_eq!(server, "envoy");
+    }
+
+    #[test]
+    fn an_empty_server_name_leaves_the_upstreams() {
+        let wire = wire::Settings {
+            server_name: Some(String::new()),
+            ..Default::default()
+        };
+        let settings = from_wire(Some(&wire)).expect("valid");
+        assert_eq!(server_name(&settings).expect("valid"), None);
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let zero = wire::Settings {
+            idle_timeout: Some(pbjson_types::Duration::default()),
+            ..Default::default()
+        };
+        assert_eq!(
+            from_wire(Some(&zero)).expect_err("zero").field,
+            "idle_timeout"
+        );
+        let forged = wire::Settings {
+            server_name: Some("a\r\nb: c".into()),
+            ..Default::default()
+        };
+        assert_eq!(
+            from_wire(Some(&forged)).expect_err("CRLF").field,
+            "server_name"
+        );
+        let tiny = wire::Settings {
+            max_header_bytes: Some(1),
+            ..Default::default()
+        };
+        assert_eq!(
+            from_wire(Some(&tiny)).expect_err("too small").field,
+            "max_header_bytes"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! One request and its response, as telemetry sees them.
+//!
+//! Made once on the worker, shared by reference, and read off the worker to
+//! build flows, spans and metrics. Nothing is formatted here.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+
+use crate::failure::Failure;
+use crate::identity::{Direction, Ends};
+use crate::pipeline::policy::Decision;
+use crate::pipeline::request_id::RequestId;
+use crate::pipeline::trace::Trace;
+
+/// A request that was decided on.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Both ends.
+    pub ends: Arc<Ends>,
+    /// The request as it was judged and as it is forwarded.
+    pub head: Parts,
+    /// Correlates everything that is said about the request.
+    pub request_id: RequestId,
+    /// The trace it belongs to, if any.
+    pub trace: Option<Trace>,
+    /// When its head was complete.
+    pub started: Instant,
+    /// The same moment on the wall.
+    pub time: SystemTime,
+    /// What each observation point decided, in the order of the request.
+    pub decisions: Decisions,
+    /// Why it was refused, when it was not a policy's doing.
+    pub refused: Option<Failure>,
+    /// Set with the head of the response.
+    pub response: OnceLock<ResponseHead>,
+    /// Set when the last byte was sent, or when that failed.
+    pub end: OnceLock<End>,
+}
+
+/// What the observation points decided. A direction without a policy for the
+/// port has none and is not observed.
+#[derive(Debug, Clone, Default)]
+pub struct Decisions {
+    /// Leaving the source.
+    pub egress: Option<Decision>,
+    /// Arriving at the destination. Not reached when egress denies.
+    pub ingress: Option<Decision>,
+}
+
+impl Decisions {
+    /// Whether the request may pass.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        let denied = |decision: &Option<Decision>| {
+            decision.as_ref().is_some_and(|decision| !decision.allowed)
+        };
+        !denied(&self.egress) && !denied(&self.ingress)
+    }
+
+    /// In the order of the request.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Direction, &Decision)> {
+        let egress = self.egress.as_ref().map(|one| (Direction::Egress, one));
+        let ingress = self.ingress.as_ref().map(|one| (Direction::Ingress, one));
+        egress.into_iter().chain(ingress)
+    }
+}
+
+/// The head of a response.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, without those that the proxy adds for the client alone.
+    pub headers: HeaderMap,
+    /// From the request's head to this one.
+    pub latency: Duration,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// From the request's head to the last byte of the response.
+    pub duration: Duration,
+    /// Bytes of the response's body.
+    pub response_bytes: u64,
+    /// Why it ended early, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// A connection that was refused before it had a request.
+#[derive(Debug)]
+pub struct RefusedConnection {
+    /// Both ends.
+    pub ends: Arc<Ends>,
+    /// The observation point that saw it.
+    pub direction: Direction,
+    /// When.
+    pub time: SystemTime,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What a worker tells telemetry.
+#[derive(Debug)]
+pub enum Event {
+    /// A request was decided on: its flow is due, however long it will run.
+    Decided(Arc<Exchange>),
+    /// The head of a response whose body is still to come.
+    Answered(Arc<Exchange>),
+    /// The exchange is over. Its response was not reported yet when `answer`
+    /// is set.
+    Ended {
+        /// The exchange.
+        exchange: Arc<Exchange>,
+        /// Also report the response.
+        answer: bool,
+    },
+    /// A connection was refused.
+    Refused(Box<RefusedConnection>),
+}

@@ -1,0 +1,216 @@
+//! Counters for Prometheus, kept off the workers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use super::exchange::{Event, Exchange};
+use crate::accept::worker::Shared;
+use crate::failure::Culprit;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    direction: &'static str,
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResponseLabels {
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    culprit: &'static str,
+}
+
+/// The proxy's metrics. Clones share their values.
+#[derive(Clone)]
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    responses: Family<ResponseLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    refused: Counter,
+    duration: Histogram,
+    lost: Counter,
+    connections: Gauge,
+    turned_away: Counter,
+    upstream_connections: Gauge,
+    registry: Arc<Registry>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            requests: Family::default(),
+            responses: Family::default(),
+            failures: Family::default(),
+            refused: Counter::default(),
+            // 0.1 ms to 26 s.
+            duration: Histogram::new(exponential_buckets(0.0001, 2.0, 19)),
+            lost: Counter::default(),
+            connections: Gauge::default(),
+            turned_away: Counter::default(),
+            upstream_connections: Gauge::default(),
+            registry: Arc::default(),
+        };
+        let mut registry = Registry::with_prefix("weft_proxy");
+        registry.register(
+            "requests",
+            "Requests by observation point and verdict",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "responses",
+            "Responses by status",
+            metrics.responses.clone(),
+        );
+        registry.register(
+            "failed_requests",
+            "Requests that could not be served, by who is to blame",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "refused_connections",
+            "Connections refused before they had a request",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "From a request's head to the last byte of its response",
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "lost_records",
+            "Events that telemetry had no room for",
+            metrics.lost.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections of clients",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "turned_away_connections",
+            "Connections closed because there were as many as allowed",
+            metrics.turned_away.clone(),
+        );
+        registry.register(
+            "upstream_connections",
+            "Connections to upstreams, idle ones included",
+            metrics.upstream_connections.clone(),
+        );
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// Counts an event.
+    pub fn observe(&self, event: &Event) {
+        match event {
+            Event::Decided(exchange) => self.decided(exchange),
+            Event::Answered(exchange)
+            | Event::Ended {
+                exchange,
+                answer: true,
+            } => self.answered(exchange),
+            Event::Ended { .. } => {}
+            Event::Refused(_) => {
+                self.refused.inc();
+            }
+        }
+        if let Event::Ended { exchange, .. } = event {
+            self.ended(exchange);
+        }
+    }
+
+    fn decided(&self, exchange: &Exchange) {
+        for (direction, decision) in exchange.decisions.iter() {
+            let labels = RequestLabels {
+                direction: direction.as_str(),
+                verdict: if decision.allowed {
+                    "forwarded"
+                } else {
+                    "dropped"
+                },
+            };
+            self.requests.get_or_create(&labels).inc();
+        }
+    }
+
+    fn answered(&self, exchange: &Exchange) {
+        if let Some(response) = exchange.response.get() {
+            let labels = ResponseLabels {
+                status: response.status.as_u16(),
+            };
+            self.responses.get_or_create(&labels).inc();
+        }
+    }
+
+    fn ended(&self, exchange: &Exchange) {
+        let Some(end) = exchange.end.get() else {
+            return;
+        };
+        self.duration.observe(end.duration.as_secs_f64());
+        if let Some(failure) = end.failure {
+            let culprit = match failure.culprit() {
+                Culprit::Downstream => "downstream",
+                Culprit::Proxy => "proxy",
+                Culprit::Upstream => "upstream",
+            };
+            self.failures
+                .get_or_create(&FailureLabels { culprit })
+                .inc();
+        }
+    }
+
+    /// Events lost since the start.
+    pub fn set_lost(&self, lost: u64) {
+        self.lost.inner().store(lost, Ordering::Relaxed);
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn render(&self, shared: &Shared) -> Result<String, fmt::Error> {
+        let connections = shared.connections.load(Ordering::Relaxed);
+        self.connections
+            .set(i64::try_from(connections).unwrap_or(i64::MAX));
+        let upstream: usize = shared
+            .upstream_connections
+            .iter()
+            .map(|gauge| gauge.load(Ordering::Relaxed))
+            .sum();
+        self.upstream_connections
+            .set(i64::try_from(upstream).unwrap_or(i64::MAX));
+        let turned_away = shared.refused.load(Ordering::Relaxed) as u64;
+        self.turned_away
+            .inner()
+            .store(turned_away, Ordering::Relaxed);
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

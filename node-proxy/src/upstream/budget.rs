@@ -1,0 +1,100 @@
+//! How many connections one source address may hold open.
+//!
+//! A source address has some ten thousand ports towards one destination; a pod
+//! that opens requests without end must run into an answer of its own and not
+//! take the ports, descriptors and memory of others.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use crate::failure::Failure;
+
+/// One per worker.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    open: RefCell<HashMap<Option<IpAddr>, usize>>,
+}
+
+/// One open connection's share; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    shared: Rc<Shared>,
+    source: Option<IpAddr>,
+}
+
+impl Budget {
+    /// At most `limit` connections for each source.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            shared: Rc::new(Shared {
+                limit,
+                open: RefCell::default(),
+            }),
+        }
+    }
+
+    /// A share of `source`'s connections.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when the source has all of its connections open.
+    pub fn take(&self, source: Option<IpAddr>) -> Result<Permit, Failure> {
+        let mut open = self.shared.open.borrow_mut();
+        let count = open.entry(source).or_default();
+        if *count >= self.shared.limit {
+            return Err(Failure::Overloaded("upstream connections of one source"));
+        }
+        *count += 1;
+        Ok(Permit {
+            shared: Rc::clone(&self.shared),
+            source,
+        })
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.shared.open.borrow().values().sum()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut open = self.shared.open.borrow_mut();
+        if let Some(count) = open.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::Budget;
+
+    #[test]
+    fn one_source_cannot_take_the_share_of_another() {
+        let greedy = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
+        let modest = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
+        let budget = Budget::new(2);
+        let first = budget.take(greedy).expect("within the limit");
+        let _second = budget.take(greedy).expect("within the limit");
+        assert!(budget.take(greedy).is_err());
+        let _other = budget.take(modest).expect("a source of its own");
+        drop(first);
+        let _third = budget.take(greedy).expect("one was given back");
+        assert_eq!(budget.open(), 3);
+    }
+}

@@ -1,0 +1,284 @@
+//! HTTP/2 towards upstreams: few connections, many requests on each.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Mutex;
+
+use super::budget::{Budget, Permit};
+use super::connect;
+use super::exec::LocalExec;
+use super::target::Target;
+use crate::failure::Failure;
+use crate::http::body::RequestBody;
+
+/// Requests on one connection before another is opened. Below the 100 that
+/// servers commonly allow, so that a burst does not queue behind the limit.
+const STREAMS: usize = 90;
+
+/// Connections to one target. Past them requests share what is there.
+const CONNECTIONS: usize = 8;
+
+/// Receive window of a stream and of a connection: what an upstream may send
+/// ahead of a slow client, held in memory for each.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Largest header list of a response.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Finds peers that vanished without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The HTTP/2 connections of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    connect: connect::Options,
+    idle_timeout: Duration,
+    budget: Budget,
+    slots: RefCell<HashMap<Target, Rc<Slot>>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    live: RefCell<Vec<Rc<Live>>>,
+    /// Held while dialling, so that a burst of first requests opens one
+    /// connection and not one each.
+    dialling: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Live {
+    sender: SendRequest<RequestBody>,
+    streams: Cell<usize>,
+    idle_since: Cell<Instant>,
+    used: Cell<bool>,
+    _permit: Permit,
+}
+
+impl Live {
+    fn usable(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
+/// Counts a stream of a connection while it lives.
+#[derive(Debug)]
+struct Stream(Rc<Live>);
+
+impl Stream {
+    fn open(live: &Rc<Live>) -> Self {
+        live.streams.set(live.streams.get() + 1);
+        Self(Rc::clone(live))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+impl Pool {
+    /// A pool without connections.
+    #[must_use]
+    pub fn new(connect: connect::Options, idle_timeout: Duration, budget: Budget) -> Self {
+        Self {
+            connect,
+            idle_timeout,
+            budget,
+            slots: RefCell::default(),
+        }
+    }
+
+    /// Sends one request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// Any upstream [`Failure`]. A request that a dying connection did not
+    /// take is sent again on another one.
+    pub async fn send(
+        &self,
+        target: &Target,
+        head: &Parts,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let mut body = body;
+        let mut last = Failure::UpstreamReset {
+            reused: true,
+            sent: false,
+        };
+        for _attempt in 0..3 {
+            let live = self.acquire(target).await?;
+            let reused = live.used.replace(true);
+            let stream = Stream::open(&live);
+            let request = request(head, body);
+            match live.sender.clone().try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(response.map(|inner| ResponseBody {
+                        inner,
+                        _stream: stream,
+                    }));
+                }
+                Err(mut error) => {
+                    let untouched = error.take_message();
+                    last = Failure::UpstreamReset {
+                        reused,
+                        sent: untouched.is_none(),
+                    };
+                    let Some(request) = untouched else { break };
+                    self.discard(target, &live);
+                    body = request.into_body();
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Closes connections without requests that nobody used for a while.
+    pub fn sweep(&self, now: Instant) {
+        self.slots.borrow_mut().retain(|_target, slot| {
+            let mut live = slot.live.borrow_mut();
+            live.retain(|connection| {
+                let idle = connection.streams.get() == 0
+                    && now.saturating_duration_since(connection.idle_since.get())
+                        > self.idle_timeout;
+                connection.usable() && !idle
+            });
+            !live.is_empty() || Rc::strong_count(slot) > 1
+        });
+    }
+
+    /// Requests that are being served.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        let slots = self.slots.borrow();
+        slots
+            .values()
+            .flat_map(|slot| {
+                let live = slot.live.borrow();
+                live.iter().map(|one| one.streams.get()).collect::<Vec<_>>()
+            })
+            .sum()
+    }
+
+    async fn acquire(&self, target: &Target) -> Result<Rc<Live>, Failure> {
+        let slot = Rc::clone(self.slots.borrow_mut().entry(*target).or_default());
+        if let Some(live) = slot.pick(false) {
+            return Ok(live);
+        }
+        let _turn = slot.dialling.lock().await;
+        if let Some(live) = slot.pick(false) {
+            return Ok(live);
+        }
+        if slot.live.borrow().len() >= CONNECTIONS {
+            return slot
+                .pick(true)
+                .ok_or(Failure::Overloaded("upstream connections"));
+        }
+        let live = self.dial(target).await?;
+        slot.live.borrow_mut().push(Rc::clone(&live));
+        Ok(live)
+    }
+
+    async fn dial(&self, target: &Target) -> Result<Rc<Live>, Failure> {
+        let permit = self.budget.take(target.source)?;
+        let stream = connect::connect(target, &self.connect).await?;
+        let handshake = http2::Builder::new(LocalExec)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|_error| Failure::UpstreamReset {
+            reused: false,
+            sent: false,
+        })?;
+        tokio::task::spawn_local(async move {
+            // Why it ended was told to the requests that were on it.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        Ok(Rc::new(Live {
+            sender,
+            streams: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            used: Cell::new(false),
+            _permit: permit,
+        }))
+    }
+
+    fn discard(&self, target: &Target, dead: &Rc<Live>) {
+        if let Some(slot) = self.slots.borrow().get(target) {
+            slot.live
+                .borrow_mut()
+                .retain(|live| !Rc::ptr_eq(live, dead));
+        }
+    }
+}
+
+impl Slot {
+    /// The connection with the fewest requests; one that is full only when
+    /// `full` allows it.
+    fn pick(&self, full: bool) -> Option<Rc<Live>> {
+        let mut live = self.live.borrow_mut();
+        live.retain(|connection| connection.usable());
+        live.iter()
+            .filter(|connection| full || connection.streams.get() < STREAMS)
+            .min_by_key(|connection| connection.streams.get())
+            .map(Rc::clone)
+    }
+}
+
+fn request(head: &Parts, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.headers.clone();
+    request
+}
+
+/// A response's body; the stream is closed when it is dropped.
+#[derive(Debug)]
+pub struct ResponseBody {
+    inner: Incoming,
+    _stream: Stream,
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let inner = &mut self.get_mut().inner;
+        let frame = ready!(Pin::new(inner).poll_frame(context));
+        Poll::Ready(frame.map(|frame| frame.map_err(|_error| Failure::Truncated)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
