@@ -1,0 +1,206 @@
+//! The composition root of a node's agent: everything that runs is wired here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weft_core::model::NumericIdentity;
+use weft_datapath::{Config, NodeSettings};
+
+use crate::admin;
+use crate::cli::{RunArgs, UninstallArgs};
+use crate::control::Control;
+use crate::endpoint::{Found, Monitor};
+use crate::identity::CidrIdentities;
+use crate::kube::spawn_watch;
+use crate::node::{self, NodeFacts};
+use crate::policy::{LastGood, Repository};
+use crate::program::{Datapath, Leftovers, Programmer};
+use crate::reconcile::{self, Inputs, Settings, Start, Work};
+use crate::status::AgentStatus;
+use crate::upkeep;
+use crate::view::ViewHandle;
+
+/// UDP port of the overlay.
+const VXLAN_PORT: u16 = 8472;
+/// How long tasks may take to end when the agent is told to stop.
+const STOPPING: Duration = Duration::from_secs(2);
+
+/// Runs the agent of a node until `stop` is cancelled.
+///
+/// Stopping it leaves everything in the kernel as it is: enforcement goes on.
+///
+/// # Errors
+/// When the node cannot be set up, or a part ends that must not.
+pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.state_dir)
+        .with_context(|| format!("state directory {}", args.state_dir.display()))?;
+    let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
+
+    // The admin socket first: whoever waits for the agent can see why.
+    let (control, records) = Control::new();
+    let view = ViewHandle::default();
+    let (status, _) = watch::channel(Arc::new(AgentStatus {
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: args.node.clone(),
+        waiting_for: vec![format!("Node {}", args.node)],
+        ..AgentStatus::default()
+    }));
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let (socket, receiver, token) = (args.admin_socket.clone(), status.subscribe(), stop.clone());
+    tasks.spawn(async move { Ok(admin::serve(&socket, receiver, token).await?) });
+
+    let facts = node::facts(&client, &args.node, &args.state_dir);
+    let Some(facts) = stop.run_until_cancelled(facts).await else {
+        return Ok(());
+    };
+    info!(node = %args.node, ip = %facts.ip, pods = %facts.pods, "this node");
+
+    // The kernel: what redirected packets need, then programs and maps.
+    let datapath = load(&args, &facts)?;
+    let events = datapath.events().context("event ring")?;
+    let conntrack = datapath.conntrack().context("connection tracking")?;
+    let kernel = Datapath::new(datapath)?;
+    let Leftovers {
+        endpoints,
+        entries,
+        identities,
+    } = kernel.found()?;
+    info!(endpoints = endpoints.len(), "taken over from the kernel");
+
+    // The cluster and the node, as they change.
+    let mut watches = JoinSet::new();
+    let watched = spawn_watch(&client, &stop, &mut watches);
+    let monitor = Monitor::open(&mut watches).context("netlink")?;
+    let (last_good, saved) = LastGood::open(args.state_dir.join("policies"))?;
+
+    // The reconciler, which owns the state.
+    let start = Start {
+        settings: Settings {
+            node: args.node.clone(),
+            ip: facts.ip,
+            cluster: args.cluster.clone(),
+            proxy_port: args.proxy_port,
+        },
+        kernel,
+        found: endpoints
+            .iter()
+            .map(|endpoint| Found {
+                id: endpoint.id,
+                ip: endpoint.addr,
+                ifindex: endpoint.ifindex,
+                identity: NumericIdentity(endpoint.identity),
+            })
+            .collect(),
+        programmer: Programmer::restore(endpoints, entries),
+        cidrs: CidrIdentities::restore(identities),
+        repository: Repository::new(saved),
+        last_good,
+        control: control.clone(),
+        view: view.clone(),
+        status,
+    };
+    let inputs = Inputs {
+        watched,
+        monitor,
+        proxy: control.status(),
+        work: Work::new(client),
+    };
+    let token = stop.clone();
+    tasks.spawn(async move {
+        reconcile::run(start, inputs, token).await;
+        Ok(())
+    });
+
+    // The proxy's socket.
+    let (socket, token) = (args.control_socket.clone(), stop.clone());
+    tasks.spawn(async move { Ok(control.serve(&socket, token).await?) });
+
+    // Connection tracking is swept, events and records go to the observer.
+    tasks.spawn(upkeep::sweep(conntrack, stop.clone()));
+    let (batches, receiver) = upkeep::event_channel();
+    tasks.spawn(upkeep::pump(events, batches, stop.clone()));
+    // observer
+    tasks.spawn(drain(receiver, records, stop.clone()));
+
+    finish(tasks, &stop).await
+}
+
+async fn drain(
+    mut events: tokio::sync::mpsc::Receiver<upkeep::EventBatch>,
+    mut records: tokio::sync::mpsc::Receiver<weft_api::node::RecordBatch>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            batch = events.recv() => for event in batch.into_iter().flat_map(|batch| batch.events) {
+                tracing::debug!(?event);
+            },
+            batch = records.recv() => tracing::debug!(?batch),
+        }
+    }
+}
+
+/// Loads the programs and attaches those that do not depend on pods.
+fn load(args: &RunArgs, facts: &NodeFacts) -> anyhow::Result<weft_datapath::Datapath> {
+    let mut config = Config::new(facts.ip, facts.pods);
+    config.overlay = args.overlay.as_ref().map(|_| VXLAN_PORT);
+    NodeSettings::new(&config.marks)
+        .apply(&node_settings(&args.state_dir))
+        .context("routing and sysctls of the node")?;
+    let mut datapath =
+        weft_datapath::Datapath::load(&args.pin_dir, &config).context("eBPF programs")?;
+    datapath
+        .attach_uplink(&args.uplink)
+        .with_context(|| format!("uplink {}", args.uplink))?;
+    if let Some(overlay) = &args.overlay {
+        datapath
+            .attach_overlay(overlay)
+            .with_context(|| format!("overlay {overlay}"))?;
+    }
+    Ok(datapath)
+}
+
+/// Where the node's former settings are remembered.
+fn node_settings(state_dir: &Path) -> PathBuf {
+    state_dir.join("node-settings.json")
+}
+
+/// Waits for the end. A part that ends by itself ends the agent: whoever
+/// supervises it starts it afresh, and enforcement goes on meanwhile.
+async fn finish(
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let ended = tasks.join_next().await;
+    let asked = stop.is_cancelled();
+    stop.cancel();
+    let others = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOPPING, others).await.is_err() {
+        warn!("some tasks did not end in time");
+    }
+    match ended {
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(error)) => Err(error.into()),
+        _ if asked => Ok(()),
+        _ => anyhow::bail!("a task of the agent ended by itself"),
+    }
+}
+
+/// Takes everything out of the kernel and gives the node its settings back.
+/// Traffic flows unpoliced afterwards.
+///
+/// # Errors
+/// When something cannot be removed or restored.
+pub fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    weft_datapath::uninstall(&args.pin_dir).context("pins")?;
+    NodeSettings::restore(&node_settings(&args.state_dir)).context("settings of the node")?;
+    Ok(())
+}

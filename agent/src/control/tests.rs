@@ -1,0 +1,191 @@
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use weft_api::node::Record;
+use weft_api::node::node_control_client::NodeControlClient;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct Served {
+    control: Control,
+    records: mpsc::Receiver<RecordBatch>,
+    stop: CancellationToken,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Served {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (control, records) = Control::new();
+        let stop = CancellationToken::new();
+        let path = dir.path().join("control.sock");
+        let serving = control.clone();
+        let token = stop.clone();
+        tokio::spawn(async move { serving.serve(&path, token).await });
+        Self {
+            control,
+            records,
+            stop,
+            dir,
+        }
+    }
+
+    async fn dial(&self) -> NodeControlClient<Channel> {
+        let path = self.dir.path().join("control.sock");
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let path = path.clone();
+            let connector = tower::service_fn(move |_: Uri| {
+                let path = path.clone();
+                async move {
+                    UnixStream::connect(path)
+                        .await
+                        .map(hyper_util::rt::TokioIo::new)
+                }
+            });
+            let endpoint = Endpoint::from_static("http://agent.invalid");
+            match endpoint.connect_with_connector(connector).await {
+                Ok(channel) => return NodeControlClient::new(channel),
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn status(&self, holds: impl FnMut(&ProxyStatus) -> bool) -> ProxyStatus {
+        let mut status = self.control.status();
+        tokio::time::timeout(DEADLINE, status.wait_for(holds))
+            .await
+            .expect("in time")
+            .expect("served")
+            .clone()
+    }
+}
+
+struct Proxy {
+    say: mpsc::Sender<SnapshotStatus>,
+    hear: Streaming<Snapshot>,
+}
+
+impl Proxy {
+    async fn connect(served: &Served, version: &str) -> Self {
+        let (say, statuses) = mpsc::channel(8);
+        say.send(status(version, "")).await.expect("open");
+        let hear = served
+            .dial()
+            .await
+            .snapshots(ReceiverStream::new(statuses))
+            .await
+            .expect("a stream")
+            .into_inner();
+        Self { say, hear }
+    }
+
+    async fn next(&mut self) -> Snapshot {
+        tokio::time::timeout(DEADLINE, self.hear.message())
+            .await
+            .expect("in time")
+            .expect("no error")
+            .expect("a snapshot")
+    }
+}
+
+fn status(version: &str, error: &str) -> SnapshotStatus {
+    SnapshotStatus {
+        version: version.into(),
+        error: error.into(),
+        proxy_version: "0.1.0".into(),
+    }
+}
+
+fn snapshot(version: &str) -> Snapshot {
+    Snapshot {
+        version: version.into(),
+        ..Snapshot::default()
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_gets_the_newest_snapshot_and_its_answer_is_known() {
+    let served = Served::start();
+    served.control.publish(snapshot("one"));
+    let mut proxy = Proxy::connect(&served, "").await;
+    assert_eq!(proxy.next().await.version, "one");
+    proxy.say.send(status("one", "")).await.expect("open");
+    served.status(|status| status.acked == "one").await;
+
+    served.control.publish(snapshot("two"));
+    assert_eq!(proxy.next().await.version, "two");
+    proxy
+        .say
+        .send(status("two", "policies[0]: bad"))
+        .await
+        .expect("open");
+    let seen = served.status(|status| status.refused.is_some()).await;
+    assert_eq!(seen.acked, "one");
+    assert_eq!(seen.refused.map(|r| r.version).as_deref(), Some("two"));
+
+    drop(proxy);
+    let seen = served.status(|status| !status.connected).await;
+    assert_eq!(seen.acked, "", "a proxy that is gone enforces nothing");
+}
+
+#[tokio::test]
+async fn a_proxy_that_runs_the_newest_from_disk_is_not_bothered() {
+    let served = Served::start();
+    served.control.publish(snapshot("one"));
+    let mut proxy = Proxy::connect(&served, "one").await;
+    served.status(|status| status.acked == "one").await;
+    served.control.publish(snapshot("two"));
+    assert_eq!(proxy.next().await.version, "two");
+}
+
+#[tokio::test]
+async fn while_two_proxies_overlap_the_newer_ones_answer_counts() {
+    let served = Served::start();
+    served.control.publish(snapshot("one"));
+    let mut old = Proxy::connect(&served, "").await;
+    old.next().await;
+    old.say.send(status("one", "")).await.expect("open");
+    served.status(|status| status.acked == "one").await;
+    let mut new = Proxy::connect(&served, "").await;
+    new.next().await;
+    served.control.publish(snapshot("two"));
+    new.next().await;
+    new.say.send(status("two", "")).await.expect("open");
+    served.status(|status| status.acked == "two").await;
+    drop(old);
+    served.control.publish(snapshot("three"));
+    new.next().await;
+    new.say.send(status("three", "")).await.expect("open");
+    let seen = served.status(|status| status.acked == "three").await;
+    assert!(seen.connected);
+}
+
+#[tokio::test]
+async fn records_come_out_in_order_with_what_was_lost() {
+    let mut served = Served::start();
+    let mut client = served.dial().await;
+    let batches = (1..=3).map(|n| RecordBatch {
+        records: vec![Record::default(); n],
+        lost: n as u64,
+    });
+    let received = client
+        .records(tokio_stream::iter(batches))
+        .await
+        .expect("an answer")
+        .into_inner();
+    assert_eq!(received.records, 6);
+    for n in 1..=3 {
+        assert_eq!(served.records.recv().await.expect("a batch").lost, n);
+    }
+}

@@ -1,0 +1,66 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+
+/// The API as the allocation sees it: creating a name works once.
+#[derive(Default)]
+struct Objects(Mutex<BTreeMap<NumericIdentity, Labels>>);
+
+impl IdentityApi for Objects {
+    async fn create(&self, id: NumericIdentity, labels: &Labels) -> Result<bool, AllocateError> {
+        let mut objects = self.0.lock().expect("lock");
+        if objects.contains_key(&id) {
+            return Ok(false);
+        }
+        objects.insert(id, labels.clone());
+        Ok(true)
+    }
+
+    async fn labels(&self, id: NumericIdentity) -> Result<Option<Labels>, AllocateError> {
+        Ok(self.0.lock().expect("lock").get(&id).cloned())
+    }
+}
+
+fn labels(value: &str) -> Labels {
+    Labels::parse_all([format!("k8s:app={value}").as_str()]).expect("labels")
+}
+
+fn nth(labels: &Labels, n: usize) -> NumericIdentity {
+    NumericIdentity::candidates(labels)
+        .nth(n)
+        .expect("a number")
+}
+
+#[tokio::test]
+async fn two_nodes_that_know_nothing_agree() {
+    let api = Objects::default();
+    let nothing = Numbers::default();
+    let one = allocate(&api, &nothing, &labels("a")).await.expect("one");
+    let two = allocate(&api, &nothing, &labels("a")).await.expect("two");
+    assert_eq!(one, two);
+    assert_eq!(one, nth(&labels("a"), 0));
+}
+
+#[tokio::test]
+async fn two_label_sets_never_share_a_number() {
+    let api = Objects::default();
+    let wanted = nth(&labels("b"), 0);
+    api.0
+        .lock()
+        .expect("lock")
+        .insert(wanted, labels("somebody else"));
+    let id = allocate(&api, &Numbers::default(), &labels("b"))
+        .await
+        .expect("a number");
+    assert_eq!(id, nth(&labels("b"), 1));
+}
+
+#[tokio::test]
+async fn what_is_known_is_not_created_again() {
+    let api = Objects::default();
+    let known = Numbers::new([(NumericIdentity(300), labels("a"))]);
+    let id = allocate(&api, &known, &labels("a")).await.expect("known");
+    assert_eq!(id, NumericIdentity(300));
+    assert!(api.0.lock().expect("lock").is_empty());
+}

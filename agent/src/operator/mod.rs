@@ -1,0 +1,49 @@
+//! Cluster-wide work that one process does for all nodes: resource
+//! definitions, the status of policies, and identities that nobody uses.
+
+mod crds;
+mod identities;
+mod status;
+
+use std::time::Duration;
+
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::cli::OperatorArgs;
+
+pub use crds::ensure as ensure_crds;
+
+/// Runs until `stop` is cancelled.
+///
+/// # Errors
+/// When the API cannot be configured; an API that is merely away is waited for.
+pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
+    let installed = stop.run_until_cancelled(ensure_crds(&client)).await;
+    if installed.is_none() {
+        return Ok(());
+    }
+    info!("resource definitions are in place");
+    let mut tasks = JoinSet::new();
+    status::spawn(&client, &stop, &mut tasks);
+    let grace = Duration::from_secs(args.identity_grace);
+    tasks.spawn(identities::collect(
+        client,
+        args.cluster.clone(),
+        grace,
+        stop.clone(),
+    ));
+    while let Some(ended) = tasks.join_next().await {
+        // A task that ends before it was told to is a defect: end the process,
+        // whoever supervises it starts it afresh.
+        ended?;
+        if !stop.is_cancelled() {
+            stop.cancel();
+            anyhow::bail!("a task of the operator ended by itself");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The status of policies: valid, or which field is wrong.
+//!
+//! Only the operator writes it: thousands of agents doing so would bring an
+//! API server down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use weft_api::k8s::{Condition, FieldErrors, PolicyStatus};
+use weft_core::policy::PolicyKind;
+
+use crate::kube::{ccnp_resource, cnp_resource, convert};
+use crate::policy::parse;
+
+/// Wait before a status that could not be written is written again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Starts a controller for each kind of policy.
+pub(super) fn spawn(client: &Client, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+    for (kind, resource) in [
+        (PolicyKind::CiliumNetworkPolicy, cnp_resource()),
+        (PolicyKind::CiliumClusterwideNetworkPolicy, ccnp_resource()),
+    ] {
+        let context = Arc::new(Context {
+            client: client.clone(),
+            kind,
+            resource: resource.clone(),
+        });
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let stop = stop.clone();
+        tasks.spawn(
+            Controller::new_with(api, watcher::Config::default(), resource)
+                .graceful_shutdown_on(stop.cancelled_owned())
+                .run(reconcile, |_, _, _| Action::requeue(RETRY), context)
+                .for_each(|result| async {
+                    if let Err(error) = result {
+                        debug!(%error, "status not written, trying again");
+                    }
+                }),
+        );
+    }
+}
+
+struct Context {
+    client: Client,
+    kind: PolicyKind,
+    resource: ApiResource,
+}
+
+async fn reconcile(
+    object: Arc<DynamicObject>,
+    context: Arc<Context>,
+) -> Result<Action, kube::Error> {
+    let name = object.name_any();
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => {
+            Api::namespaced_with(context.client.clone(), &namespace, &context.resource)
+        }
+        None => Api::all_with(context.client.clone(), &context.resource),
+    };
+    let before = condition_of(&object);
+    let generation = object.metadata.generation;
+    let Some(policy) = convert::policy((*object).clone()) else {
+        return Ok(Action::await_change());
+    };
+    let verdict = parse(context.kind, &policy.raw).map(drop);
+    let Some(condition) = changed(before.as_ref(), generation, &verdict, Timestamp::now()) else {
+        return Ok(Action::await_change());
+    };
+    info!(kind = %context.kind, policy = %policy.key, valid = %condition.status,
+        message = %condition.message, "status of a policy changed");
+    let status = PolicyStatus {
+        conditions: vec![condition],
+    };
+    let status = json!({"status": status});
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+        .await?;
+    Ok(Action::await_change())
+}
+
+/// The condition in the object's status.
+fn condition_of(object: &DynamicObject) -> Option<Condition> {
+    let status = object.data.get("status")?.clone();
+    let status: PolicyStatus = serde_json::from_value(status).ok()?;
+    let valid = |condition: &Condition| condition.kind == Condition::VALID;
+    status.conditions.into_iter().find(valid)
+}
+
+/// The condition to write; none when the status says it already.
+fn changed(
+    before: Option<&Condition>,
+    generation: Option<i64>,
+    verdict: &Result<(), FieldErrors>,
+    now: Timestamp,
+) -> Option<Condition> {
+    let mut condition = Condition::valid(verdict, generation);
+    if before.is_some_and(|before| before.same_as(&condition)) {
+        return None;
+    }
+    // The time at which the status turned, not at which it was looked at.
+    let same_status = before.filter(|before| before.status == condition.status);
+    let since = same_status.and_then(|before| before.last_transition_time.clone());
+    condition.last_transition_time = Some(since.unwrap_or(Time(now)));
+    Some(condition)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::k8s::FieldError;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    #[test]
+    fn the_status_is_written_once_and_turns_both_ways() {
+        let good = Ok(());
+        let errors = |list: &[(&str, &str)]| {
+            let error = |(path, message): &(&str, &str)| FieldError {
+                path: (*path).into(),
+                message: (*message).into(),
+            };
+            Err(FieldErrors(list.iter().map(error).collect()))
+        };
+        let bad = errors(&[
+            ("spec.ingress[0].HTTP", "unknown field"),
+            ("spec.egress", "second"),
+        ]);
+        let first = changed(None, Some(1), &good, at(1)).expect("a status");
+        assert_eq!(first.status, "True");
+        assert!(changed(Some(&first), Some(1), &good, at(2)).is_none());
+
+        let broken = changed(Some(&first), Some(2), &bad, at(3)).expect("a status");
+        assert_eq!(broken.status, "False");
+        assert_eq!(
+            broken.message,
+            "spec.ingress[0].HTTP: unknown field; spec.egress: second"
+        );
+        assert_eq!(broken.last_transition_time, Some(Time(at(3))));
+
+        // Another mistake: still False since then.
+        let other = errors(&[("spec", "empty")]);
+        let still = changed(Some(&broken), Some(3), &other, at(4)).expect("a status");
+        assert_eq!(still.last_transition_time, Some(Time(at(3))));
+        let mended = changed(Some(&still), Some(4), &good, at(5)).expect("a status");
+        assert_eq!(
+            (mended.status.as_str(), mended.last_transition_time),
+            ("True", Some(Time(at(5))))
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Whose address is whose: the identity of every address in the cluster and of
+//! every range that a policy names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_core::model::{Labels, NumericIdentity};
+use weft_core::policy::{Rule, cidrs_of};
+
+use crate::identity::{CidrIdentities, Numbers, pod_labels};
+use crate::state::{ClusterState, Node, ObjectKey};
+
+/// What an address or range stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Its identity.
+    pub identity: NumericIdentity,
+    /// The other node that a pod is on; none for this node's pods and for
+    /// everything that is no pod.
+    pub node: Option<Ipv4Addr>,
+}
+
+/// The IPv4 ranges that need an identity because a rule names them.
+pub fn ranges(rules: &[Rule]) -> BTreeSet<Ipv4Net> {
+    cidrs_of(rules)
+        .into_iter()
+        .filter_map(|range| match range {
+            IpNet::V4(range) => Some(range),
+            IpNet::V6(_) => None,
+        })
+        .collect()
+}
+
+/// Every address of the cluster and every range with an identity. Pods and
+/// nodes come before ranges: a range in a policy never means them.
+pub fn addresses(
+    state: &ClusterState,
+    this_node: &str,
+    cluster: &str,
+    numbers: &Numbers,
+    cidrs: &CidrIdentities,
+) -> BTreeMap<Ipv4Net, Address> {
+    let mut result = BTreeMap::new();
+    for (range, id) in cidrs.iter() {
+        put(&mut result, range, NumericIdentity(id), None);
+    }
+    // An address in a node's pod range that no pod is known to have is of the
+    // cluster all the same: it must not count as the world.
+    for node in state.nodes.values() {
+        for range in node.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok()) {
+            let other = other_node(node, this_node);
+            put(&mut result, range, NumericIdentity::UNMANAGED, other);
+        }
+    }
+    for ip in api_servers(state) {
+        put(
+            &mut result,
+            ip.into(),
+            NumericIdentity::KUBE_APISERVER,
+            None,
+        );
+    }
+    for pod in state.pods.values() {
+        let Some(ip) = pod.own_ip() else { continue };
+        let node = state
+            .nodes
+            .get(&ObjectKey::new("", &pod.node))
+            .and_then(|node| other_node(node, this_node));
+        let identity = pod_labels(pod, state, cluster)
+            .and_then(|labels: Labels| numbers.of(&labels))
+            .unwrap_or(NumericIdentity::INIT);
+        // While an old pod lingers beside the one that got its address, the
+        // living one has it.
+        if pod.deleting && holds_pod(&result, ip) {
+            continue;
+        }
+        put(&mut result, ip.into(), identity, node);
+    }
+    for node in state.nodes.values() {
+        let identity = if node.name == this_node {
+            NumericIdentity::HOST
+        } else {
+            NumericIdentity::REMOTE_NODE
+        };
+        for ip in &node.addresses {
+            put(&mut result, (*ip).into(), identity, None);
+        }
+    }
+    result
+}
+
+fn put(
+    to: &mut BTreeMap<Ipv4Net, Address>,
+    range: Ipv4Net,
+    identity: NumericIdentity,
+    node: Option<Ipv4Addr>,
+) {
+    to.insert(range.trunc(), Address { identity, node });
+}
+
+fn holds_pod(addresses: &BTreeMap<Ipv4Net, Address>, ip: Ipv4Addr) -> bool {
+    addresses
+        .get(&Ipv4Net::from(ip))
+        .is_some_and(|address| address.identity.is_cluster())
+}
+
+fn other_node(node: &Node, this_node: &str) -> Option<Ipv4Addr> {
+    if node.name == this_node {
+        None
+    } else {
+        node.addresses.first().copied()
+    }
+}
+
+/// Where the API servers listen: behind the service `default/kubernetes`.
+fn api_servers(state: &ClusterState) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    state
+        .slices
+        .values()
+        .filter(|slice| slice.key.namespace == "default" && slice.service == "kubernetes")
+        .flat_map(|slice| slice.backends.iter().map(|backend| backend.ip))
+}
+
+#[cfg(test)]
+mod tests;

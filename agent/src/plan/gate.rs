@@ -1,0 +1,221 @@
+//! Keeps a redirect out of the kernel until the proxy has the rules for it.
+//!
+//! A connection that reaches a proxy without rules for its port would pass
+//! unjudged. So an entry that newly redirects waits for the proxy to
+//! acknowledge a snapshot that holds its port. For a short while the endpoint
+//! stays as it was, which spares allowed traffic a gap; then the entry goes in
+//! with a port on which nothing listens, and its traffic is dropped until the
+//! proxy is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use weft_core::policy::PortPolicy;
+use weft_datapath::{PolicyEntry, Verdict};
+
+use super::CLOSED_PORT;
+
+/// How long an endpoint may stay as it was. Within what a revocation may take.
+const PATIENCE: Duration = Duration::from_millis(80);
+/// Snapshots that are remembered; a proxy further behind counts as new.
+const REMEMBERED: usize = 32;
+
+/// The ports for which a snapshot holds rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeSet<(u32, u8, u16, u16)>);
+
+impl Coverage {
+    /// Of these policies.
+    pub fn of<'a>(ports: impl IntoIterator<Item = &'a PortPolicy>) -> Self {
+        Self(
+            ports
+                .into_iter()
+                .map(|port| {
+                    let direction = port.direction.number();
+                    (port.endpoint.0, direction, port.first, port.last)
+                })
+                .collect(),
+        )
+    }
+
+    fn holds(&self, endpoint: u32, entry: &PolicyEntry) -> bool {
+        let (first, last) = ports(entry);
+        // Both kinds of direction have the numbers of the policy map's keys.
+        let direction = entry.direction as u8;
+        let from = (endpoint, direction, 0, 0);
+        let to = (endpoint, direction, last, u16::MAX);
+        // Ranges of one endpoint and direction do not overlap, but several
+        // side by side may make up the entry's.
+        let mut open = u32::from(first);
+        for (_, _, start, end) in self.0.range(from..=to) {
+            if u32::from(*start) <= open && open <= u32::from(*end) {
+                open = u32::from(*end) + 1;
+            }
+        }
+        open > u32::from(last)
+    }
+}
+
+/// First and last port of an entry.
+fn ports(entry: &PolicyEntry) -> (u16, u16) {
+    let free = u16::MAX
+        .checked_shr(u32::from(entry.port_bits))
+        .unwrap_or_default();
+    (entry.port & !free, entry.port | free)
+}
+
+/// What the kernel is to hold of an endpoint right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gated {
+    /// These entries; all that is wanted when `complete`.
+    Write {
+        /// The entries.
+        entries: Vec<PolicyEntry>,
+        /// Whether they are what is wanted. If not, some are closed.
+        complete: bool,
+    },
+    /// These entries, which are what it holds less what is revoked; the flags
+    /// of the endpoint stay too.
+    Hold {
+        /// The entries.
+        entries: Vec<PolicyEntry>,
+        /// When to ask again at the latest.
+        until: Instant,
+    },
+}
+
+/// What the proxy is known to hold.
+#[derive(Debug, Default)]
+pub struct Gate {
+    published: Vec<(String, Coverage)>,
+    connected: bool,
+    acked: Option<Coverage>,
+    waiting: BTreeMap<u32, Instant>,
+}
+
+impl Gate {
+    /// A snapshot was published.
+    pub fn published(&mut self, version: &str, coverage: Coverage) {
+        if self.published.iter().any(|(known, _)| known == version) {
+            return;
+        }
+        if self.published.len() == REMEMBERED {
+            self.published.remove(0);
+        }
+        self.published.push((version.to_owned(), coverage));
+    }
+
+    /// What the proxy says that it runs from.
+    pub fn proxy(&mut self, connected: bool, acked: &str) {
+        self.connected = connected;
+        let known = self.published.iter().find(|(known, _)| known == acked);
+        self.acked = known.map(|(_, coverage)| coverage.clone());
+    }
+
+    /// What to write for an endpoint whose entries in the kernel are `held`
+    /// (none when it is not attached yet).
+    pub fn check(
+        &mut self,
+        endpoint: u32,
+        wanted: &[PolicyEntry],
+        held: Option<&[PolicyEntry]>,
+        now: Instant,
+    ) -> Gated {
+        let early: Vec<&PolicyEntry> = wanted
+            .iter()
+            .filter(|entry| self.is_early(endpoint, entry, held.unwrap_or_default()))
+            .collect();
+        if early.is_empty() {
+            self.waiting.remove(&endpoint);
+            return Gated::Write {
+                entries: wanted.to_vec(),
+                complete: true,
+            };
+        }
+        // A proxy that is away will not answer soon: nothing to wait for.
+        let until = *self.waiting.entry(endpoint).or_insert(now + PATIENCE);
+        if self.connected && now < until {
+            return Gated::Hold {
+                entries: keep(held.unwrap_or_default(), wanted, &early),
+                until,
+            };
+        }
+        let entries = wanted
+            .iter()
+            .map(|entry| {
+                let mut entry = *entry;
+                if self.is_early(endpoint, &entry, held.unwrap_or_default()) {
+                    entry.verdict = Verdict::Redirect(CLOSED_PORT);
+                }
+                entry
+            })
+            .collect();
+        Gated::Write {
+            entries,
+            complete: false,
+        }
+    }
+
+    /// Forgets endpoints that are gone.
+    pub fn retain(&mut self, endpoints: impl Fn(u32) -> bool) {
+        self.waiting.retain(|endpoint, _| endpoints(*endpoint));
+    }
+
+    /// Whether the entry redirects to a proxy that may not have its rules. What
+    /// the kernel redirects already is the proxy's business.
+    fn is_early(&self, endpoint: u32, entry: &PolicyEntry, held: &[PolicyEntry]) -> bool {
+        if !matches!(entry.verdict, Verdict::Redirect(_)) {
+            return false;
+        }
+        let redirected = held
+            .iter()
+            .any(|old| same_key(old, entry) && old.verdict == entry.verdict);
+        let covered = self
+            .acked
+            .as_ref()
+            .is_some_and(|acked| acked.holds(endpoint, entry));
+        !redirected && !covered
+    }
+}
+
+fn same_key(one: &PolicyEntry, other: &PolicyEntry) -> bool {
+    let key = |entry: &PolicyEntry| {
+        (
+            entry.direction as u8,
+            entry.identity,
+            entry.protocol,
+            entry.port,
+            entry.port_bits,
+        )
+    };
+    key(one) == key(other)
+}
+
+/// What is held, less what is no longer allowed and does not merely change its
+/// way to the proxy.
+fn keep(held: &[PolicyEntry], wanted: &[PolicyEntry], early: &[&PolicyEntry]) -> Vec<PolicyEntry> {
+    held.iter()
+        .filter_map(|old| {
+            let replaced = early.iter().any(|new| overlaps(old, new));
+            match wanted.iter().find(|new| same_key(old, new)) {
+                Some(new) if new.verdict == Verdict::Deny => Some(*new),
+                Some(_) => Some(*old),
+                None if replaced => Some(*old),
+                None => None,
+            }
+        })
+        .collect()
+}
+
+/// Whether traffic of one may be traffic of the other.
+fn overlaps(one: &PolicyEntry, other: &PolicyEntry) -> bool {
+    let ((first, last), (start, end)) = (ports(one), ports(other));
+    one.direction == other.direction
+        && (one.identity == other.identity || one.identity == 0 || other.identity == 0)
+        && (one.protocol == other.protocol || one.protocol == 0 || other.protocol == 0)
+        && first <= end
+        && start <= last
+}
+
+#[cfg(test)]
+mod tests;

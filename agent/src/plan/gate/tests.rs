@@ -1,0 +1,177 @@
+use weft_core::model::{self, EndpointId};
+use weft_core::policy::PeerSet;
+use weft_datapath::Direction;
+
+use super::*;
+
+const PROXY: Verdict = Verdict::Redirect(15001);
+const EP: u32 = 7;
+
+fn entry(identity: u32, port: u16, verdict: Verdict) -> PolicyEntry {
+    PolicyEntry {
+        identity,
+        direction: Direction::Ingress,
+        protocol: 6,
+        port,
+        port_bits: 16,
+        verdict,
+        priority: 0,
+        matched: 24,
+        rule: 1,
+    }
+}
+
+fn everything() -> PolicyEntry {
+    PolicyEntry {
+        protocol: 0,
+        port: 0,
+        port_bits: 0,
+        matched: 0,
+        ..entry(0, 0, Verdict::Allow)
+    }
+}
+
+fn port_80() -> Coverage {
+    Coverage::of(&[PortPolicy {
+        endpoint: EndpointId(EP),
+        direction: model::Direction::Ingress,
+        first: 80,
+        last: 80,
+        rules: vec![weft_core::policy::PeerRule {
+            peers: PeerSet::Any,
+            deny: false,
+            http: vec![],
+            rule: None,
+        }],
+    }])
+}
+
+fn gate(acked: bool) -> Gate {
+    let mut gate = Gate::default();
+    gate.published("one", port_80());
+    gate.proxy(true, if acked { "one" } else { "" });
+    gate
+}
+
+fn written(gated: Gated) -> (Vec<PolicyEntry>, bool) {
+    match gated {
+        Gated::Write { entries, complete } => (entries, complete),
+        Gated::Hold { .. } => panic!("held: {gated:?}"),
+    }
+}
+
+#[test]
+fn a_new_redirect_waits_for_the_proxy_and_the_old_entries_stay_meanwhile() {
+    let now = Instant::now();
+    let wanted = [entry(300, 80, PROXY)];
+    let held = [everything()];
+    let mut gate = gate(false);
+    let Gated::Hold { entries, until } = gate.check(EP, &wanted, Some(&held), now) else {
+        panic!("written before the proxy had the rules");
+    };
+    assert_eq!(entries, held);
+    // The proxy answers.
+    gate.proxy(true, "one");
+    let gated = gate.check(EP, &wanted, Some(&held), now);
+    assert_eq!(written(gated), (wanted.to_vec(), true));
+    assert!(until <= now + Duration::from_millis(100));
+}
+
+#[test]
+fn without_an_answer_in_time_the_port_is_closed() {
+    let now = Instant::now();
+    let wanted = [entry(300, 80, PROXY), entry(301, 443, Verdict::Allow)];
+    let mut gate = gate(false);
+    gate.check(EP, &wanted, Some(&[everything()]), now);
+    let (entries, complete) =
+        written(gate.check(EP, &wanted, Some(&[everything()]), now + PATIENCE));
+    assert!(!complete);
+    assert_eq!(
+        entries,
+        [
+            entry(300, 80, Verdict::Redirect(CLOSED_PORT)),
+            entry(301, 443, Verdict::Allow)
+        ]
+    );
+    // The closed port is no redirect to the proxy: it opens with the answer.
+    gate.proxy(true, "one");
+    let (opened, complete) = written(gate.check(EP, &wanted, Some(&entries), now));
+    assert!(complete);
+    assert_eq!(opened, wanted);
+}
+
+#[test]
+fn a_proxy_that_is_away_is_not_waited_for() {
+    let wanted = [entry(300, 80, PROXY)];
+    let mut gate = gate(false);
+    gate.proxy(false, "");
+    let (entries, complete) = written(gate.check(EP, &wanted, None, Instant::now()));
+    assert!(!complete);
+    assert_eq!(entries[0].verdict, Verdict::Redirect(CLOSED_PORT));
+}
+
+#[test]
+fn what_the_kernel_redirects_already_stays_although_the_proxy_is_away() {
+    let wanted = [entry(300, 80, PROXY)];
+    let mut gate = Gate::default();
+    let gated = gate.check(EP, &wanted, Some(&wanted), Instant::now());
+    assert_eq!(written(gated), (wanted.to_vec(), true));
+}
+
+#[test]
+fn while_one_port_waits_what_is_revoked_goes_at_once() {
+    let wanted = [entry(300, 80, PROXY), entry(302, 22, Verdict::Deny)];
+    let held = [
+        entry(300, 80, Verdict::Allow),
+        entry(301, 443, Verdict::Allow),
+        entry(302, 22, Verdict::Allow),
+    ];
+    let mut gate = gate(false);
+    let Gated::Hold { entries, .. } = gate.check(EP, &wanted, Some(&held), Instant::now()) else {
+        panic!("not held");
+    };
+    assert_eq!(
+        entries,
+        [
+            entry(300, 80, Verdict::Allow),
+            entry(302, 22, Verdict::Deny)
+        ]
+    );
+}
+
+#[test]
+fn rules_for_one_port_do_not_cover_another() {
+    let mut gate = gate(true);
+    let wanted = [entry(300, 81, PROXY)];
+    let gated = gate.check(EP, &wanted, Some(&[]), Instant::now());
+    assert!(matches!(gated, Gated::Hold { .. }));
+    // Nor the same port of another endpoint.
+    let wanted = [entry(300, 80, PROXY)];
+    let gated = gate.check(EP + 1, &wanted, Some(&[]), Instant::now());
+    assert!(matches!(gated, Gated::Hold { .. }));
+}
+
+#[test]
+fn a_range_covers_the_prefixes_inside_it() {
+    let range = Coverage(BTreeSet::from([(EP, Direction::Ingress as u8, 8000, 8999)]));
+    let prefix = |port, port_bits| PolicyEntry {
+        port,
+        port_bits,
+        ..entry(0, 0, PROXY)
+    };
+    assert!(range.holds(EP, &prefix(8192, 7)));
+    assert!(range.holds(EP, &prefix(8000, 16)));
+    assert!(!range.holds(EP, &prefix(8192, 3)));
+    assert!(!range.holds(EP, &prefix(9000, 16)));
+    let split = Coverage(BTreeSet::from([
+        (EP, Direction::Ingress as u8, 8000, 8079),
+        (EP, Direction::Ingress as u8, 8080, 8080),
+        (EP, Direction::Ingress as u8, 8081, 8999),
+    ]));
+    assert!(split.holds(EP, &prefix(8064, 10)));
+    let gap = Coverage(BTreeSet::from([
+        (EP, Direction::Ingress as u8, 8000, 8079),
+        (EP, Direction::Ingress as u8, 8081, 8999),
+    ]));
+    assert!(!gap.holds(EP, &prefix(8064, 10)));
+}

@@ -1,0 +1,10 @@
+//! From what is known to what the kernel and the proxy are to hold: pure
+//! functions, no I/O.
+
+mod addresses;
+mod gate;
+mod policies;
+
+pub use addresses::{Address, addresses, ranges};
+pub use gate::{Coverage, Gate, Gated};
+pub use policies::{CLOSED_PORT, Compiled, compile, identities, map_entries};

@@ -1,0 +1,343 @@
+//! Writes what is wanted to the kernel, in the order that leaves neither a gap
+//! for what is allowed nor a way for what is not.
+
+mod datapath;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+use tracing::{debug, warn};
+use weft_core::policy::EndpointPolicy;
+use weft_datapath::{Endpoint, PolicyEntry};
+
+pub use datapath::{Datapath, Leftovers};
+
+use crate::endpoint::LocalEndpoint;
+use crate::plan::{Address, Gate, Gated, map_entries};
+use crate::service::{Frontend, ServiceEntry};
+
+/// Wait before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why the kernel could not be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct KernelError {
+    /// What was being written.
+    pub what: &'static str,
+    /// Why it failed.
+    pub reason: String,
+}
+
+/// The kernel as it is written here; each call says whether it changed
+/// anything, where that matters.
+pub trait Kernel {
+    /// Removes everything that the kernel holds of this address.
+    fn detach(&mut self, ip: Ipv4Addr) -> Result<(), KernelError>;
+    /// Makes the entries of an endpoint exactly these.
+    fn policy(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<bool, KernelError>;
+    /// Removes the entries of an endpoint that is gone.
+    fn forget_policy(&mut self, endpoint: u32) -> Result<(), KernelError>;
+    /// Makes the addresses exactly these.
+    fn addresses(&mut self, all: &BTreeMap<Ipv4Net, Address>) -> Result<bool, KernelError>;
+    /// Makes the services exactly these.
+    fn services(&mut self, all: &BTreeMap<Frontend, ServiceEntry>) -> Result<bool, KernelError>;
+    /// Attaches the programs of an endpoint.
+    fn attach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError>;
+    /// Changes the identity or the flags of an attached endpoint.
+    fn update(&mut self, endpoint: &Endpoint) -> Result<(), KernelError>;
+    /// Has every connection judged again.
+    fn bump_epoch(&mut self) -> Result<u32, KernelError>;
+}
+
+/// Everything that the kernel is to hold.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Addresses whose endpoint is gone.
+    pub detach: &'a [Ipv4Addr],
+    /// The endpoints.
+    pub endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,
+    /// Their policies by endpoint number.
+    pub policies: &'a BTreeMap<u32, EndpointPolicy>,
+    /// Identities of addresses.
+    pub addresses: &'a BTreeMap<Ipv4Net, Address>,
+    /// Services.
+    pub services: &'a BTreeMap<Frontend, ServiceEntry>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Something was written.
+    pub changed: bool,
+    /// Endpoints (by number) that are not as wanted, and why.
+    pub failed: BTreeMap<u32, String>,
+    /// Endpoints that wait for the proxy.
+    pub held: BTreeSet<u32>,
+    /// When to come again at the latest.
+    pub again: Option<Instant>,
+    /// The newest trouble that is no single endpoint's.
+    pub trouble: Option<String>,
+}
+
+/// One run: what is written to, when, and what came of it so far.
+struct Pass<'a, K> {
+    kernel: &'a mut K,
+    gate: &'a mut Gate,
+    now: Instant,
+    outcome: Outcome,
+}
+
+impl<K: Kernel> Pass<'_, K> {
+    fn again_at(&mut self, when: Instant) {
+        let again = &mut self.outcome.again;
+        *again = Some(again.map_or(when, |earlier| earlier.min(when)));
+    }
+
+    /// Takes the result of a write that is no single endpoint's.
+    fn note<T>(&mut self, result: Result<T, KernelError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                warn!(%error, "the kernel refused");
+                self.outcome.trouble = Some(error.to_string());
+                self.again_at(self.now + RETRY);
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, endpoint: u32, error: &KernelError) {
+        warn!(endpoint, %error, "endpoint is not as wanted");
+        self.outcome.failed.insert(endpoint, error.to_string());
+        self.again_at(self.now + RETRY);
+    }
+}
+
+/// Knows what the kernel holds and writes the difference.
+#[derive(Debug, Default)]
+pub struct Programmer {
+    /// Entries in the kernel by endpoint number.
+    entries: BTreeMap<u32, Vec<PolicyEntry>>,
+    /// Endpoints in the kernel, by address.
+    endpoints: BTreeMap<Ipv4Addr, Endpoint>,
+    /// Those to which this process attached its programs.
+    attached: BTreeSet<Ipv4Addr>,
+    /// Removals that failed, to be tried again.
+    undone: BTreeSet<Ipv4Addr>,
+    /// The last run left the epoch as it was although something changed.
+    epoch_due: bool,
+    epoch: u32,
+}
+
+impl Programmer {
+    /// Starts from what a former run left in the kernel.
+    pub fn restore(
+        endpoints: impl IntoIterator<Item = Endpoint>,
+        entries: BTreeMap<u32, Vec<PolicyEntry>>,
+    ) -> Self {
+        Self {
+            entries,
+            endpoints: endpoints.into_iter().map(|one| (one.addr, one)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The epoch of the last write.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether the programs of the endpoint with this address are attached.
+    pub fn is_attached(&self, ip: Ipv4Addr) -> bool {
+        self.attached.contains(&ip)
+    }
+
+    /// Entries in the policy map.
+    pub fn entries(&self) -> usize {
+        self.entries.values().map(Vec::len).sum()
+    }
+
+    /// Brings the kernel in line. What fails is reported and tried again; the
+    /// rest is written all the same.
+    pub fn run(
+        &mut self,
+        kernel: &mut impl Kernel,
+        wanted: &Wanted<'_>,
+        gate: &mut Gate,
+        proxy_port: u16,
+        now: Instant,
+    ) -> Outcome {
+        let mut pass = Pass {
+            kernel,
+            gate,
+            now,
+            outcome: Outcome::default(),
+        };
+        // First what must not be taken for anybody else's.
+        self.undone.extend(wanted.detach);
+        self.detach(&mut pass);
+        // Entries before identities and flags: an address that gets a new
+        // identity finds the rules for it.
+        let known: BTreeSet<u32> = wanted.endpoints.values().map(|one| one.id).collect();
+        pass.gate.retain(|id| known.contains(&id));
+        let mut open = BTreeSet::new();
+        for endpoint in wanted.endpoints.values() {
+            if let Some(policy) = wanted.policies.get(&endpoint.id)
+                && self.policy(&mut pass, endpoint, policy, proxy_port)
+            {
+                open.insert(endpoint.id);
+            }
+        }
+        let written = pass.kernel.addresses(wanted.addresses);
+        pass.outcome.changed |= pass.note(written).unwrap_or_default();
+        let written = pass.kernel.services(wanted.services);
+        pass.outcome.changed |= pass.note(written).unwrap_or_default();
+        for endpoint in wanted.endpoints.values() {
+            if let Some(policy) = wanted.policies.get(&endpoint.id)
+                && open.contains(&endpoint.id)
+            {
+                self.endpoint(&mut pass, &flagged(endpoint, policy));
+            }
+        }
+        self.forget(&mut pass, &known);
+        self.epoch_due |= pass.outcome.changed;
+        if self.epoch_due {
+            let bumped = pass.kernel.bump_epoch();
+            if let Some(epoch) = pass.note(bumped) {
+                self.epoch_due = false;
+                self.epoch = epoch;
+            }
+        }
+        pass.outcome
+    }
+
+    fn detach<K: Kernel>(&mut self, pass: &mut Pass<'_, K>) {
+        for ip in std::mem::take(&mut self.undone) {
+            let detached = pass.kernel.detach(ip);
+            if pass.note(detached).is_none() {
+                self.undone.insert(ip);
+                continue;
+            }
+            debug!(%ip, "endpoint detached");
+            pass.outcome.changed = true;
+            self.attached.remove(&ip);
+            self.endpoints.remove(&ip);
+        }
+    }
+
+    /// Writes an endpoint's entries as far as the gate lets them; true when the
+    /// endpoint may get its flags.
+    fn policy<K: Kernel>(
+        &mut self,
+        pass: &mut Pass<'_, K>,
+        endpoint: &LocalEndpoint,
+        policy: &EndpointPolicy,
+        proxy_port: u16,
+    ) -> bool {
+        let id = endpoint.id;
+        let wanted = map_entries(policy, proxy_port);
+        let held = self.entries.get(&id).map(Vec::as_slice);
+        let (entries, complete) = match pass.gate.check(id, &wanted, held, pass.now) {
+            Gated::Write { entries, complete } => (entries, complete),
+            Gated::Hold { entries, until } => {
+                pass.outcome.held.insert(id);
+                pass.again_at(until);
+                self.write(pass, id, entries);
+                return false;
+            }
+        };
+        if !complete {
+            pass.outcome.held.insert(id);
+        }
+        // What is no longer denied by default must not be denied for want of
+        // entries that are about to go: the flags are loosened first.
+        if let Some(current) = self.endpoints.get(&endpoint.ip)
+            && self.attached.contains(&endpoint.ip)
+        {
+            let loosened = Endpoint {
+                default_deny_ingress: current.default_deny_ingress && policy.ingress_default_deny,
+                default_deny_egress: current.default_deny_egress && policy.egress_default_deny,
+                ..*current
+            };
+            self.endpoint(pass, &loosened);
+        }
+        self.write(pass, id, entries)
+    }
+
+    fn write<K: Kernel>(
+        &mut self,
+        pass: &mut Pass<'_, K>,
+        id: u32,
+        entries: Vec<PolicyEntry>,
+    ) -> bool {
+        match pass.kernel.policy(id, &entries) {
+            Ok(changed) => {
+                pass.outcome.changed |= changed;
+                self.entries.insert(id, entries);
+                true
+            }
+            Err(error) => {
+                pass.fail(id, &error);
+                false
+            }
+        }
+    }
+
+    fn endpoint<K: Kernel>(&mut self, pass: &mut Pass<'_, K>, target: &Endpoint) {
+        let attached = self.attached.contains(&target.addr);
+        if attached && self.endpoints.get(&target.addr) == Some(target) {
+            return;
+        }
+        let result = if attached {
+            pass.kernel.update(target)
+        } else {
+            pass.kernel.attach(target)
+        };
+        match result {
+            Ok(()) => {
+                pass.outcome.changed = true;
+                self.attached.insert(target.addr);
+                self.endpoints.insert(target.addr, *target);
+            }
+            Err(error) => pass.fail(target.id, &error),
+        }
+    }
+
+    /// Removes entries of endpoints that exist no more. Endpoints of a former
+    /// run that are neither taken over nor detached yet keep theirs.
+    fn forget<K: Kernel>(&mut self, pass: &mut Pass<'_, K>, known: &BTreeSet<u32>) {
+        let kept: BTreeSet<u32> = self.endpoints.values().map(|one| one.id).collect();
+        let gone: Vec<u32> = self
+            .entries
+            .keys()
+            .filter(|id| !known.contains(id) && !kept.contains(id))
+            .copied()
+            .collect();
+        for id in gone {
+            let forgotten = pass.kernel.forget_policy(id);
+            if pass.note(forgotten).is_some() {
+                self.entries.remove(&id);
+                pass.outcome.changed = true;
+            }
+        }
+    }
+}
+
+fn flagged(endpoint: &LocalEndpoint, policy: &EndpointPolicy) -> Endpoint {
+    Endpoint {
+        id: endpoint.id,
+        identity: endpoint.identity.0,
+        addr: endpoint.ip,
+        ifindex: endpoint.interface.ifindex,
+        mac: endpoint.interface.mac,
+        host_mac: endpoint.interface.host_mac,
+        default_deny_ingress: policy.ingress_default_deny,
+        default_deny_egress: policy.egress_default_deny,
+    }
+}
+
+#[cfg(test)]
+mod tests;

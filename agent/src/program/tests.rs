@@ -1,0 +1,347 @@
+use weft_core::model::Direction;
+use weft_core::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
+use weft_core::policy::{Decision, EntryKey, EntryValue, MapEntry, Priority, RuleId};
+
+use super::*;
+use crate::endpoint::Interface;
+use crate::plan::CLOSED_PORT;
+use crate::state::ObjectKey;
+use weft_datapath::Verdict;
+
+const IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
+const PROXY: u16 = 15001;
+
+/// A kernel that writes down what it is told.
+#[derive(Default)]
+struct Told {
+    calls: Vec<String>,
+    entries: BTreeMap<u32, Vec<PolicyEntry>>,
+    fail: Option<&'static str>,
+    epoch: u32,
+}
+
+impl Told {
+    fn call(&mut self, what: &'static str, detail: String) -> Result<(), KernelError> {
+        self.calls.push(format!("{what}{detail}"));
+        if self.fail == Some(what) {
+            return Err(KernelError {
+                what,
+                reason: "told to".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.calls)
+    }
+}
+
+fn flags(endpoint: &Endpoint) -> String {
+    let flag = |set, name: &'static str| if set { name } else { "" };
+    format!(
+        " {}={}{}{}",
+        endpoint.id,
+        endpoint.identity,
+        flag(endpoint.default_deny_ingress, " in"),
+        flag(endpoint.default_deny_egress, " eg"),
+    )
+}
+
+impl Kernel for Told {
+    fn detach(&mut self, ip: Ipv4Addr) -> Result<(), KernelError> {
+        self.call("detach", format!(" {ip}"))
+    }
+    fn policy(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<bool, KernelError> {
+        self.call("policy", format!(" {endpoint}"))?;
+        let old = self.entries.insert(endpoint, entries.to_vec());
+        Ok(old.as_deref() != Some(entries))
+    }
+    fn forget_policy(&mut self, endpoint: u32) -> Result<(), KernelError> {
+        self.call("forget", format!(" {endpoint}"))
+    }
+    fn addresses(&mut self, _: &BTreeMap<Ipv4Net, Address>) -> Result<bool, KernelError> {
+        self.call("addresses", String::new()).map(|()| false)
+    }
+    fn services(&mut self, _: &BTreeMap<Frontend, ServiceEntry>) -> Result<bool, KernelError> {
+        self.call("services", String::new()).map(|()| false)
+    }
+    fn attach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        self.call("attach", flags(endpoint))
+    }
+    fn update(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        self.call("update", flags(endpoint))
+    }
+    fn bump_epoch(&mut self) -> Result<u32, KernelError> {
+        self.epoch += 1;
+        self.call("epoch", String::new()).map(|()| self.epoch)
+    }
+}
+
+fn endpoint(id: u32, identity: u32) -> LocalEndpoint {
+    LocalEndpoint {
+        id,
+        key: ObjectKey::new("default", "p"),
+        uid: "u".into(),
+        ip: IP,
+        interface: Interface {
+            ifindex: 7,
+            mac: [2; 6],
+            host_mac: [3; 6],
+        },
+        identity: NumericIdentity(identity),
+        labels: Labels::default(),
+        ports: NamedPorts::default(),
+    }
+}
+
+fn policy(id: u32, ingress_denies: bool, decision: Decision) -> EndpointPolicy {
+    EndpointPolicy {
+        id: EndpointId(id),
+        ingress_default_deny: ingress_denies,
+        egress_default_deny: false,
+        entries: vec![MapEntry {
+            key: EntryKey {
+                direction: Direction::Ingress,
+                identity: NumericIdentity(300),
+                protocol: 6,
+                port: 80,
+                prefix_len: 96,
+            },
+            value: EntryValue {
+                decision,
+                priority: Priority::PLAIN,
+                prefix_len: 96,
+                rule: RuleId(1),
+            },
+        }],
+        ports: vec![],
+    }
+}
+
+/// A programmer with its kernel and gate.
+#[derive(Default)]
+struct Bench {
+    kernel: Told,
+    programmer: Programmer,
+    gate: Gate,
+}
+
+impl Bench {
+    fn run(
+        &mut self,
+        detach: &[Ipv4Addr],
+        what: Option<(LocalEndpoint, EndpointPolicy)>,
+    ) -> Outcome {
+        self.run_at(detach, what, Instant::now())
+    }
+
+    fn run_at(
+        &mut self,
+        detach: &[Ipv4Addr],
+        what: Option<(LocalEndpoint, EndpointPolicy)>,
+        now: Instant,
+    ) -> Outcome {
+        let mut endpoints = BTreeMap::new();
+        let mut policies = BTreeMap::new();
+        if let Some((endpoint, policy)) = what {
+            policies.insert(endpoint.id, policy);
+            endpoints.insert(endpoint.ip, endpoint);
+        }
+        let wanted = Wanted {
+            detach,
+            endpoints: &endpoints,
+            policies: &policies,
+            addresses: &BTreeMap::new(),
+            services: &BTreeMap::new(),
+        };
+        self.programmer
+            .run(&mut self.kernel, &wanted, &mut self.gate, PROXY, now)
+    }
+}
+
+#[test]
+fn a_new_pod_finds_its_rules_before_its_programs_run() {
+    let mut bench = Bench::default();
+    let outcome = bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, true, Decision::Allow))),
+    );
+    assert_eq!(
+        bench.kernel.take(),
+        [
+            "policy 7",
+            "addresses",
+            "services",
+            "attach 7=300 in",
+            "epoch"
+        ]
+    );
+    assert!(outcome.changed && outcome.failed.is_empty());
+    assert_eq!(bench.programmer.epoch(), 1);
+}
+
+#[test]
+fn nothing_new_leaves_the_epoch_alone() {
+    let mut bench = Bench::default();
+    let same = || Some((endpoint(7, 300), policy(7, true, Decision::Allow)));
+    bench.run(&[], same());
+    bench.kernel.take();
+    assert!(!bench.run(&[], same()).changed);
+    assert!(!bench.kernel.take().contains(&"epoch".to_owned()));
+}
+
+#[test]
+fn default_deny_comes_after_the_entries_and_goes_before_them() {
+    let mut bench = Bench::default();
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, false, Decision::Allow))),
+    );
+    bench.kernel.take();
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, true, Decision::Deny))),
+    );
+    assert_eq!(
+        bench.kernel.take(),
+        [
+            "policy 7",
+            "addresses",
+            "services",
+            "update 7=300 in",
+            "epoch"
+        ]
+    );
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, false, Decision::Allow))),
+    );
+    assert_eq!(
+        bench.kernel.take(),
+        ["update 7=300", "policy 7", "addresses", "services", "epoch"]
+    );
+}
+
+#[test]
+fn what_is_gone_goes_before_its_address_is_anybody_elses() {
+    let mut bench = Bench::default();
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, true, Decision::Allow))),
+    );
+    bench.kernel.take();
+    bench.run(
+        &[IP],
+        Some((endpoint(8, 301), policy(8, true, Decision::Allow))),
+    );
+    assert_eq!(
+        bench.kernel.take(),
+        [
+            "detach 10.244.1.10",
+            "policy 8",
+            "addresses",
+            "services",
+            "attach 8=301 in",
+            "forget 7",
+            "epoch"
+        ]
+    );
+}
+
+#[test]
+fn a_removal_that_failed_is_tried_again() {
+    let mut bench = Bench::default();
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, true, Decision::Allow))),
+    );
+    bench.kernel.fail = Some("detach");
+    let outcome = bench.run(&[IP], None);
+    assert!(outcome.trouble.is_some() && outcome.again.is_some());
+    bench.kernel.fail = None;
+    bench.kernel.take();
+    bench.run(&[], None);
+    assert_eq!(bench.kernel.take()[0], "detach 10.244.1.10");
+}
+
+#[test]
+fn an_endpoint_whose_entries_cannot_be_written_is_not_attached() {
+    let mut bench = Bench::default();
+    bench.kernel.fail = Some("policy");
+    let outcome = bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, true, Decision::Allow))),
+    );
+    assert!(outcome.failed.contains_key(&7));
+    assert!(
+        !bench
+            .kernel
+            .take()
+            .iter()
+            .any(|call| call.starts_with("attach"))
+    );
+}
+
+#[test]
+fn a_redirect_waits_for_the_proxy_then_closes() {
+    let mut bench = Bench::default();
+    bench.gate.proxy(true, "");
+    let now = Instant::now();
+    bench.run_at(
+        &[],
+        Some((endpoint(7, 300), policy(7, false, Decision::Allow))),
+        now,
+    );
+    bench.kernel.take();
+    let wanted = || Some((endpoint(7, 300), policy(7, true, Decision::Redirect)));
+    let outcome = bench.run_at(&[], wanted(), now);
+    assert!(outcome.held.contains(&7));
+    assert!(
+        !bench
+            .kernel
+            .take()
+            .iter()
+            .any(|call| call.starts_with("update"))
+    );
+    assert_eq!(bench.kernel.entries[&7][0].verdict, Verdict::Allow);
+    let late = outcome.again.expect("a time to come again");
+    bench.run_at(&[], wanted(), late);
+    assert_eq!(
+        bench.kernel.entries[&7][0].verdict,
+        Verdict::Redirect(CLOSED_PORT)
+    );
+    assert!(bench.kernel.take().contains(&"update 7=300 in".to_owned()));
+}
+
+#[test]
+fn a_restart_takes_over_without_touching_entries_that_are_right() {
+    let wanted = || Some((endpoint(7, 300), policy(7, true, Decision::Redirect)));
+    let mut redirected = map_entries(&policy(7, true, Decision::Redirect), PROXY);
+    redirected.sort_by_key(|entry| entry.port);
+    let held = flagged(&endpoint(7, 300), &policy(7, true, Decision::Redirect));
+    let mut restarted = Bench {
+        programmer: Programmer::restore([held], BTreeMap::from([(7, redirected.clone())])),
+        ..Bench::default()
+    };
+    let outcome = restarted.run(&[], wanted());
+    // The proxy's port stays although this process has not heard of the proxy.
+    assert_eq!(restarted.kernel.entries[&7], redirected);
+    assert!(outcome.held.is_empty());
+    assert!(
+        restarted
+            .kernel
+            .take()
+            .contains(&"attach 7=300 in".to_owned())
+    );
+}
+
+#[test]
+fn entries_of_an_endpoint_that_never_came_back_are_removed() {
+    let mut bench = Bench {
+        programmer: Programmer::restore([], BTreeMap::from([(9, vec![])])),
+        ..Bench::default()
+    };
+    bench.run(&[], None);
+    assert!(bench.kernel.take().contains(&"forget 9".to_owned()));
+}

@@ -1,0 +1,306 @@
+//! One pass: from everything that is known to everything that is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{info, warn};
+use weft_core::model::{Labels, NumericIdentity};
+use weft_core::policy::{Rule, RuleTable};
+
+use super::Start;
+use super::work::Work;
+use crate::control::{Control, ProxyStatus};
+use crate::endpoint::{Interfaces, Table, Update};
+use crate::identity::{CidrIdentities, Numbers, pod_labels};
+use crate::plan::{self, Coverage, Gate};
+use crate::policy::{Keep, LastGood, Repository};
+use crate::program::{Kernel, Outcome, Programmer, Wanted};
+use crate::service::{self, Frontend, ServiceEntry};
+use crate::snapshot;
+use crate::state::{Change, ClusterState, ObjectKey, Pod};
+use crate::status::StatusSender;
+use crate::view::ViewHandle;
+
+/// What does not change while the agent runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of this node.
+    pub node: String,
+    /// Address of this node.
+    pub ip: Ipv4Addr,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Port of the proxy's transparent listener.
+    pub proxy_port: u16,
+}
+
+/// What the loop has to know of a pass.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// When to come again at the latest.
+    pub(super) again: Option<Instant>,
+    /// A pod waits for its interface.
+    pub(super) waiting: bool,
+}
+
+/// The state and everything that is derived from it.
+pub(super) struct Engine<K> {
+    pub(super) settings: Settings,
+    kernel: K,
+    pub(super) programmer: Programmer,
+    pub(super) state: ClusterState,
+    pub(super) table: Table,
+    interfaces: Interfaces,
+    pub(super) numbers: Arc<Numbers>,
+    /// Numbers that this node was given and that the watch has not shown yet.
+    allocated: BTreeMap<NumericIdentity, Labels>,
+    pub(super) cidrs: CidrIdentities,
+    pub(super) repository: Repository,
+    last_good: LastGood,
+    /// Writes of valid policies that failed, to be tried again.
+    unsaved: Vec<Keep>,
+    rules: Vec<Rule>,
+    pub(super) rule_table: RuleTable,
+    gate: Gate,
+    pub(super) proxy: ProxyStatus,
+    control: Control,
+    pub(super) view: ViewHandle,
+    pub(super) status: StatusSender,
+    pub(super) revision: u64,
+    pub(super) version: String,
+}
+
+impl<K: Kernel> Engine<K> {
+    pub(super) fn new(start: Start<K>) -> Self {
+        Self {
+            settings: start.settings,
+            kernel: start.kernel,
+            programmer: start.programmer,
+            state: ClusterState::default(),
+            table: Table::restore(start.found),
+            interfaces: Interfaces::default(),
+            numbers: Arc::default(),
+            allocated: BTreeMap::new(),
+            cidrs: start.cidrs,
+            repository: start.repository,
+            last_good: start.last_good,
+            unsaved: Vec::new(),
+            rules: Vec::new(),
+            rule_table: RuleTable::default(),
+            gate: Gate::default(),
+            proxy: ProxyStatus::default(),
+            control: start.control,
+            view: start.view,
+            status: start.status,
+            revision: 0,
+            version: String::new(),
+        }
+    }
+
+    /// Takes a change of the cluster in; true when it is one.
+    pub(super) fn change(&mut self, change: Change) -> bool {
+        if let Change::Identities(_) = &change {
+            let changed = self.state.apply(change);
+            // What the watch shows it also takes away.
+            let identities = &self.state.identities;
+            self.allocated
+                .retain(|id, _| !identities.contains_key(&ObjectKey::new("", id.to_string())));
+            return changed;
+        }
+        self.state.apply(change)
+    }
+
+    /// A question about an identity was answered.
+    pub(super) fn allocated(&mut self, labels: Labels, result: Option<NumericIdentity>) {
+        if let Some(id) = result {
+            self.allocated.insert(id, labels);
+        }
+    }
+
+    /// A question about a pod was answered. A pod that is gone will leave the
+    /// state by the watch.
+    pub(super) fn confirmed(&mut self, uid: String, ifindex: u32, found: Option<bool>) {
+        if found == Some(true) {
+            self.table.confirm(uid, ifindex);
+        }
+    }
+
+    /// What is known of the proxy changed.
+    pub(super) fn proxy(&mut self, proxy: ProxyStatus) {
+        self.gate.proxy(proxy.connected, &proxy.acked);
+        self.proxy = proxy;
+    }
+
+    /// The node's interfaces were read.
+    pub(super) fn interfaces(&mut self, interfaces: Interfaces) {
+        self.interfaces = interfaces;
+    }
+
+    /// Whether every kind was listed once: before that, what is missing cannot
+    /// be told from what is gone.
+    pub(super) fn in_sync(&self) -> bool {
+        self.state.missing().is_empty()
+    }
+
+    /// Programs what is known.
+    pub(super) fn pass(&mut self, work: &mut Work) -> Passed {
+        let now = Instant::now();
+        self.numbers = Arc::new(self.known_numbers());
+        let update = self.update_endpoints(work);
+        self.update_policies();
+        self.cidrs.update(&plan::ranges(&self.rules));
+        let settings = &self.settings;
+        let identities =
+            plan::identities(&self.state, &settings.cluster, &self.numbers, &self.cidrs);
+        let compiled = plan::compile(
+            self.table.endpoints(),
+            &self.rules,
+            identities,
+            &mut self.rule_table,
+        );
+        let addresses = plan::addresses(
+            &self.state,
+            &settings.node,
+            &settings.cluster,
+            &self.numbers,
+            &self.cidrs,
+        );
+        let services = service::frontends(&self.state);
+        let wanted = Wanted {
+            detach: &update.detach,
+            endpoints: self.table.endpoints(),
+            policies: &compiled.policies,
+            addresses: &addresses,
+            services: &services,
+        };
+        let outcome = self.programmer.run(
+            &mut self.kernel,
+            &wanted,
+            &mut self.gate,
+            settings.proxy_port,
+            now,
+        );
+        // What is revoked is out of the kernel by now; what newly redirects
+        // waits for the proxy's answer to this.
+        self.publish(&compiled, &addresses);
+        if outcome.changed || self.revision == 0 {
+            self.revision += 1;
+        }
+        self.describe(&update, &compiled, &addresses, &services, &outcome);
+        self.passed(&update, &outcome)
+    }
+
+    fn passed(&self, update: &Update, outcome: &Outcome) -> Passed {
+        Passed {
+            again: outcome.again,
+            waiting: !update.waiting.is_empty(),
+        }
+    }
+
+    fn known_numbers(&self) -> Numbers {
+        let of_api = self.state.identities.values();
+        let of_api = of_api.map(|object| (object.id, object.labels.clone()));
+        let own = self
+            .allocated
+            .iter()
+            .map(|(id, labels)| (*id, labels.clone()));
+        Numbers::new(of_api.chain(own))
+    }
+
+    fn local_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.state
+            .pods
+            .values()
+            .filter(|pod| pod.node == self.settings.node)
+    }
+
+    fn update_endpoints(&mut self, work: &mut Work) -> Update {
+        let cluster = self.settings.cluster.clone();
+        let wanted: BTreeSet<Labels> = self
+            .local_pods()
+            .filter(|pod| pod.own_ip().is_some())
+            .filter_map(|pod| pod_labels(pod, &self.state, &cluster))
+            .filter(|labels| self.numbers.of(labels).is_none())
+            .collect();
+        for labels in wanted {
+            work.allocate(&self.numbers, labels);
+        }
+        let (state, numbers) = (&self.state, &self.numbers);
+        let node = &self.settings.node;
+        let local = state.pods.values().filter(|pod| pod.node == *node);
+        let update = self.table.update(local, &self.interfaces, |pod| {
+            let labels = pod_labels(pod, state, &cluster)?;
+            Some((numbers.of(&labels)?, labels))
+        });
+        for (key, uid, ifindex) in &update.confirm {
+            work.confirm(key, uid.clone(), *ifindex);
+        }
+        for ip in &update.detach {
+            info!(%ip, "endpoint is gone");
+        }
+        update
+    }
+
+    fn update_policies(&mut self) {
+        let (changed, keep) = self.repository.update(&self.state.policies);
+        if changed {
+            self.rules = self.repository.rules();
+        }
+        self.unsaved.extend(keep);
+        let last_good = &self.last_good;
+        self.unsaved.retain(|change| match last_good.keep(change) {
+            Ok(()) => false,
+            Err(error) => {
+                warn!(%error, "a valid policy was not kept on disk, trying again");
+                true
+            }
+        });
+    }
+
+    fn publish(
+        &mut self,
+        compiled: &plan::Compiled,
+        addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
+    ) {
+        let ports: Vec<_> = compiled
+            .policies
+            .values()
+            .flat_map(|policy| &policy.ports)
+            .collect();
+        let coverage = Coverage::of(ports.iter().copied());
+        let settings = &self.settings;
+        let snapshot = snapshot::build(&snapshot::Parts {
+            node: weft_api::node::Node {
+                name: settings.node.clone(),
+                ip: settings.ip.to_string(),
+                cluster: settings.cluster.clone(),
+            },
+            proxy_port: settings.proxy_port,
+            endpoints: self.table.endpoints(),
+            identities: &compiled.identities,
+            addresses,
+            ports,
+        });
+        self.gate.published(&snapshot.version, coverage);
+        // The proxy may be running it already (after a restart of the agent).
+        self.gate.proxy(self.proxy.connected, &self.proxy.acked);
+        self.version.clone_from(&snapshot.version);
+        self.control.publish(snapshot);
+    }
+
+    fn describe(
+        &mut self,
+        update: &Update,
+        compiled: &plan::Compiled,
+        addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
+        services: &BTreeMap<Frontend, ServiceEntry>,
+        outcome: &Outcome,
+    ) {
+        let view = self.view_of(compiled, addresses, services);
+        self.view.store(view);
+        let status = self.status_of(update, compiled, services, outcome);
+        self.status.send_replace(Arc::new(status));
+    }
+}

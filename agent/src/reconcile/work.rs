@@ -1,0 +1,127 @@
+//! Questions to the API that the reconciler does not wait for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, ResourceExt as _};
+use tokio::task::JoinSet;
+use tracing::warn;
+use weft_core::model::{Labels, NumericIdentity};
+
+use crate::identity::{AllocateError, KubeIdentities, Numbers, allocate};
+use crate::state::ObjectKey;
+
+/// Wait before a failed question is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// An answer.
+#[derive(Debug)]
+pub enum Done {
+    /// The number of a label set, or none yet.
+    Identity {
+        /// The labels.
+        labels: Labels,
+        /// Their number.
+        result: Option<NumericIdentity>,
+    },
+    /// Whether a pod still exists.
+    Confirmed {
+        /// Its uid.
+        uid: String,
+        /// The interface that it was asked for.
+        ifindex: u32,
+        /// The API still has it; none when the API could not be asked.
+        found: Option<bool>,
+    },
+}
+
+/// Asks questions; each one once at a time.
+pub struct Work {
+    client: Client,
+    identities: KubeIdentities,
+    tasks: JoinSet<Done>,
+    allocating: BTreeSet<Labels>,
+    confirming: BTreeSet<(String, u32)>,
+}
+
+impl Work {
+    /// Through this client.
+    pub fn new(client: Client) -> Self {
+        Self {
+            identities: KubeIdentities::new(&client),
+            client,
+            tasks: JoinSet::new(),
+            allocating: BTreeSet::new(),
+            confirming: BTreeSet::new(),
+        }
+    }
+
+    /// Asks for the number of a label set.
+    pub fn allocate(&mut self, known: &Arc<Numbers>, labels: Labels) {
+        if !self.allocating.insert(labels.clone()) {
+            return;
+        }
+        let (api, known) = (self.identities.clone(), known.clone());
+        self.tasks.spawn(async move {
+            let result = match allocate(&api, &known, &labels).await {
+                Ok(id) => Some(id),
+                Err(error) => {
+                    warn_allocation(&error, &labels);
+                    tokio::time::sleep(RETRY).await;
+                    None
+                }
+            };
+            Done::Identity { labels, result }
+        });
+    }
+
+    /// Asks whether a pod still exists under this uid.
+    pub fn confirm(&mut self, key: &ObjectKey, uid: String, ifindex: u32) {
+        if !self.confirming.insert((uid.clone(), ifindex)) {
+            return;
+        }
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let name = key.name.clone();
+        self.tasks.spawn(async move {
+            let found = match api.get_opt(&name).await {
+                Ok(pod) => Some(pod.and_then(|pod| pod.uid()) == Some(uid.clone())),
+                Err(_) => {
+                    tokio::time::sleep(RETRY).await;
+                    None
+                }
+            };
+            Done::Confirmed {
+                uid,
+                ifindex,
+                found,
+            }
+        });
+    }
+
+    /// The next answer; pending for ever while nothing is asked.
+    pub async fn next(&mut self) -> Done {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(done)) => {
+                    match &done {
+                        Done::Identity { labels, .. } => {
+                            self.allocating.remove(labels);
+                        }
+                        Done::Confirmed { uid, ifindex, .. } => {
+                            self.confirming.remove(&(uid.clone(), *ifindex));
+                        }
+                    }
+                    return done;
+                }
+                Some(Err(error)) => warn!(%error, "a question to the API was lost"),
+                None => std::future::pending::<()>().await,
+            }
+        }
+    }
+}
+
+fn warn_allocation(error: &AllocateError, labels: &Labels) {
+    warn!(%error, labels = ?labels.to_strings(), "no identity yet, trying again");
+}
