@@ -174,5 +174,5 @@ mod tests {
         assert_eq!(first, Some(NumericIdentity(PINNED)));
     }
 
-    const PINNED: u32 = 0;
+    const PINNED: u32 = 22323;
 }

@@ -15,10 +15,10 @@ mod entry;
 pub mod http;
 mod identities;
 mod ports;
-#[cfg(any(test, feature = "testing"))]
-pub mod reference;
 mod rule;
 mod selector;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use compile::{Compiler, EndpointPolicy, PeerRule, PeerSet, PortPolicy, Subject};
 pub use entry::{Decision, EntryKey, EntryValue, MapEntry, MatchKind, Priority, lookup};

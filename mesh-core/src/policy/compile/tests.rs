@@ -1,1 +1,5 @@
+//! Compiled policies against the plain evaluator, and the cases that matter
+//! written out.
 
+mod agreement;
+mod rules;

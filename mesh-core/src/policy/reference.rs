@@ -1,1 +1,0 @@
-//! What policies mean, spelled out plainly, to check the compiler against.
