@@ -225,3 +225,7 @@ impl<'p> Verdict<'p> {
         conditions.iter().filter_map(|one| one.missing(headers))
     }
 }
+
+#[cfg(test)]
+#[path = "matcher_tests.rs"]
+mod tests;

@@ -314,12 +314,15 @@ fn escape(input: &mut Peekable<Chars<'_>>) -> Result<Escape, String> {
 }
 
 fn hex(input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
-    let digits: String = if input.next_if_eq(&'{').is_some() {
+    let braced = input.next_if_eq(&'{').is_some();
+    let digits: String = if braced {
         input.by_ref().take_while(|char| *char != '}').collect()
     } else {
         input.by_ref().take(2).collect()
     };
-    let valid = !digits.is_empty() && digits.chars().all(|char| char.is_ascii_hexdigit());
+    let length = if braced { 1..=6 } else { 2..=2 };
+    let valid =
+        length.contains(&digits.len()) && digits.chars().all(|char| char.is_ascii_hexdigit());
     valid
         .then(|| {
             u32::from_str_radix(&digits, 16)
@@ -364,3 +367,7 @@ fn push_escaped(output: &mut String, char: char) {
     }
     output.push(char);
 }
+
+#[cfg(test)]
+#[path = "re2_tests.rs"]
+mod tests;
