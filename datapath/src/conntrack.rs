@@ -126,6 +126,19 @@ impl Conntrack {
         Ok(swept.removed)
     }
 
+    /// Forgets one flow, named by its ends and protocol.
+    #[cfg(feature = "testing")]
+    pub(crate) fn remove_flow(
+        &mut self,
+        a: SocketAddrV4,
+        b: SocketAddrV4,
+        protocol: u8,
+    ) -> Result<(), Error> {
+        let raw = |end: SocketAddrV4| (raw_addr(*end.ip()), end.port().to_be());
+        let (key, _) = CtKey::new(raw(a), raw(b), protocol, Leg::Direct);
+        gone(self.flows.remove(&key), map_names::CONNTRACK)
+    }
+
     /// All flows, in no order.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use weft_datapath_common::{RawEvent, map_names};
 
 use crate::{Error, conntrack, event::Event, pins::Pins};
@@ -13,6 +13,7 @@ const STALE_NANOS: u64 = 1_000_000_000;
 /// There must be one reader only: what is read is gone.
 pub struct Events {
     ring: RingBuf<MapData>,
+    lost: PerCpuArray<MapData, u64>,
     since: u64,
 }
 
@@ -20,8 +21,18 @@ impl Events {
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
         Ok(Self {
             ring: pins.open(map_names::EVENTS)?,
+            lost: pins.open(map_names::LOST)?,
             since: conntrack::now().saturating_sub(STALE_NANOS),
         })
+    }
+
+    /// Events that were lost because the ring was full, since the maps were made.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn lost(&self) -> Result<u64, Error> {
+        let lost = self.lost.get(&0, 0).map_err(Error::map(map_names::LOST))?;
+        Ok(lost.iter().sum())
     }
 
     /// The next event, or `None` when all are read. Leaves out what waited in the ring since long

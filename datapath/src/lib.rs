@@ -16,10 +16,12 @@ mod events;
 mod ipcache;
 mod links;
 mod loader;
-
+mod node;
 mod pins;
 mod policy;
 mod services;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use config::{Aggregation, Config, Marks};
 pub use conntrack::{Conntrack, Flow, GcReport};
@@ -29,7 +31,7 @@ pub use event::{Action, Direction, Event, EventKind};
 pub use events::Events;
 pub use ipcache::{Address, Ipcache};
 pub use loader::Datapath;
-
+pub use node::{NodeSettings, PROXY_RULE_PREFERENCE, PROXY_TABLE};
 pub use pins::{ensure_bpffs, uninstall};
 pub use policy::{PolicyEntry, PolicyMap, Verdict};
 pub use services::{Service, Services};

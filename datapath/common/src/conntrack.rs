@@ -11,7 +11,8 @@ pub struct CtKey {
     pub low_addr: u32,
     /// Address of the greater end.
     pub high_addr: u32,
-    /// Port of the smaller end. ICMP echo: the identifier on the asking side, 0 on the other.
+    /// Port of the smaller end. ICMP echo: the identifier on the asking side, 0 on the other; other
+    /// ICMP: the type and 0xff on both.
     pub low_port: u16,
     /// Port of the greater end.
     pub high_port: u16,

@@ -68,6 +68,8 @@ impl Entry {
         xlate_port: u16;
         /// FIN and RST seen.
         closing: u8;
+        /// Time of the last packet.
+        last_seen: u64;
     }
 
     write! {

@@ -6,7 +6,7 @@ use weft_datapath_common::{
 };
 
 use crate::{
-    Outcome, PASS,
+    Outcome,
     conntrack::Entry,
     event,
     flow::{Flow, Origin},
@@ -27,8 +27,8 @@ pub fn onward(
     if reply && entry.has(ct_flags::HAIRPIN) {
         service::restore(skb, config, flow, entry)?;
         return match maps::endpoint_by_addr(flow.packet.dst) {
-            Some(pod) if config.flags & config_flags::REDIRECT_PEER != 0 => into(skb, pod),
-            _ => Ok(PASS),
+            Some(pod) if config.flags & config_flags::REDIRECT_PEER != 0 => into(skb, flow, pod),
+            _ => Ok(()),
         };
     }
     match maps::endpoint_by_addr(flow.packet.dst) {
@@ -49,10 +49,10 @@ fn to_pod(
 ) -> Outcome {
     if config.flags & config_flags::REDIRECT_PEER == 0 {
         // The stack takes it to the pod's veth, where `to_pod` finishes.
-        return Ok(PASS);
+        return Ok(());
     }
     finish(skb, config, flow, entry, pod, reply, now)?;
-    into(skb, pod)
+    into(skb, flow, pod)
 }
 
 /// What has to happen to a packet right before it enters the pod.
@@ -76,7 +76,7 @@ pub fn finish(
     if reply && entry.has(ct_flags::NAT) {
         service::restore(skb, config, flow, entry)?;
     }
-    Ok(PASS)
+    Ok(())
 }
 
 #[inline(always)]
@@ -96,7 +96,7 @@ fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u6
             event::trace(config, flow, point, reply);
         }
     }
-    Ok(PASS)
+    Ok(())
 }
 
 /// Sends on an ICMP error about a known flow.
@@ -105,17 +105,18 @@ pub fn error(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
     match maps::endpoint_by_addr(flow.packet.dst) {
         Some(pod) if config.flags & config_flags::REDIRECT_PEER != 0 => {
             icmp::restore_service(skb, &flow.packet)?;
-            into(skb, pod)
+            into(skb, flow, pod)
         }
-        _ => Ok(PASS),
+        _ => Ok(()),
     }
 }
 
 /// Puts the packet into the pod's end of the veth, past the stack and its own queue.
 #[inline(always)]
-fn into(skb: Skb, pod: &EndpointEntry) -> Outcome {
+fn into(skb: Skb, flow: &mut Flow, pod: &EndpointEntry) -> Outcome {
     let macs = [pod.mac, pod.host_mac];
     skb.store(0, &macs)?;
     // SAFETY: takes plain numbers; a wrong interface drops the packet.
-    Ok(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32)
+    flow.verdict = unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32;
+    Ok(())
 }

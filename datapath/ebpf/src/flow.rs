@@ -1,5 +1,6 @@
 //! What is known about the packet in hand; filled in as the program goes along.
 
+use aya_ebpf::bindings::TC_ACT_OK;
 use weft_datapath_common::{Config, identity};
 
 use crate::{maps, packet::Packet, skb::Skb};
@@ -33,6 +34,8 @@ pub struct Flow {
     pub rule: u32,
     /// Interface.
     pub ifindex: u32,
+    /// What the program returns unless the packet is dropped.
+    pub verdict: i32,
     /// Address of the service that the packet was sent to, network order.
     pub service: u32,
     /// Its port, network order.
@@ -78,6 +81,7 @@ impl Flow {
             endpoint: 0,
             rule: 0,
             ifindex: skb.ifindex(),
+            verdict: TC_ACT_OK,
             service: 0,
             service_port: 0,
             proxy_port: 0,

@@ -3,7 +3,7 @@
 use weft_datapath_common::{Config, DropReason};
 
 use crate::{
-    Outcome, PASS,
+    Outcome,
     flow::{Flow, Origin},
     maps, masquerade,
     skb::{Skb, ethertype},
@@ -14,24 +14,24 @@ use crate::{
 #[inline(always)]
 pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if skb.ethertype() != ethertype::IPV4 {
-        return Ok(PASS);
+        return Ok(());
     }
     if let Err(reason) = flow.packet.parse(skb) {
         return match for_pods(config, flow.packet.dst) {
             true => Err(reason),
-            false => Ok(PASS),
+            false => Ok(()),
         };
     }
     if flow.origin == Origin::Uplink
         && flow.packet.dst == config.node
         && !masquerade::inward(skb, &mut flow.packet)?
     {
-        return Ok(PASS);
+        return Ok(());
     }
     let Some(pod) = maps::endpoint_by_addr(flow.packet.dst) else {
         return match for_pods(config, flow.packet.dst) {
             true => not_a_pod(config, flow),
-            false => Ok(PASS),
+            false => Ok(()),
         };
     };
     flow.endpoint = pod.id;
@@ -51,7 +51,7 @@ fn for_pods(config: &Config, addr: u32) -> bool {
 fn not_a_pod(config: &Config, flow: &mut Flow) -> Outcome {
     flow.identify(config);
     match flow.dst_identity {
-        weft_datapath_common::identity::HOST => Ok(PASS),
+        weft_datapath_common::identity::HOST => Ok(()),
         _ => Err(DropReason::NoEndpoint),
     }
 }

@@ -3,7 +3,7 @@
 use weft_datapath_common::{Config, DropReason, EndpointEntry, Leg, ct_flags};
 
 use crate::{
-    Outcome, PASS, conntrack,
+    Outcome, conntrack,
     flow::Flow,
     ipv6, maps, service,
     skb::{Skb, ethertype},
@@ -31,7 +31,7 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
             flow.src_identity = pod.identity;
             ipv6::judge(skb, pod)
         }
-        ethertype::ARP => Ok(PASS),
+        ethertype::ARP => Ok(()),
         _ => Err(DropReason::UnsupportedL2),
     }
 }

@@ -3,7 +3,7 @@
 use weft_datapath_common::{DropReason, EndpointEntry, endpoint_flags, protocol};
 
 use crate::{
-    Outcome, PASS,
+    Outcome,
     skb::{ETH_LEN, Skb},
 };
 
@@ -36,7 +36,7 @@ struct Ipv6Header {
 pub fn judge(skb: Skb, pod: &EndpointEntry) -> Outcome {
     let policed = endpoint_flags::DEFAULT_DENY_INGRESS | endpoint_flags::DEFAULT_DENY_EGRESS;
     if pod.flags & policed == 0 || is_link_upkeep(skb)? {
-        Ok(PASS)
+        Ok(())
     } else {
         Err(DropReason::UnsupportedL3)
     }

@@ -34,7 +34,7 @@ mod to_net;
 mod to_pod;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    bindings::TC_ACT_SHOT,
     macros::classifier,
     programs::TcContext,
 };
@@ -42,11 +42,9 @@ use weft_datapath_common::{Config, DropReason, direction};
 
 use crate::{flow::Flow, flow::Origin, skb::Skb};
 
-/// What a program returns, or why the packet is dropped.
-type Outcome = Result<i32, DropReason>;
-
-/// Let the packet pass.
-const PASS: i32 = TC_ACT_OK;
+/// The packet goes on, as `Flow::verdict` says, or is dropped. One byte: the verifier refuses the
+/// half-filled register pairs in which larger results travel.
+type Outcome = Result<(), DropReason>;
 
 /// Packets that pods send.
 #[classifier]
@@ -96,11 +94,14 @@ fn run(
     let Some(config) = maps::config() else {
         return TC_ACT_SHOT;
     };
-    let mut flow = Flow::new(skb, direction, origin);
-    match handle(skb, config, &mut flow) {
-        Ok(verdict) => verdict,
+    let Some(flow) = maps::scratch() else {
+        return TC_ACT_SHOT;
+    };
+    *flow = Flow::new(skb, direction, origin);
+    match handle(skb, config, flow) {
+        Ok(()) => flow.verdict,
         Err(reason) => {
-            event::dropped(skb, config, &mut flow, reason);
+            event::dropped(skb, config, flow, reason);
             TC_ACT_SHOT
         }
     }

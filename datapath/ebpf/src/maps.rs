@@ -7,6 +7,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
+use crate::flow::Flow;
 use weft_datapath_common::{
     Backend, Config, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey, PolicyKey,
     PolicyValue, ServiceKey, ServiceValue,
@@ -37,10 +38,27 @@ static EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
 
+/// The packet in hand, see [`scratch`].
+#[map]
+static SCRATCH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
+
 /// Settings of the node.
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {
     CONFIG.get(0).filter(|config| config.mark_mask != 0)
+}
+
+/// Where a program keeps what it knows about its packet.
+///
+/// Not the stack: of that the verifier remembers every value on every path, of a map's memory
+/// nothing, so paths that differ only in what they read out of the packet become one. It needs a
+/// tenth of the steps to accept the programs.
+///
+/// A classifier runs with softirqs off, so no other one uses this CPU's place meanwhile.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Flow> {
+    // SAFETY: initialised before use, and used by one program at a time, see above.
+    SCRATCH.get_ptr_mut(0).and_then(|flow| unsafe { flow.as_mut() })
 }
 
 /// Number of the policies now in force.

@@ -29,9 +29,9 @@ pub struct Packet {
     pub src: u32,
     /// Destination address.
     pub dst: u32,
-    /// Source port; the identifier of an echo request.
+    /// Source port, or what stands for it in ICMP.
     pub src_port: u16,
-    /// Destination port; the identifier of an echo reply.
+    /// Destination port, or what stands for it in ICMP.
     pub dst_port: u16,
     /// Where the transport header starts.
     pub l4: u32,
@@ -113,11 +113,7 @@ impl Packet {
                     return Err(DropReason::TruncatedHeader);
                 }
                 [self.icmp_type, self.icmp_code] = words[0].to_ne_bytes();
-                match self.icmp_type {
-                    icmp_type::ECHO => self.src_port = words[2],
-                    icmp_type::ECHO_REPLY => self.dst_port = words[2],
-                    _ => {}
-                }
+                (self.src_port, self.dst_port) = icmp_ports(self.icmp_type, words[2]);
             }
             _ => {}
         }
@@ -132,18 +128,11 @@ impl Packet {
         self.l4 = offset + header_len;
         let words: [u16; 4] = skb.load(self.l4)?;
         (self.src, self.dst, self.protocol) = (header.src, header.dst, header.protocol);
-        (self.src_port, self.dst_port) = (0, 0);
-        match header.protocol {
-            protocol::TCP | protocol::UDP | protocol::SCTP => {
-                (self.src_port, self.dst_port) = (words[0], words[1]);
-            }
-            protocol::ICMP => match words[0].to_ne_bytes()[0] {
-                icmp_type::ECHO => self.src_port = words[2],
-                icmp_type::ECHO_REPLY => self.dst_port = words[2],
-                _ => {}
-            },
-            _ => {}
-        }
+        (self.src_port, self.dst_port) = match header.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => (words[0], words[1]),
+            protocol::ICMP => icmp_ports(words[0].to_ne_bytes()[0], words[2]),
+            _ => (0, 0),
+        };
         Ok(())
     }
 
@@ -191,6 +180,20 @@ impl Packet {
                 icmp_type::ECHO => icmp_type::ECHO_REPLY,
                 other => other,
             };
+        }
+    }
+}
+
+/// What tells ICMP flows apart: the identifier on the asking side of an echo, and for any other
+/// type the type itself, on both sides, so that it never passes for part of an echo.
+#[inline(always)]
+fn icmp_ports(kind: u8, identifier: u16) -> (u16, u16) {
+    match kind {
+        icmp_type::ECHO => (identifier, 0),
+        icmp_type::ECHO_REPLY => (0, identifier),
+        _ => {
+            let port = u16::from_ne_bytes([kind, 0xff]);
+            (port, port)
         }
     }
 }

@@ -30,10 +30,7 @@ pub fn judge(flow: &mut Flow) -> Result<(), DropReason> {
     if let Some(sender) = maps::endpoint_by_addr(flow.packet.src) {
         judge_side(flow, sender, direction::EGRESS)?;
     }
-    // The node reaches its pods whatever their policy: kubelet's probes have to.
-    if flow.src_identity != identity::HOST
-        && let Some(receiver) = maps::endpoint_by_addr(flow.packet.dst)
-    {
+    if let Some(receiver) = maps::endpoint_by_addr(flow.packet.dst) {
         judge_side(flow, receiver, direction::INGRESS)?;
     }
     (flow.endpoint, flow.direction) = (endpoint, direction);
@@ -55,6 +52,12 @@ fn judge_side(flow: &mut Flow, subject: &EndpointEntry, side: u8) -> Result<(), 
         protocol: flow.packet.protocol,
         port: flow.packet.policy_port(),
     });
+    // The node reaches its pods unless a rule denies it that: kubelet's probes have to, even with
+    // the proxy down.
+    let from_host = side == direction::INGRESS && flow.src_identity == identity::HOST;
+    if from_host && answer & DENY == 0 {
+        return Ok(());
+    }
     if answer & FOUND == 0 {
         if subject.flags & default_deny == 0 {
             return Ok(());
@@ -84,7 +87,10 @@ fn apply(flow: &mut Flow, answer: u64, side: u8) -> Result<(), DropReason> {
         return Err(DropReason::PolicyDeny);
     }
     let verdict = if proxy_port != 0 { action::REDIRECT } else { action::ALLOW };
-    event::policy_verdict(flow, matched.code(), verdict);
+    // Rule 0 stands for "no policy in this direction": nothing was asked.
+    if rule != 0 {
+        event::policy_verdict(flow, matched.code(), verdict);
+    }
     if egress_port != 0 {
         (flow.rule, flow.proxy_port) = (egress_rule, egress_port);
     } else if proxy_port != 0 {

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use weft_datapath_common::{Config, DropReason, protocol};
 
-use crate::{PASS, Outcome, packet::Packet, skb::Skb};
+use crate::{Outcome, packet::Packet, skb::Skb};
 
 // Socket states, from the kernel's `BPF_TCP_*`.
 const SYN_SENT: u32 = 2;
@@ -62,7 +62,7 @@ fn hand_over_tcp(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outco
             // connection cannot be assigned: the stack finds it by itself, unless a new one opens.
             if state == TIME_WAIT && !packet.opens() {
                 bpf_sk_release(socket.cast());
-                return Ok(PASS);
+                return Ok(());
             }
             if state != LISTEN && state != TIME_WAIT {
                 return assign(skb, socket);
@@ -164,7 +164,7 @@ unsafe fn assign(skb: Skb, socket: *mut bpf_sock) -> Outcome {
     unsafe {
         let result = bpf_sk_assign(skb.raw().cast(), socket.cast(), 0);
         bpf_sk_release(socket.cast());
-        if result == 0 { Ok(PASS) } else { Err(DropReason::ProxyAssignFailed) }
+        if result == 0 { Ok(()) } else { Err(DropReason::ProxyAssignFailed) }
     }
 }
 

@@ -14,6 +14,10 @@ use crate::{
     skb::Skb,
 };
 
+/// A SYN is sent again after 1, 3, 7, 15 seconds, counted from the first; each time the choice's
+/// time starts anew.
+const SYN_REPEATED_WITHIN: u64 = 20_000_000_000;
+
 /// Translates a packet that is addressed to a service; leaves any other alone.
 ///
 /// `choice` is the client's earlier choice of a backend, if it has one. Returns the port of the
@@ -65,9 +69,7 @@ fn choose(
     }
     let backend = match choice {
         // A repeated SYN must meet the same backend, or two of them would answer.
-        Some(choice) if choice.closing() == 0 && choice.xlate_addr() != 0 => {
-            (choice.xlate_addr(), choice.xlate_port())
-        }
+        Some(choice) if repeats(choice, now) => (choice.xlate_addr(), choice.xlate_port()),
         _ => pick(service)?,
     };
     conntrack::insert_choice(packet, backend, 0, now)?;
@@ -81,6 +83,14 @@ fn choose(
 #[inline(always)]
 pub fn is_service_addr(addr: u32) -> bool {
     maps::service(ServiceKey { addr, port: 0, protocol: 0 }).is_some()
+}
+
+/// Whether a SYN is likely the choice's own, sent again, and not a new connection from an old port.
+#[inline(always)]
+fn repeats(choice: Entry, now: u64) -> bool {
+    choice.closing() == 0
+        && choice.xlate_addr() != 0
+        && now.wrapping_sub(choice.last_seen()) < SYN_REPEATED_WITHIN
 }
 
 #[inline(always)]

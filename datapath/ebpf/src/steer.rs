@@ -5,7 +5,7 @@ use weft_datapath_common::{
 };
 
 use crate::{
-    Outcome, PASS,
+    Outcome,
     conntrack::{self, Entry},
     deliver, event,
     flow::{Flow, Origin},
@@ -26,14 +26,14 @@ pub fn admit(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
             return known(skb, config, flow, entry);
         }
         if answers_proxy(skb, config, flow) {
-            return Ok(PASS);
+            return Ok(());
         }
         if flow.packet.is_icmp_error() {
             match icmp::relate(skb, flow) {
                 Relation::Flow => return deliver::error(skb, config, flow),
                 Relation::Proxy => {
                     proxy::mark(skb, config);
-                    return Ok(PASS);
+                    return Ok(());
                 }
                 Relation::None => {}
             }
@@ -51,7 +51,7 @@ pub fn known(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Outcom
         // The pod's answers come from the proxy. What comes from the real destination answers
         // the proxy's own connection.
         return match answers_proxy(skb, config, flow) {
-            true => Ok(PASS),
+            true => Ok(()),
             false => Err(DropReason::UnknownConnection),
         };
     }
@@ -208,7 +208,7 @@ fn check_ends(config: &Config, flow: &Flow) -> Result<(), DropReason> {
 fn to_proxy(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, now: u64) -> Outcome {
     flow.proxy_port = entry.proxy_port();
     flow.rule = entry.rule();
-    let verdict = proxy::hand_over(skb, config, &flow.packet, flow.proxy_port)?;
+    proxy::hand_over(skb, config, &flow.packet, flow.proxy_port)?;
     if entry.take_news(config, &flow.packet, false, now) {
         if entry.has(ct_flags::PROXY_INGRESS)
             && let Some(receiver) = maps::endpoint_by_addr(flow.packet.dst)
@@ -217,20 +217,20 @@ fn to_proxy(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, now: u64) 
         }
         event::trace(config, flow, TracePoint::ToProxy, false);
     }
-    Ok(verdict)
+    Ok(())
 }
 
 /// A packet to a service that the proxy balances.
 #[inline(always)]
 pub fn to_balancer(skb: Skb, config: &Config, flow: &mut Flow, port: u16) -> Outcome {
     flow.proxy_port = port;
-    let verdict = proxy::hand_over(skb, config, &flow.packet, port)?;
+    proxy::hand_over(skb, config, &flow.packet, port)?;
     if let Some(entry) = conntrack::lookup(&flow.packet, Leg::Direct)
         && entry.take_news(config, &flow.packet, false, conntrack::now())
     {
         event::trace(config, flow, TracePoint::ToProxy, false);
     }
-    Ok(verdict)
+    Ok(())
 }
 
 /// Gives the packet to the proxy if it answers one of the proxy's own connections.

@@ -3,7 +3,7 @@
 use weft_datapath_common::{Config, DropReason, Leg, TracePoint, ct_flags, direction, protocol};
 
 use crate::{
-    Outcome, PASS,
+    Outcome,
     conntrack::{self, Entry},
     event,
     flow::{Flow, Origin},
@@ -17,12 +17,12 @@ use crate::{
 #[inline(always)]
 pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if skb.ethertype() != ethertype::IPV4 {
-        return Ok(PASS);
+        return Ok(());
     }
     let parsed = flow.packet.parse(skb);
     let packet = &flow.packet;
     if is_encapsulated(config, flow) {
-        return Ok(PASS);
+        return Ok(());
     }
     let Some(pod) = maps::endpoint_by_addr(packet.src) else {
         return not_from_pod(skb, config, flow, parsed.is_ok());
@@ -46,7 +46,7 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if flow.origin == Origin::Uplink && entry.has(ct_flags::MASQUERADE) {
         masquerade::outward(skb, config, &mut flow.packet)?;
     }
-    Ok(PASS)
+    Ok(())
 }
 
 /// Whether the packet is the proxy's own towards the destination, and not its answer in the
@@ -74,7 +74,7 @@ fn not_from_pod(skb: Skb, config: &Config, flow: &mut Flow, parsed: bool) -> Out
     if parsed && proxy::sent(skb, config) && flow.packet.src == config.node {
         steer::from_proxy(config, flow, point(flow))?;
     }
-    Ok(PASS)
+    Ok(())
 }
 
 #[inline(always)]
@@ -103,7 +103,7 @@ fn report(config: &Config, flow: &mut Flow, entry: Entry) {
 fn error(config: &Config, flow: &mut Flow) -> Outcome {
     flow.identify(config);
     match flow.to_remote_pod {
-        true => Ok(PASS),
+        true => Ok(()),
         false => Err(DropReason::NatProtocol),
     }
 }

@@ -5,7 +5,7 @@ use weft_datapath_common::{
 };
 
 use crate::{
-    Outcome, PASS, conntrack,
+    Outcome, conntrack,
     conntrack::Entry,
     deliver, event,
     flow::Flow,
@@ -30,7 +30,7 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
             flow.dst_identity = pod.identity;
             ipv6::judge(skb, pod)
         }
-        ethertype::ARP => Ok(PASS),
+        ethertype::ARP => Ok(()),
         _ => Err(DropReason::UnsupportedL2),
     }
 }
@@ -58,7 +58,7 @@ fn ipv4(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outc
     }
     if from_proxy {
         steer::from_proxy(config, flow, TracePoint::ToEndpoint)?;
-        return Ok(PASS);
+        return Ok(());
     }
     first(skb, config, flow, pod)
 }
@@ -88,7 +88,7 @@ fn answer(
     if entry.has(ct_flags::SERVICE) {
         // A service that the proxy balances, or a pod's answer to itself: translated already.
         entry.touch(now, &flow.packet);
-        return Ok(PASS);
+        return Ok(());
     }
     steer::revalidate(config, flow, entry, true)?;
     entry.touch(now, &flow.packet);
@@ -120,7 +120,7 @@ fn admitted(
 fn first(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outcome {
     if flow.packet.is_icmp_error() && icmp::relate(skb, flow) == Relation::Flow {
         icmp::restore_service(skb, &flow.packet)?;
-        return Ok(PASS);
+        return Ok(());
     }
     flow.identify(config);
     policy::judge(flow)?;
@@ -134,5 +134,5 @@ fn first(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Out
         (flow.endpoint, flow.direction) = (pod.id, direction::INGRESS);
         event::trace(config, flow, TracePoint::ToEndpoint, false);
     }
-    Ok(PASS)
+    Ok(())
 }
