@@ -1,6 +1,7 @@
 //! `kubectl exec` over WebSocket: `v5.channel.k8s.io`, and `v4` for clients that cannot
 //! close their input. The first byte of every message is its channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -12,8 +13,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::logs;
 use super::request::Query;
-use super::runtime::{ExecRequest, ExecSession, TerminalSize};
+use super::runtime::{
+    ContainerRef, ExecRequest, ExecSession, PodRuntime, RuntimeError, TerminalSize,
+};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -39,11 +43,37 @@ pub(super) fn request(query: &Query) -> ExecRequest {
     }
 }
 
-/// Accepts the WebSocket and ties it to the running command.
-pub(super) fn serve(upgrade: WebSocketUpgrade, request: ExecRequest, session: ExecSession) -> Response {
+/// Accepts the WebSocket, and then starts the command and ties it to that.
+pub(super) fn serve(
+    upgrade: WebSocketUpgrade,
+    runtime: Arc<dyn PodRuntime>,
+    target: ContainerRef,
+    request: ExecRequest,
+) -> Response {
     upgrade
         .protocols(["v5.channel.k8s.io", "v4.channel.k8s.io"])
-        .on_upgrade(move |socket| run(socket, request, session))
+        .on_upgrade(move |socket| async move {
+            match runtime.exec(target, request.clone()).await {
+                Ok(session) => run(socket, request, session).await,
+                Err(error) => refuse(socket, &error).await,
+            }
+        })
+}
+
+async fn refuse(mut socket: WebSocket, error: &RuntimeError) {
+    let status = logs::refusal(error).to_status();
+    // A client that has gone already does not need to know.
+    let _ = socket.send(frame(STATUS, status.to_string().as_bytes())).await;
+    let _ = socket.send(goodbye()).await;
+    let (_, mut stream) = socket.split();
+    drain(&mut stream).await;
+}
+
+/// Waits for the client's side of the closing handshake.
+async fn drain(stream: &mut SplitStream<WebSocket>) {
+    let farewell = async { while let Some(Ok(_)) = stream.next().await {} };
+    // Too late to matter: the status has been sent.
+    let _ = tokio::time::timeout(GOODBYE, farewell).await;
 }
 
 async fn run(socket: WebSocket, request: ExecRequest, session: ExecSession) {
@@ -83,9 +113,7 @@ async fn run(socket: WebSocket, request: ExecRequest, session: ExecSession) {
         _ = future::join(outputs, writer) => {}
         () = read_client(&mut stream, stdin, resize) => return,
     }
-    let farewell = async { while let Some(Ok(_)) = stream.next().await {} };
-    // Too late to matter: the status has been sent.
-    let _ = tokio::time::timeout(GOODBYE, farewell).await;
+    drain(&mut stream).await;
 }
 
 fn frame(channel: u8, payload: &[u8]) -> Message {

@@ -167,13 +167,7 @@ async fn into_pod(
     if target.subresource == "log" {
         return logs::serve(&*api.runtime, &pod, query).await;
     }
-    let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
-        .await
-        .map_err(|_| {
-            ApiError::bad_request("this needs WebSocket, which kubectl speaks from 1.31 on")
-        })?;
     let container = logs::container(&pod, query.get("container"))?;
-    let refusal = |error| logs::refusal(&error);
     if target.subresource == "portforward" {
         return Err(ApiError::no_such_resource());
     }
@@ -181,6 +175,11 @@ async fn into_pod(
     if request.command.is_empty() {
         return Err(ApiError::bad_request("you must specify at least one command"));
     }
-    let session = api.runtime.exec(container, request.clone()).await;
-    Ok(exec::serve(upgrade, request, session.map_err(refusal)?))
+    let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
+        .await
+        .map_err(|_| {
+            ApiError::bad_request("this needs WebSocket, which kubectl speaks from 1.31 on")
+        })?;
+    let runtime = api.runtime.clone();
+    Ok(exec::serve(upgrade, runtime, container, request))
 }

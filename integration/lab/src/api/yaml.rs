@@ -1,9 +1,12 @@
 //! YAML to JSON, scalar by scalar as kubectl does it.
 //!
-//! kubectl reads manifests with a YAML 1.1 library: a plain `yes` is true, `0777` is 511,
-//! `1_000` is 1000, and a date is text. Whoever writes `yes` for an annotation is told of
-//! the wrong type by a real server, and so here. Quoted scalars are always text.
+//! kubectl reads manifests with a YAML 1.1 library: a plain `yes` (or `y`, even as a key)
+//! is true, `0777` is 511, `1_000` is 1000, and a date is text. Whoever writes `yes` for
+//! an annotation is told of the wrong type by a real server, and so here. Quoted scalars
+//! are always text. Unlike kubectl this refuses a key that is there twice.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
@@ -149,7 +152,7 @@ impl<'a> Reader<'a> {
             }
             let key = key_text(key).ok_or_else(|| YamlError::Content {
                 line,
-                problem: "a key must be a scalar".to_owned(),
+                problem: "a key must be text, a number or a boolean".to_owned(),
             })?;
             if map.contains_key(&key) {
                 let problem = format!("key {key:?} already set in map");
@@ -182,8 +185,7 @@ fn key_text(key: Value) -> Option<String> {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(yes) => Some(yes.to_string()),
-        Value::Null => Some("null".to_owned()),
-        Value::Array(_) | Value::Object(_) => None,
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -203,6 +205,10 @@ fn scalar(
 ) -> Result<Value, YamlError> {
     let Some(tag) = tag else {
         return Ok(match style {
+            ScalarStyle::Plain if is_not_finite(text) => {
+                let problem = format!("JSON has no number {text}");
+                return Err(YamlError::Content { line, problem });
+            }
             ScalarStyle::Plain => plain(text),
             _ => Value::String(text.to_owned()),
         });
@@ -211,16 +217,24 @@ fn scalar(
         line,
         problem: format!("cannot read {text:?} as {}", tag.original()),
     };
+    if tag.is_yaml_core_schema_tag("binary") || tag.suffix() == "binary" {
+        let packed: String = text.split_whitespace().collect();
+        let bytes = STANDARD.decode(packed).map_err(|_| wrong())?;
+        return String::from_utf8(bytes).map(Value::String).map_err(|_| wrong());
+    }
     match tag.core_suffix() {
         Some("str") => Ok(Value::String(text.to_owned())),
-        // JSON has no bytes: Kubernetes wants the base64 text itself.
-        Some("binary") => Ok(Value::String(text.split_whitespace().collect())),
         Some("null") => Ok(Value::Null),
         Some("bool") => Some(plain(text)).filter(Value::is_boolean).ok_or_else(wrong),
         Some("int") => Some(plain(text)).filter(Value::is_number).ok_or_else(wrong),
         Some("float") => Some(plain(text)).filter(Value::is_number).ok_or_else(wrong),
         _ => Ok(plain(text)),
     }
+}
+
+fn is_not_finite(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN")
 }
 
 /// An unquoted scalar's value.

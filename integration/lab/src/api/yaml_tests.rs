@@ -31,19 +31,30 @@ fn scalars_as_kubectl_reads_them() {
         ("25%", json!("25%")),
         ("0891", json!(891)),
         ("1.2.3", json!("1.2.3")),
-        ("-", json!("-")),
         ("+", json!("+")),
         (".", json!(".")),
+        ("1.", json!(1)),
+        ("y", json!(true)),
+        ("-0x10", json!(-16)),
+        ("0b11", json!(3)),
+        ("0o8", json!("0o8")),
+        ("1:30", json!("1:30")),
+        ("1e25", json!(1e25)),
+        ("1e-7", json!(1e-7)),
+        ("=", json!("=")),
+        ("9007199254740993", json!(9_007_199_254_740_993_u64)),
         ("e3", json!("e3")),
         ("0x", json!("0x")),
         ("!!str 80", json!("80")),
-        ("!!binary aGk=", json!("aGk=")),
+        ("!!binary aGk=", json!("hi")),
         ("org=empire", json!("org=empire")),
     ] {
         assert_eq!(one(&format!("a: {text}"))["a"], value, "{text}");
     }
     assert_eq!(one("a:"), json!({ "a": null }));
-    assert!(documents("a: !!int x").is_err());
+    for bad in ["a: !!int x", "a: .inf", "a: -.NaN", "a: !!binary _", "~: a"] {
+        assert!(documents(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]
@@ -54,10 +65,10 @@ fn documents_lists_and_keys() {
         [json!({"a": 1}), json!({"b": 2}), json!({"c": 3})]
     );
     assert_eq!(one("80: a\ntrue: b\n\"x y\": c"), json!({"80": "a", "true": "b", "x y": "c"}));
-    let text = "z: 1\ny:\n  x: [a, {w: b}]\n  v: |\n    line\n";
+    let text = "z: 1\nw:\n  x: [a, {w: b}]\n  v: |\n    line\n";
     assert_eq!(
         one(text).to_string(),
-        r#"{"z":1,"y":{"x":["a",{"w":"b"}],"v":"line\n"}}"#
+        r#"{"z":1,"w":{"x":["a",{"w":"b"}],"v":"line\n"}}"#
     );
 }
 

@@ -94,7 +94,12 @@ pub(super) fn prepare_update(
     match part {
         Part::Status => {
             let mut whole = current.clone();
+            let class = current["status"]["qosClass"].clone();
             whole["status"] = updated["status"].take();
+            // It follows from the spec: a kubelet need not repeat it.
+            if info.is(&PODS) && whole["status"]["qosClass"].is_null() {
+                object::child(&mut whole, "status").insert("qosClass".to_owned(), class);
+            }
             if whole["status"].is_null() {
                 clear_status(&mut whole);
             }

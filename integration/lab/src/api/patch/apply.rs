@@ -43,6 +43,9 @@ pub fn apply(info: &ResourceType, current: &Value, apply: &Apply) -> Result<Valu
     if let Some(Value::Object(metadata)) = owned.get_mut("f:metadata") {
         metadata.shift_remove("f:name");
         metadata.shift_remove("f:namespace");
+        if metadata.is_empty() {
+            owned.shift_remove("f:metadata");
+        }
     }
     let (own, mut others) = managers(current, apply);
     let mut conflicts = Vec::new();
@@ -176,8 +179,9 @@ impl<F: FnMut(String)> Walk<'_, F> {
                     self.items(keys, of, (want, have), mine, theirs, &path);
                     theirs.is_empty()
                 }
-                Shape::Set => false,
-                Shape::Map(_) | Shape::Atom => {
+                // An empty map says that the map is there, not what is in it.
+                Shape::Set | Shape::Map(_) => false,
+                Shape::Atom => {
                     (self.report)(path);
                     true
                 }
