@@ -67,7 +67,11 @@ fn question(case: &Case, tuple: &cases::Tuple) -> Tuple {
         peer: case.identity(tuple, &addresses).0,
         protocol: tuple.protocol,
         // No policy names ICMP types: any message that opens a flow will do.
-        port: if tuple.protocol == ICMP { ECHO_REQUEST } else { tuple.port },
+        port: if tuple.protocol == ICMP {
+            ECHO_REQUEST
+        } else {
+            tuple.port
+        },
     }
 }
 
@@ -85,10 +89,12 @@ fn check(probe: &mut PolicyProbe, case: &Case, seen: &Seen) -> Result<(), TestCa
     let entries: Vec<PolicyEntry> = policy
         .entries
         .iter()
-        .map(|entry| PolicyEntry { priority: 0, ..PolicyEntry::from_compiled(entry, PROXY_PORT) })
+        .map(|entry| PolicyEntry::from_compiled(entry, PROXY_PORT))
         .collect();
     let default_deny = (policy.ingress_default_deny, policy.egress_default_deny);
-    probe.set_policy(Case::SUBJECT.0, &entries, default_deny).map_err(failed)?;
+    probe
+        .set_policy(Case::SUBJECT.0, &entries, default_deny)
+        .map_err(failed)?;
     for tuple in &case.tuples {
         let Some(plain) = case.question(tuple) else {
             return Err(TestCaseError::fail("a connection without ends"));
@@ -105,9 +111,16 @@ fn check(probe: &mut PolicyProbe, case: &Case, seen: &Seen) -> Result<(), TestCa
                 "{tuple:?}\n plain: {expected:?}\n entry: {entry:?}\n programs: {found:?}"
             )));
         }
-        let port = if found.action == Action::Redirect { PROXY_PORT } else { 0 };
+        let port = if found.action == Action::Redirect {
+            PROXY_PORT
+        } else {
+            0
+        };
         if found.proxy_port != port {
-            return Err(TestCaseError::fail(format!("{tuple:?} goes to port {}", found.proxy_port)));
+            return Err(TestCaseError::fail(format!(
+                "{tuple:?} goes to port {}",
+                found.proxy_port
+            )));
         }
         seen.count(expected.outcome);
     }
@@ -118,7 +131,11 @@ fn check(probe: &mut PolicyProbe, case: &Case, seen: &Seen) -> Result<(), TestCa
 fn policies_compiled_entries_and_programs_agree() {
     let probe = RefCell::new(PolicyProbe::new().unwrap());
     let seen = Seen::default();
-    let config = Config { cases: POLICIES, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: POLICIES,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let run = TestRunner::new(config).run(&cases(5, CONNECTIONS), |case| {
         check(&mut probe.borrow_mut(), &case, &seen)
     });

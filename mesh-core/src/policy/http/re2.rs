@@ -166,7 +166,7 @@ impl<'p> Translator<'p> {
             Some('P') => ahead.next() == Some('<'),
             _ => false,
         };
-        while let Some(char) = self.input.next() {
+        for char in self.input.by_ref() {
             self.output.push(char);
             match char {
                 '>' if named => return Ok(()),

@@ -312,27 +312,31 @@ fn http_rule() -> impl Strategy<Value = HttpRule> {
 
 fn port_rule(l7: bool) -> impl Strategy<Value = PortRule> {
     let rules = vec(http_rule(), 0..4).prop_map(L7Rules::Http);
-    let rules = prop_oneof![2 => Just(L7Rules::None), 1 => rules];
-    (vec(port_spec(), 1..3), rules).prop_map(move |(ports, rules)| {
-        // HTTP rules need TCP and a port, as parsing makes sure.
-        let fits =
-            |spec: &PortSpec| spec.protocol == Some(Protocol::Tcp) && spec.port != PortMatch::All;
-        let fits = l7 && ports.iter().all(fits);
-        PortRule {
-            ports,
-            l7: if fits { rules } else { L7Rules::None },
+    let rules = prop_oneof![2 => Just(L7Rules::None), 3 => rules];
+    (vec(port_spec(), 1..3), rules).prop_map(move |(mut ports, rules)| {
+        if !l7 || rules == L7Rules::None {
+            let l7 = L7Rules::None;
+            return PortRule { ports, l7 };
         }
+        // HTTP rules need TCP and a port, as parsing makes sure.
+        for spec in &mut ports {
+            spec.protocol = Some(Protocol::Tcp);
+            if spec.port == PortMatch::All {
+                spec.port = PortMatch::Named("http".into());
+            }
+        }
+        PortRule { ports, l7: rules }
     })
 }
 
 fn traffic(l7: bool) -> impl Strategy<Value = TrafficRule> {
-    (peers(), vec(port_rule(l7), 0..3)).prop_map(|(peers, ports)| TrafficRule { peers, ports })
+    (peers(), vec(port_rule(l7), 0..4)).prop_map(|(peers, ports)| TrafficRule { peers, ports })
 }
 
 fn section() -> impl Strategy<Value = DirectionRules> {
     let default_deny = prop_oneof![4 => Just(true), 1 => Just(false)];
-    let deny = prop_oneof![2 => Just(vec![]), 1 => vec(traffic(false), 1..2)];
-    (default_deny, vec(traffic(true), 0..3), deny).prop_map(|(default_deny, allow, deny)| {
+    let deny = prop_oneof![3 => Just(vec![]), 1 => vec(traffic(false), 1..2)];
+    (default_deny, vec(traffic(true), 0..4), deny).prop_map(|(default_deny, allow, deny)| {
         DirectionRules {
             default_deny,
             allow,
