@@ -56,14 +56,13 @@ pub struct Node {
     ipcache: Ipcache,
     events: Events,
     seen: Vec<Event>,
-    state_file: PathBuf,
+    _state_file: RemoveFile,
 }
 
 /// Everything, taken down when dropped.
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub world: Namespace,
-    routing: Routing,
     next: u32,
     _fabric: Namespace,
     _bpffs: TempBpffs,
@@ -85,7 +84,7 @@ impl Cluster {
         let nodes = (0..2)
             .map(|index| node(index, routing, &fabric, &bpffs, &change))
             .collect();
-        Self { nodes, world, routing, next: 0, _fabric: fabric, _bpffs: bpffs }
+        Self { nodes, world, next: 0, _fabric: fabric, _bpffs: bpffs }
     }
 
     /// Starts a pod: announced, attached, known to both nodes.
@@ -103,6 +102,12 @@ impl Cluster {
         self.identify(addr, identity, node);
         self.nodes[node].attach(&pod.endpoint);
         pod
+    }
+
+    /// Takes a pod's veth and namespace away; nobody tells the datapath.
+    pub fn unplug(&self, pod: Pod) {
+        let veth = format!("link del veth{}", pod.endpoint.id);
+        self.nodes[pod.node].namespace.ip(&veth);
     }
 
     /// Tells both nodes whose address it is.
@@ -124,20 +129,17 @@ impl Cluster {
         endpoint.default_deny_egress = direction == Direction::Egress;
         node.datapath.update_endpoint(&endpoint).unwrap();
     }
-
-    /// The device through which nodes reach each other's pods.
-    pub fn device(&self) -> &'static str {
-        match self.routing {
-            Routing::Native => "eth0",
-            Routing::Vxlan => OVERLAY,
-        }
-    }
 }
 
 impl Node {
     pub fn attach(&mut self, endpoint: &Endpoint) {
         let datapath = &mut self.datapath;
         self.namespace.enter(|| datapath.attach_endpoint(endpoint)).unwrap();
+    }
+
+    /// Gives up everything but the namespace.
+    pub fn disband(self) -> Namespace {
+        self.namespace
     }
 
     /// Loads the programs anew, as a restarted agent does.
@@ -184,9 +186,12 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+/// Removes a file when dropped.
+struct RemoveFile(PathBuf);
+
+impl Drop for RemoveFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.state_file);
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -259,7 +264,7 @@ fn node(
         datapath,
         pins,
         seen: Vec::new(),
-        state_file,
+        _state_file: RemoveFile(state_file),
     }
 }
 

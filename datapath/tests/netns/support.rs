@@ -66,13 +66,18 @@ impl Namespace {
         assert!(output.status.success(), "{tool} in {}: {commands}\n{errors}", self.name);
     }
 
+    /// Moves the calling thread into a namespace for good.
+    pub fn join(name: &str) {
+        let file = File::open(format!("/run/netns/{name}")).unwrap();
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("entering a network namespace needs root");
+    }
+
     /// Runs a closure on a thread inside.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(format!("/run/netns/{}", self.name)).unwrap();
         thread::scope(|scope| {
-            let handle = scope.spawn(move || {
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("entering a network namespace needs root");
+            let handle = scope.spawn(|| {
+                Self::join(&self.name);
                 work()
             });
             match handle.join() {

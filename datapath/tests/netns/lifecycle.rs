@@ -1,0 +1,203 @@
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use weft_datapath::{
+    Config, Datapath, Direction, DropReason, EventKind, NodeSettings, Verdict, uninstall,
+};
+
+use crate::{
+    cluster::{Cluster, Routing, entry, plug_pod},
+    support::{Echo, Namespace, SOON, eventually, ping, who_am_i},
+};
+
+#[test]
+fn enforcement_goes_on_without_the_loader() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let server = cluster.pod(0, 300);
+    let (friend, stranger) = (cluster.pod(0, 301), cluster.pod(0, 302));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let allow = entry(Direction::Ingress, 301, echo.addr().port(), Verdict::Allow);
+    cluster.police(&server, Direction::Ingress, &[allow]);
+    let mut open = friend.namespace.connect(echo.addr(), SOON).unwrap();
+    who_am_i(&mut open);
+    let Cluster { mut nodes, .. } = cluster;
+    let node = nodes.remove(0);
+    let (pins, config, namespace) = (node.pins.clone(), node.config.clone(), node.disband());
+    // Nothing of ours holds programs or maps now but their pins.
+    ping(&mut open).unwrap();
+    friend.namespace.talks_to(echo.addr());
+    stranger.namespace.is_refused_by(echo.addr());
+    // The next one finds everything, and takes over without cutting anything.
+    let datapath = namespace.enter(|| Datapath::load(&pins, &config)).unwrap();
+    let mut endpoints = datapath.endpoints().unwrap();
+    endpoints.sort_by_key(|endpoint| endpoint.id);
+    assert_eq!(endpoints.iter().map(|endpoint| endpoint.addr).collect::<Vec<_>>(), [
+        server.addr(),
+        friend.addr(),
+        stranger.addr()
+    ]);
+    assert_eq!(datapath.policy().unwrap().len(), 1);
+    ping(&mut open).unwrap();
+    stranger.namespace.is_refused_by(echo.addr());
+    // And away with it.
+    drop(datapath);
+    uninstall(&pins).unwrap();
+    assert!(!pins.exists());
+    stranger.namespace.talks_to(echo.addr());
+}
+
+#[test]
+fn replacing_the_programs_loses_no_request() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(0, 301));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let mut stream = client.namespace.connect(echo.addr(), SOON).unwrap();
+    who_am_i(&mut stream);
+    let (done, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                ping(&mut stream).unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..3 {
+            let before = count.load(Ordering::Relaxed);
+            cluster.nodes[0].reload();
+            eventually("pings", || (count.load(Ordering::Relaxed) > before + 10).then_some(()));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_revoked_connection_is_cut_at_once_and_others_are_not() {
+    let mut cluster = Cluster::new(Routing::Vxlan);
+    let server = cluster.pod(0, 300);
+    let (kept, cut) = (cluster.pod(1, 301), cluster.pod(1, 302));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let port = echo.addr().port();
+    let allow = |identity| entry(Direction::Ingress, identity, port, Verdict::Allow);
+    cluster.police(&server, Direction::Ingress, &[allow(301), allow(302)]);
+    let open = |from: &Namespace| {
+        let mut stream = from.connect(echo.addr(), SOON).unwrap();
+        who_am_i(&mut stream);
+        stream
+    };
+    let (mut kept, mut revoked) = (open(&kept.namespace), open(&cut.namespace));
+    ping(&mut revoked).unwrap();
+    let start = Instant::now();
+    cluster.police(&server, Direction::Ingress, &[allow(301)]);
+    let took = start.elapsed();
+    revoked.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(ping(&mut revoked).is_err(), "a revoked connection answers");
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    let drop = cluster.nodes[0].wait_for_drop(cut.addr(), server.addr());
+    assert_eq!(drop.kind, EventKind::Drop(DropReason::PolicyDenied));
+    for _ in 0..100 {
+        ping(&mut kept).unwrap();
+    }
+    // Allowed again, what was sent meanwhile arrives.
+    cluster.police(&server, Direction::Ingress, &[allow(301), allow(302)]);
+    revoked.set_read_timeout(Some(SOON)).unwrap();
+    ping(&mut revoked).unwrap();
+}
+
+#[test]
+fn an_address_has_no_past() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let server = cluster.pod(0, 300);
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let allow = entry(Direction::Ingress, 301, echo.addr().port(), Verdict::Allow);
+    cluster.police(&server, Direction::Ingress, &[allow]);
+    for node in [0, 1] {
+        let first = cluster.pod(node, 301);
+        let mut stream = first.namespace.connect(echo.addr(), SOON).unwrap();
+        who_am_i(&mut stream);
+        // The pod goes while its connection is open; another gets its address.
+        let addr = first.addr();
+        cluster.nodes[node].datapath.detach_endpoint(addr).unwrap();
+        cluster.nodes[node].policy.remove_endpoint(first.endpoint.id).unwrap();
+        drop(stream);
+        cluster.unplug(first);
+        let second = cluster.pod_at(node, 302, addr);
+        // What another node knows of the address changes with its agent, which then judges anew.
+        cluster.nodes[0].datapath.bump_epoch().unwrap();
+        second.namespace.is_refused_by(echo.addr());
+        let drop = cluster.nodes[0].wait_for("drop of the successor", |event| {
+            matches!(event.kind, EventKind::Drop(_)) && event.src == addr && event.src_identity == 302
+        });
+        assert_eq!(drop.kind, EventKind::Drop(DropReason::PolicyDenied));
+    }
+}
+
+#[test]
+fn a_new_veth_under_an_old_address_is_attached() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(0, 301));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    client.namespace.talks_to(echo.addr());
+    let addr = client.addr();
+    let ifindex = client.endpoint.ifindex;
+    cluster.unplug(client);
+    let node = &mut cluster.nodes[0];
+    let again = plug_pod(&node.namespace, 0, 1, 300, addr);
+    node.attach(&again.endpoint);
+    assert_ne!(again.endpoint.ifindex, ifindex);
+    again.namespace.talks_to(echo.addr());
+    cluster.police(&again, Direction::Egress, &[]);
+    again.namespace.is_refused_by(echo.addr());
+    let endpoints = cluster.nodes[0].datapath.endpoints().unwrap();
+    assert_eq!(endpoints.len(), 2, "{endpoints:?}");
+}
+
+#[test]
+fn a_pod_that_nobody_announced_is_cut_off() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let server = cluster.pod(0, 300);
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let addr = std::net::Ipv4Addr::new(10, 244, 1, 200);
+    let unknown = plug_pod(&cluster.nodes[0].namespace, 0, 99, 301, addr);
+    unknown.namespace.is_refused_by(echo.addr());
+    let drop = cluster.nodes[0].wait_for_drop(addr, server.addr());
+    assert_eq!(drop.kind, EventKind::Drop(DropReason::UnknownSender));
+    let far = Echo::start(&cluster.world, std::net::SocketAddrV4::new(crate::cluster::WORLD, 0));
+    unknown.namespace.is_refused_by(far.addr());
+    cluster.identify(addr, 301, 0);
+    cluster.nodes[0].attach(&unknown.endpoint);
+    unknown.namespace.talks_to(echo.addr());
+}
+
+#[test]
+fn a_nodes_settings_are_put_back() {
+    let namespace = Namespace::new("settings");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.json");
+    let marks = Config::new("172.18.0.2".parse().unwrap(), "10.244.1.0/24".parse().unwrap()).marks;
+    let rules = || namespace.command("ip", &["rule", "show"]);
+    let sysctl = |name: &str| {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        namespace.enter(|| std::fs::read_to_string(&path)).unwrap().trim().to_owned()
+    };
+    namespace.enter(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "2").unwrap();
+        std::fs::write("/proc/sys/net/ipv4/tcp_early_demux", "1").unwrap();
+    });
+    let before = rules();
+    for _ in 0..2 {
+        namespace.enter(|| NodeSettings::new(&marks).apply(&file)).unwrap();
+        let after = rules();
+        assert_eq!(after.matches("fwmark 0x200/0xf00 lookup 2004").count(), 1, "{after}");
+        let routes = namespace.command("ip", &["route", "show", "table", "2004"]);
+        assert!(routes.contains("local default dev lo"), "{routes}");
+        assert_eq!((sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")), ("0".into(), "0".into()));
+    }
+    namespace.enter(|| NodeSettings::restore(&file)).unwrap();
+    assert_eq!(rules(), before);
+    assert_eq!((sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")), ("2".into(), "1".into()));
+    assert!(!file.exists());
+    namespace.enter(|| NodeSettings::restore(&file)).unwrap();
+}

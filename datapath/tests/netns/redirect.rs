@@ -1,0 +1,171 @@
+use weft_datapath::{Action, Direction, DropReason, EventKind, Service, TracePoint, Verdict};
+
+use crate::{
+    cluster::{Cluster, Routing, entry},
+    proxy::{Proxy, Taken},
+    support::{Echo, SOON, ping, receive, v4, who_am_i},
+};
+
+/// Which side's policy redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+    Both,
+}
+
+/// A client's connection goes through its node's proxy, the server's, or both; the server sees
+/// the client's address.
+fn redirected(routing: Routing, same: bool, side: Side) {
+    let mut cluster = Cluster::new(routing);
+    let at = if same { 0 } else { 1 };
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(at, 301));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let port = echo.addr().port();
+    let proxies = [Proxy::start(&cluster.nodes[0]), Proxy::start(&cluster.nodes[1])];
+    if side != Side::Server {
+        let redirect = Verdict::Redirect(proxies[0].port);
+        cluster.police(&client, Direction::Egress, &[entry(Direction::Egress, 301, port, redirect)]);
+    }
+    if side != Side::Client {
+        let redirect = Verdict::Redirect(proxies[at].port);
+        cluster.police(&server, Direction::Ingress, &[entry(Direction::Ingress, 300, port, redirect)]);
+    }
+    let mut stream = client.namespace.connect(echo.addr(), SOON).unwrap();
+    let seen = who_am_i(&mut stream);
+    assert_eq!(seen.ip(), client.addr());
+    assert_ne!(seen, stream.local_addr().unwrap(), "the proxy's own port");
+    for _ in 0..100 {
+        ping(&mut stream).unwrap();
+    }
+    let own = v4(stream.local_addr().unwrap());
+    let first = if side == Side::Server { at } else { 0 };
+    let taken = receive(&proxies[first].taken);
+    assert_eq!(taken, Taken { client: own, destination: echo.addr() });
+    if side == Side::Both && !same {
+        let taken = receive(&proxies[1].taken);
+        assert_eq!((taken.client.ip(), taken.destination), (own.ip(), echo.addr()));
+        assert!(![own.port(), seen.port()].contains(&taken.client.port()), "the first proxy's port");
+    }
+    // On one node, one proxy pass serves both sides' rules.
+    assert!(proxies.iter().all(|proxy| proxy.taken.try_recv().is_err()));
+    cluster.nodes[first].wait_for("to-proxy trace", |event| {
+        event.kind == EventKind::Trace(TracePoint::ToProxy) && event.src_port == own.port()
+    });
+    cluster.nodes[first].wait_for("verdict", |event| {
+        matches!(event.kind, EventKind::PolicyVerdict { action: Action::Redirect, .. })
+    });
+}
+
+#[test]
+fn same_node_by_the_clients_rules() {
+    redirected(Routing::Native, true, Side::Client);
+}
+
+#[test]
+fn same_node_by_the_servers_rules() {
+    redirected(Routing::Native, true, Side::Server);
+}
+
+#[test]
+fn same_node_by_both() {
+    redirected(Routing::Native, true, Side::Both);
+}
+
+#[test]
+fn across_nodes_by_the_clients_rules() {
+    redirected(Routing::Native, false, Side::Client);
+    redirected(Routing::Vxlan, false, Side::Client);
+}
+
+#[test]
+fn across_nodes_by_the_servers_rules() {
+    redirected(Routing::Native, false, Side::Server);
+    redirected(Routing::Vxlan, false, Side::Server);
+}
+
+#[test]
+fn across_nodes_by_both() {
+    redirected(Routing::Native, false, Side::Both);
+    redirected(Routing::Vxlan, false, Side::Both);
+}
+
+#[test]
+fn a_service_behind_a_redirect() {
+    let mut cluster = Cluster::new(Routing::Vxlan);
+    let client = cluster.pod(0, 300);
+    let vip = std::net::Ipv4Addr::new(10, 96, 0, 77);
+    let service = std::net::SocketAddrV4::new(vip, 80);
+    for node in [0, 1] {
+        let server = cluster.pod(node, 301);
+        let echo = Echo::start(&server.namespace, server.port(0));
+        let backends = vec![(server.addr(), echo.addr().port())];
+        let wanted = Service { vip, port: 80, protocol: 6, backends, redirect: None };
+        cluster.nodes[0].datapath.services().unwrap().apply(&[wanted]).unwrap();
+        let proxy = Proxy::start(&cluster.nodes[node]);
+        let redirect = Verdict::Redirect(proxy.port);
+        let rule = entry(Direction::Ingress, 300, echo.addr().port(), redirect);
+        cluster.police(&server, Direction::Ingress, &[rule]);
+        let mut stream = client.namespace.connect(service, SOON).unwrap();
+        assert_eq!(who_am_i(&mut stream).ip(), client.addr());
+        for _ in 0..100 {
+            ping(&mut stream).unwrap();
+        }
+        assert_eq!(receive(&proxy.taken).destination, echo.addr());
+    }
+}
+
+#[test]
+fn without_a_proxy_redirected_ports_are_closed_and_others_are_not() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(0, 301));
+    let (ruled, plain) = (
+        Echo::start(&server.namespace, server.port(0)),
+        Echo::start(&server.namespace, server.port(0)),
+    );
+    let proxy = Proxy::start(&cluster.nodes[0]);
+    let port = proxy.port;
+    cluster.police(&server, Direction::Ingress, &[
+        entry(Direction::Ingress, 300, ruled.addr().port(), Verdict::Redirect(port)),
+        entry(Direction::Ingress, 300, plain.addr().port(), Verdict::Allow),
+    ]);
+    client.namespace.talks_to(ruled.addr());
+    drop(proxy);
+    client.namespace.is_refused_by(ruled.addr());
+    let drop = cluster.nodes[0].wait_for_drop(client.addr(), server.addr());
+    assert_eq!(drop.kind, EventKind::Drop(DropReason::ProxyNotListening));
+    client.namespace.talks_to(plain.addr());
+    let _proxy = Proxy::start_on(&cluster.nodes[0], port);
+    client.namespace.talks_to(ruled.addr());
+}
+
+#[test]
+fn pods_cannot_dial_the_proxy() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let pod = cluster.pod(0, 300);
+    let node = &cluster.nodes[0];
+    let proxy = Proxy::start(node);
+    let to = std::net::SocketAddrV4::new(node.addr, proxy.port);
+    let error = pod.namespace.connect(to, SOON).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// The proxy's connections leave sockets in TIME_WAIT, and their ports come again.
+#[test]
+fn direct_connections_live_beside_proxied_ones() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(0, 301));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let port = echo.addr().port();
+    let proxy = Proxy::start(&cluster.nodes[0]);
+    for round in 0..20 {
+        let verdict = match round % 2 {
+            0 => Verdict::Redirect(proxy.port),
+            _ => Verdict::Allow,
+        };
+        cluster.police(&server, Direction::Ingress, &[entry(Direction::Ingress, 300, port, verdict)]);
+        for _ in 0..5 {
+            client.namespace.talks_to(echo.addr());
+        }
+    }
+}
