@@ -107,7 +107,8 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
     let serving = http1::Builder::new()
         .half_close(true)
         .writev(false)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: with it hyper buffers responses without bound
+        // for a client that does not read.
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_headers(settings.max_headers as usize)

@@ -1,0 +1,215 @@
+//! What policy allows, what it denies, and when that changes.
+
+use weft_api::node::{HeaderMatch, HttpRule, header_match::Mismatch};
+
+use crate::support::client::Client;
+use crate::support::server::Server;
+use crate::support::within;
+use crate::support::world::{Rules, STRANGER, World, landing, open, rule};
+
+#[tokio::test]
+async fn what_is_allowed_arrives_and_what_is_not_is_denied() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &landing()).await;
+    let mut client = Client::connect(world.address).await;
+
+    let landed = client.get("POST", "/v1/request-landing").await;
+    assert_eq!((landed.status, &*landed.body), (200, "Ship landed\n"));
+    assert_eq!(landed.header("server"), Some("envoy"));
+    assert_eq!(landed.header("x-request-id"), None);
+    let time = landed.header("x-envoy-upstream-service-time");
+    assert!(time.is_some_and(|time| time.parse::<u64>().is_ok()));
+    assert!(
+        server
+            .next()
+            .await
+            .starts_with("POST /v1/request-landing HTTP/1.1\r\n")
+    );
+
+    let denied = client.get("PUT", "/v1/exhaust-port").await;
+    assert_eq!((denied.status, &*denied.body), (403, "Access denied\r\n"));
+    assert_eq!(denied.header("content-type"), Some("text/plain"));
+    assert_eq!(denied.header("server"), Some("envoy"));
+
+    // The connection serves on after a denial.
+    let again = client.get("POST", "/v1/request-landing").await;
+    assert_eq!(again.status, 200);
+    server.next().await;
+    server.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
+async fn either_direction_denies() {
+    let server = Server::landing().await;
+    let anything = vec![rule("", "/.*")];
+    let nothing = vec![rule("GET", "/never")];
+    for (egress, ingress) in [
+        (Some(nothing.clone()), Some(anything.clone())),
+        (Some(anything.clone()), Some(nothing.clone())),
+        (Some(nothing.clone()), None),
+        (None, Some(nothing.clone())),
+    ] {
+        let rules = Rules {
+            egress,
+            ingress,
+            ..Default::default()
+        };
+        let world = World::new(server.address, &rules).await;
+        let mut client = Client::connect(world.address).await;
+        assert_eq!(client.get("GET", "/x").await.status, 403);
+    }
+    server.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
+async fn a_path_is_judged_in_the_form_in_which_it_is_forwarded() {
+    let server = Server::landing().await;
+    let rules = Rules {
+        ingress: Some(vec![rule("GET", "/public/.*"), rule("GET", "/x/y")]),
+        ..Default::default()
+    };
+    let world = World::new(server.address, &rules).await;
+    let mut client = Client::connect(world.address).await;
+    for path in [
+        "//admin",
+        "/public/../admin",
+        "/public/./../admin",
+        "/public/%2e%2e/admin",
+        "/public/..%2fadmin",
+        "/public/x/..\\..\\admin",
+    ] {
+        let answer = client.get("GET", path).await;
+        assert_eq!(answer.status, 403, "{path}");
+    }
+    assert_eq!(client.get("GET", "/x//./y").await.status, 200);
+    assert!(server.next().await.starts_with("GET /x/y HTTP/1.1"));
+    // Allowed under another spelling: asked for again, never guessed at.
+    let answer = client.get("GET", "/public%2fa").await;
+    assert_eq!(answer.status, 307);
+    assert_eq!(answer.header("location"), Some("/public/a"));
+    assert_eq!(client.get("GET", "/public/%00").await.status, 400);
+    server.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
+async fn rules_change_headers_only_of_allowed_requests() {
+    let server = Server::landing().await;
+    let matching = HttpRule {
+        method: "GET".into(),
+        header_matches: vec![HeaderMatch {
+            name: "x-ship".into(),
+            value: "tie".into(),
+            mismatch: Mismatch::Replace.into(),
+        }],
+        ..Default::default()
+    };
+    let rules = Rules {
+        ingress: Some(vec![matching]),
+        ..Default::default()
+    };
+    let world = World::new(server.address, &rules).await;
+    let mut client = Client::connect(world.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nhost: a\r\nx-ship: xwing\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.status, 200);
+    assert!(server.next().await.contains("x-ship: tie\r\n"));
+}
+
+#[tokio::test]
+async fn strangers_at_both_ends_are_refused() {
+    let server = Server::landing().await;
+    let mut rules = open();
+    rules.version = Some("strange".into());
+    let world = World::new(server.address, &rules).await;
+    let mut snapshot = rules.snapshot(server.address);
+    snapshot.endpoints.clear();
+    snapshot.policies.clear();
+    within(world.proxy.apply(snapshot)).await.expect("in force");
+    let mut client = Client::connect_from(world.address, STRANGER.into()).await;
+    assert_eq!(client.get("GET", "/").await.status, 503);
+    server.assert_nothing_arrived().await;
+    let record = world.agent.record().await;
+    assert!(record.reason.contains("unknown source"), "{record:?}");
+}
+
+#[tokio::test]
+async fn a_keep_alive_connection_is_judged_anew_for_each_request() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &landing()).await;
+    let mut client = Client::connect(world.address).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
+    let revoked = Rules {
+        ingress: Some(vec![rule("GET", "/other")]),
+        ..Default::default()
+    };
+    world.apply(&revoked.version("2")).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 403);
+    world.apply(&landing().version("3")).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_revoked_policy_cuts_what_runs_and_nothing_else() {
+    let server = Server::script(|mut conversation| async move {
+        conversation.request().await;
+        conversation
+            .send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            .await;
+        // Never ends by itself.
+        let _closed = conversation.until("never").await;
+    })
+    .await;
+    let both = Rules {
+        ingress: Some(vec![rule("GET", "/kept"), rule("GET", "/revoked")]),
+        ..Default::default()
+    };
+    let world = World::new(server.address, &both).await;
+    let mut kept = Client::connect(world.address).await;
+    let mut revoked = Client::connect(world.address).await;
+    for (client, path) in [(&mut kept, "/kept"), (&mut revoked, "/revoked")] {
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))
+            .await;
+        client.read_until("5\r\nhello\r\n").await;
+    }
+    let less = Rules {
+        ingress: Some(vec![rule("GET", "/kept")]),
+        ..Default::default()
+    };
+    world.apply(&less.version("2")).await;
+    let started = std::time::Instant::now();
+    revoked.closed().await;
+    let took = started.elapsed();
+    assert!(took.as_millis() < 100, "cut after {took:?}");
+    // The other one still runs: nothing has closed it.
+    let mut byte = [0];
+    let waiting = kept.stream.try_read(&mut byte);
+    assert_eq!(
+        waiting.expect_err("open and quiet").kind(),
+        std::io::ErrorKind::WouldBlock
+    );
+}
+
+#[tokio::test]
+async fn a_request_in_flight_whose_pod_is_gone_is_cut() {
+    let server = Server::script(|mut conversation| async move {
+        conversation.request().await;
+        let _closed = conversation.until("never").await;
+    })
+    .await;
+    let world = World::new(server.address, &open()).await;
+    let mut client = Client::connect(world.address).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    server.next().await;
+    let mut snapshot = open().version("2").snapshot(server.address);
+    // The address now belongs to another pod.
+    for endpoint in &mut snapshot.endpoints {
+        endpoint.id += 10;
+    }
+    for policy in &mut snapshot.policies {
+        policy.endpoint_id += 10;
+    }
+    within(world.proxy.apply(snapshot)).await.expect("in force");
+    assert_eq!(client.answer().await.status, 403);
+}

@@ -1,0 +1,272 @@
+//! The process: files, signals, memory.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use weft_api::node::Snapshot;
+
+use crate::support::client::Client;
+use crate::support::server::Server;
+use crate::support::within;
+use crate::support::world::{Rules, landing, open, rule};
+
+/// A running proxy; killed when dropped.
+struct Process {
+    child: Child,
+    directory: tempfile::TempDir,
+    started: Instant,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+impl Process {
+    fn start(snapshot: &Snapshot) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = directory.path().join("snapshot.json");
+        write(&file, snapshot);
+        let started = Instant::now();
+        let child = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
+            .args(["--workers", "1", "--drain-seconds", "20", "--snapshot"])
+            .arg(&file)
+            .arg("--admin-socket")
+            .arg(directory.path().join("admin.sock"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the proxy starts");
+        Self {
+            child,
+            directory,
+            started,
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("snapshot.json")
+    }
+
+    /// GET from the admin page, once it is there.
+    async fn admin(&self, path: &str) -> String {
+        let socket = self.directory.path().join("admin.sock");
+        within(async {
+            loop {
+                match UnixStream::connect(&socket).await {
+                    Ok(mut stream) => {
+                        let request =
+                            format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                        stream.write_all(request.as_bytes()).await.expect("sent");
+                        let mut answer = String::new();
+                        stream.read_to_string(&mut answer).await.expect("read");
+                        return answer;
+                    }
+                    Err(_not_yet) => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Where it listens.
+    async fn address(&self) -> std::net::SocketAddr {
+        let config = self.admin("/config").await;
+        let json = config.split("\r\n\r\n").nth(1).expect("a body");
+        let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let address = json["listeners"][0]["address"]
+            .as_str()
+            .expect("an address");
+        address.parse().expect("an address")
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .expect("kill");
+        assert!(status.success());
+    }
+
+    /// Peak resident memory in bytes.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the process's status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("its peak");
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
+        kib * 1024
+    }
+}
+
+fn write(file: &Path, snapshot: &Snapshot) {
+    let text = serde_json::to_vec(snapshot).expect("JSON");
+    let mut file = std::fs::File::create(file).expect("file");
+    file.write_all(&text).expect("written");
+}
+
+#[tokio::test]
+async fn it_serves_from_a_file_and_reads_it_again_when_told_to() {
+    let server = Server::landing().await;
+    let process = Process::start(&landing().snapshot(server.address));
+    let address = process.address().await;
+    let up = process.started.elapsed();
+    assert!(up < Duration::from_secs(5), "up after {up:?}");
+    assert!(process.admin("/healthz").await.starts_with("HTTP/1.1 200"));
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
+    assert_eq!(client.get("PUT", "/v1/exhaust-port").await.status, 403);
+    // Counted off the workers, a moment later.
+    let dropped = "weft_proxy_requests_total{direction=\"egress\",verdict=\"dropped\"} 1";
+    within(async { while !process.admin("/metrics").await.contains(dropped) {} }).await;
+
+    // What is wrong is not taken.
+    std::fs::write(process.file(), "{").expect("written");
+    process.signal("-HUP");
+    assert_eq!(client.get("PUT", "/v1/exhaust-port").await.status, 403);
+    // What is right is.
+    write(
+        &process.file(),
+        &open().version("2").snapshot(server.address),
+    );
+    process.signal("-HUP");
+    within(async {
+        while client.get("PUT", "/v1/exhaust-port").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn told_to_stop_it_finishes_what_it_serves() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let server = Server::script(move |mut conversation| {
+        let mut wait = wait.clone();
+        async move {
+            conversation.request().await;
+            wait.changed().await.expect("told to go on");
+            conversation
+                .send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone")
+                .await;
+        }
+    })
+    .await;
+    let mut process = Process::start(&open().snapshot(server.address));
+    let address = process.address().await;
+    let mut client = Client::connect(address).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    server.next().await;
+    process.signal("-TERM");
+    within(async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    go.send_replace(true);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, &*answer.body), (200, "done"));
+    let ended = within(async {
+        loop {
+            if let Some(status) = process.child.try_wait().expect("its status") {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test]
+async fn a_gibibyte_passes_both_ways_in_constant_memory() {
+    const TOTAL: u64 = 1 << 30;
+    let server = Server::script(|mut conversation| async move {
+        conversation.request().await;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {TOTAL}\r\n\r\n");
+        let early = std::mem::take(&mut conversation.read);
+        conversation.send(head).await;
+        conversation.send(early).await;
+        let (mut read, mut write) = conversation.stream.split();
+        let _copied = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let process = Process::start(&open().snapshot(server.address));
+    let address = process.address().await;
+    let mut client = Client::connect(address).await;
+    // One request first, so that what is allocated once is.
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {TOTAL}\r\n\r\n"
+        ))
+        .await;
+    let before = process.peak();
+    client.read_until("\r\n\r\n").await;
+    let (mut read, mut write) = client.stream.into_split();
+    let writer = tokio::spawn(async move {
+        let block = vec![7; 256 * 1024];
+        let mut left = TOTAL;
+        while left > 0 {
+            let length = left.min(block.len() as u64);
+            let part = &block[..usize::try_from(length).expect("small")];
+            write.write_all(part).await.expect("written");
+            left -= length;
+        }
+        write
+    });
+    let mut buffer = vec![0; 256 * 1024];
+    let mut received = 0;
+    let reading = async {
+        while received < TOTAL {
+            let length = read.read(&mut buffer).await.expect("read");
+            assert!(length > 0, "closed after {received} bytes");
+            received += length as u64;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), reading)
+        .await
+        .expect("it all came back in time");
+    writer.await.expect("written");
+    let grown = process.peak() - before;
+    assert!(grown < 16 << 20, "grew by {grown} bytes");
+}
+
+#[tokio::test]
+async fn the_example_is_what_the_proxy_runs_from() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/snapshot.json");
+    let snapshot = weft_proxy::control::store::load(&path).expect("a snapshot");
+    let parts = weft_proxy::control::convert::parts(&snapshot).expect("valid");
+    weft_proxy::control::config::Config::build(parts, None, false).expect("compiles");
+}
+
+#[tokio::test]
+async fn a_rule_that_does_not_compile_stops_the_start_with_its_field() {
+    let server = Server::landing().await;
+    let bad = Rules {
+        ingress: Some(vec![rule("GET", "/(")]),
+        ..Default::default()
+    };
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("snapshot.json");
+    write(&file, &bad.snapshot(server.address));
+    let output = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
+        .arg("--snapshot")
+        .arg(&file)
+        .output()
+        .expect("it runs");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("policies[0].path"), "{said}");
+}

@@ -1,0 +1,22 @@
+//! A small world: a pod `tiefighter` at 127.0.0.2 that reaches a pod
+//! `deathstar` at 127.0.0.3 through the proxy.
+
+pub mod agent;
+pub mod client;
+pub mod otlp;
+pub mod server;
+pub mod world;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Longest wait for anything that must happen. Generous: a loaded machine is
+/// slow, and a test that fails only then is worth nothing.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits for something that must happen.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("it did not happen within the deadline")
+}

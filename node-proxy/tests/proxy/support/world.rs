@@ -1,0 +1,218 @@
+//! Snapshots of the small world, and a proxy that runs from them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use weft_api::node::listener::Mode;
+use weft_api::node::{
+    AddressIdentity, Cluster, ClusterEndpoint, Direction, Endpoint, HttpRule, Identity, Listener,
+    Node, PeerRule, PortPolicy, RuleRef, Settings, Snapshot,
+};
+use weft_proxy::app::{self, Options, Origin, Proxy};
+use weft_proxy::telemetry::spans::Otlp;
+
+use super::agent::Agent;
+use super::within;
+
+pub const TIEFIGHTER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub const DEATHSTAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// Outside of the cluster.
+pub const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+pub const TIEFIGHTER_IDENTITY: u32 = 1623;
+pub const DEATHSTAR_IDENTITY: u32 = 58295;
+
+/// What policy there is.
+#[derive(Clone, Default)]
+pub struct Rules {
+    pub egress: Option<Vec<HttpRule>>,
+    pub ingress: Option<Vec<HttpRule>>,
+    pub settings: Settings,
+    pub version: Option<String>,
+}
+
+pub fn rule(method: &str, path: &str) -> HttpRule {
+    HttpRule {
+        method: method.into(),
+        path: path.into(),
+        ..Default::default()
+    }
+}
+
+/// The rules of the story: tiefighters may land, in both directions.
+pub fn landing() -> Rules {
+    let rules = vec![rule("POST", "/v1/request-landing")];
+    Rules {
+        egress: Some(rules.clone()),
+        ingress: Some(rules),
+        ..Default::default()
+    }
+}
+
+/// Everything passes, and everything is seen.
+pub fn open() -> Rules {
+    Rules {
+        ingress: Some(Vec::new()),
+        ..Default::default()
+    }
+}
+
+impl Rules {
+    pub fn version(mut self, version: &str) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    pub fn snapshot(&self, server: SocketAddr) -> Snapshot {
+        let policy = |endpoint_id, direction: Direction, rules: &Option<Vec<HttpRule>>| {
+            rules.clone().map(|http| PortPolicy {
+                endpoint_id,
+                direction: direction.into(),
+                port_first: server.port().into(),
+                port_last: server.port().into(),
+                rules: vec![PeerRule {
+                    http,
+                    rule: Some(RuleRef {
+                        kind: "CiliumNetworkPolicy".into(),
+                        namespace: "default".into(),
+                        name: "rule1".into(),
+                        rule: format!("{}[0]", direction.as_str_name().to_lowercase()),
+                    }),
+                    ..Default::default()
+                }],
+            })
+        };
+        let endpoint = |id, pod: &str, ip: Ipv4Addr, identity| Endpoint {
+            id,
+            namespace: "default".into(),
+            pod: pod.into(),
+            ip: ip.to_string(),
+            identity,
+        };
+        let identity = |id, name: &str| Identity {
+            id,
+            labels: vec![
+                format!("k8s:app.kubernetes.io/name={name}"),
+                format!("k8s:class={name}"),
+            ],
+        };
+        let address = |ip: Ipv4Addr, identity| AddressIdentity {
+            cidr: ip.to_string(),
+            identity,
+        };
+        Snapshot {
+            version: self.version.clone().unwrap_or_else(|| "1".into()),
+            node: Some(Node {
+                name: "kind-worker".into(),
+                ip: "127.0.0.1".into(),
+                cluster: "default".into(),
+            }),
+            listeners: vec![Listener {
+                name: "http".into(),
+                address: "127.0.0.1:0".into(),
+                mode: Some(Mode::Cluster("deathstar".into())),
+            }],
+            endpoints: vec![
+                endpoint(1, "tiefighter", TIEFIGHTER, TIEFIGHTER_IDENTITY),
+                endpoint(2, "deathstar-1", DEATHSTAR, DEATHSTAR_IDENTITY),
+            ],
+            identities: vec![
+                identity(TIEFIGHTER_IDENTITY, "tiefighter"),
+                identity(DEATHSTAR_IDENTITY, "deathstar"),
+            ],
+            addresses: vec![
+                address(TIEFIGHTER, TIEFIGHTER_IDENTITY),
+                address(DEATHSTAR, DEATHSTAR_IDENTITY),
+            ],
+            policies: [
+                policy(1, Direction::Egress, &self.egress),
+                policy(2, Direction::Ingress, &self.ingress),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            clusters: vec![Cluster {
+                name: "deathstar".into(),
+                connect_timeout: None,
+                endpoints: vec![ClusterEndpoint {
+                    address: server.to_string(),
+                }],
+            }],
+            settings: Some(self.settings.clone()),
+        }
+    }
+}
+
+/// A proxy, its agent, and where they live.
+pub struct World {
+    pub proxy: Proxy,
+    pub agent: Agent,
+    pub address: SocketAddr,
+    pub server: SocketAddr,
+    /// Sockets and state; removed with the world.
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    pub async fn new(server: SocketAddr, rules: &Rules) -> Self {
+        Self::with_spans(server, rules, None).await
+    }
+
+    pub async fn with_spans(server: SocketAddr, rules: &Rules, otlp: Option<Otlp>) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let snapshot = rules.snapshot(server);
+        let version = snapshot.version.clone();
+        let mut agent = Agent::start(directory.path(), Some(snapshot));
+        let proxy = start(&directory, &agent, otlp).await;
+        let answer = agent.answer(&version).await;
+        assert_eq!(answer.error, "", "snapshot refused");
+        let address = proxy.status().listeners["http"];
+        Self {
+            proxy,
+            agent,
+            address,
+            server,
+            _directory: directory,
+        }
+    }
+
+    /// Puts other rules in force.
+    pub async fn apply(&self, rules: &Rules) {
+        within(self.proxy.apply(rules.snapshot(self.server)))
+            .await
+            .expect("snapshot in force");
+    }
+}
+
+pub async fn start(directory: &tempfile::TempDir, agent: &Agent, otlp: Option<Otlp>) -> Proxy {
+    let options = Options {
+        node: Some("kind-worker".into()),
+        origin: Origin::Agent {
+            socket: agent.socket.clone(),
+            state: Some(directory.path().join("state")),
+        },
+        workers: 1,
+        admin_socket: Some(directory.path().join("admin.sock")),
+        admin_listen: None,
+        otlp,
+    };
+    app::start(options).await.expect("the proxy starts")
+}
+
+/// Settings with short deadlines, for tests that wait for them.
+pub fn impatient() -> Settings {
+    let milliseconds = |count: u64| {
+        let duration = Duration::from_millis(count);
+        Some(pbjson_types::Duration {
+            seconds: i64::try_from(duration.as_secs()).expect("small"),
+            nanos: i32::try_from(duration.subsec_nanos()).expect("small"),
+        })
+    };
+    Settings {
+        request_timeout: milliseconds(300),
+        idle_timeout: milliseconds(600),
+        header_timeout: milliseconds(300),
+        detect_timeout: milliseconds(200),
+        ..Default::default()
+    }
+}
