@@ -21,6 +21,8 @@ pub enum Role {
     Run(Box<RunArgs>),
     /// Cluster-wide work: resource definitions, status, unused identities.
     Operator(OperatorArgs),
+    /// Merges every node's flows and serves them from one place.
+    Relay(crate::relay::RelayArgs),
     /// Detaches and unpins everything and restores the node's settings.
     Uninstall(UninstallArgs),
 }

@@ -1,20 +1,33 @@
 //! The agent's binary: picks a role.
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use weft_agent::cli::{Cli, Role};
-use weft_agent::{app, operator};
+use weft_agent::{app, operator, relay};
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     // Two workers: the reconciler and the observer must not wait for each
     // other, more would only take cores from the node's pods.
@@ -28,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         match cli.role {
             Role::Run(args) => app::run(*args, stop).await,
             Role::Operator(args) => operator::run(&args, stop).await,
+            Role::Relay(args) => relay::run(args, stop).await,
             Role::Uninstall(args) => app::uninstall(&args),
         }
     })

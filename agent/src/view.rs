@@ -3,7 +3,7 @@
 //! Built by the reconciler, replaced as a whole, read with one atomic load.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -129,6 +129,14 @@ impl View {
         self.endpoints
             .values()
             .filter_map(|ip| self.addresses.get(ip))
+    }
+
+    /// Names and addresses of all nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = (String, IpAddr)> {
+        self.addresses
+            .values()
+            .filter(|info| info.pod.is_empty())
+            .map(|info| (info.node.clone(), info.ip.into()))
     }
 
     /// Names of all namespaces.

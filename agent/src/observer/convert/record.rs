@@ -1,0 +1,126 @@
+//! Requests and responses that the proxy saw.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use weft_api::hubble::flow::{
+    CiliumEventType, Flow, FlowType, Http, HttpHeader, L7FlowType, Layer4, Layer7, TraceContext,
+    TraceParent, TrafficDirection, Verdict, layer7,
+};
+use weft_api::hubble::names::event as types;
+use weft_api::node::{self, Peer, Record, RecordKind};
+use weft_datapath::DropReason;
+
+use super::packet::{ported, protocol};
+use super::{base, ends, policy, set_drop_reason, summary};
+use crate::view::View;
+
+pub(super) fn flow(record: &Record, view: &View) -> Flow {
+    let no_peer = Peer::default();
+    let source = record.source.as_ref().unwrap_or(&no_peer);
+    let destination = record.destination.as_ref().unwrap_or(&no_peer);
+    let (source_ip, destination_ip) = (address(source), address(destination));
+    let (source_port, destination_port) = (port(source), port(destination));
+    let service = |address, port| ends::service(view, address, port, protocol::TCP);
+    let response = record.kind() == RecordKind::Response;
+    let direction = match record.direction() {
+        node::Direction::Ingress => TrafficDirection::Ingress,
+        node::Direction::Egress => TrafficDirection::Egress,
+        node::Direction::Unspecified => TrafficDirection::Unknown,
+    };
+    let l4 = ported(protocol::TCP, source_port, destination_port, None);
+    let mut flow = Flow {
+        verdict: verdict(record).into(),
+        ip: Some(ends::ip(source_ip, destination_ip)),
+        l4: l4.map(|protocol| Layer4 {
+            protocol: Some(protocol),
+        }),
+        source: Some(ends::endpoint(view, source_ip, source.identity)),
+        destination: Some(ends::endpoint(view, destination_ip, destination.identity)),
+        r#type: FlowType::L7.into(),
+        l7: Some(layer7(record, response)),
+        reply: response,
+        is_reply: Some(response),
+        event_type: Some(CiliumEventType {
+            r#type: types::L7,
+            sub_type: 0,
+        }),
+        source_service: service(source_ip, source_port),
+        destination_service: service(destination_ip, destination_port),
+        traffic_direction: direction.into(),
+        proxy_port: record.proxy_port,
+        trace_context: (!record.trace_id.is_empty()).then(|| TraceContext {
+            parent: Some(TraceParent {
+                trace_id: record.trace_id.clone(),
+            }),
+        }),
+        summary: summary::record(record),
+        ..base(view, record.time.unwrap_or_default().into())
+    };
+    decided(&mut flow, record, view, direction);
+    flow
+}
+
+fn verdict(record: &Record) -> Verdict {
+    match record.verdict() {
+        node::Verdict::Forwarded => Verdict::Forwarded,
+        node::Verdict::Dropped => Verdict::Dropped,
+        node::Verdict::Error => Verdict::Error,
+        node::Verdict::Unspecified => Verdict::Unknown,
+    }
+}
+
+fn layer7(record: &Record, response: bool) -> Layer7 {
+    let kind = match record.kind() {
+        RecordKind::Request => L7FlowType::Request,
+        RecordKind::Response => L7FlowType::Response,
+        RecordKind::Unspecified => L7FlowType::UnknownL7Type,
+    };
+    let http = record.http.as_ref().map(|http| Http {
+        code: http.code,
+        method: http.method.clone(),
+        url: http.url.clone(),
+        protocol: http.protocol.clone(),
+        headers: http.headers.iter().map(header).collect(),
+    });
+    Layer7 {
+        r#type: kind.into(),
+        latency_ns: if response { record.latency_ns } else { 0 },
+        record: http.map(layer7::Record::Http),
+    }
+}
+
+fn header(header: &node::Header) -> HttpHeader {
+    HttpHeader {
+        key: header.key.clone(),
+        value: header.value.clone(),
+    }
+}
+
+/// Which policy allowed or denied. A refusal that was not a policy's doing has
+/// its reason in the summary instead.
+fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDirection) {
+    let denied = flow.verdict == i32::from(Verdict::Dropped);
+    if denied && record.reason.is_empty() {
+        set_drop_reason(flow, DropReason::PolicyDenied.code());
+    }
+    let Some(rule) = &record.rule else {
+        return;
+    };
+    let list = match (direction, denied) {
+        (TrafficDirection::Ingress, false) => &mut flow.ingress_allowed_by,
+        (TrafficDirection::Ingress, true) => &mut flow.ingress_denied_by,
+        (TrafficDirection::Egress, false) => &mut flow.egress_allowed_by,
+        (TrafficDirection::Egress, true) => &mut flow.egress_denied_by,
+        (TrafficDirection::Unknown, _) => return,
+    };
+    list.push(policy(rule, view.revision));
+}
+
+fn address(peer: &Peer) -> IpAddr {
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    peer.ip.parse().unwrap_or(unknown)
+}
+
+fn port(peer: &Peer) -> u16 {
+    u16::try_from(peer.port).unwrap_or(0)
+}
