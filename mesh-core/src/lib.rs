@@ -6,8 +6,6 @@
 //! testable as a plain call.
 #![forbid(unsafe_code)]
 
-pub mod failure;
-pub mod flow;
 pub mod model;
 pub mod policy;
 pub mod snapshot;

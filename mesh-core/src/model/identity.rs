@@ -69,11 +69,6 @@ impl NumericIdentity {
         Self::RESERVED.get(index).map(|(_, name)| *name)
     }
 
-    /// Whether the number is below those that the cluster allocates.
-    pub fn is_reserved(self) -> bool {
-        self < Self::CLUSTER_FIRST
-    }
-
     /// Whether the number belongs to a pod's labels.
     pub fn is_cluster(self) -> bool {
         (Self::CLUSTER_FIRST..=Self::CLUSTER_LAST).contains(&self)

@@ -1,4 +1,4 @@
-//! The nouns of the mesh: labels, identities, endpoints, addresses, services.
+//! The nouns of the mesh: labels, identities, endpoints, addresses.
 
 mod endpoint;
 mod hash;
@@ -6,7 +6,6 @@ mod identity;
 mod label;
 mod prefix_map;
 mod security_labels;
-mod service;
 mod traffic;
 
 pub use endpoint::{Endpoint, EndpointId, NamedPorts, PodAddr};
@@ -18,5 +17,4 @@ pub use security_labels::{
     CLUSTER_LABEL, NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX, SERVICE_ACCOUNT_LABEL,
     SecurityLabelInput, security_labels,
 };
-pub use service::{Backend, BackendAddr, Service, ServiceAddr, ServicePort, ServiceRef};
 pub use traffic::{Direction, Protocol};

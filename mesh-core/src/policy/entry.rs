@@ -115,41 +115,6 @@ impl MapEntry {
     }
 }
 
-/// How an entry matched, as policy verdicts report it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MatchKind {
-    /// No entry: default deny.
-    None,
-    /// The peer, any protocol and port.
-    L3Only,
-    /// The peer and a port.
-    L3L4,
-    /// Any peer, a port.
-    L4Only,
-    /// Any peer, any port.
-    All,
-    /// The peer and a protocol.
-    L3Proto,
-    /// Any peer, a protocol.
-    ProtoOnly,
-}
-
-impl MatchKind {
-    /// The kind for an entry found for `identity` (0: any peer) whose deciding
-    /// prefix has this length.
-    pub fn of(identity: NumericIdentity, prefix_len: u8) -> Self {
-        let any = identity == NumericIdentity::UNKNOWN;
-        match (any, prefix_len) {
-            (false, ..=PREFIX_PEER) => Self::L3Only,
-            (false, PREFIX_PROTOCOL) => Self::L3Proto,
-            (false, _) => Self::L3L4,
-            (true, ..=PREFIX_PEER) => Self::All,
-            (true, PREFIX_PROTOCOL) => Self::ProtoOnly,
-            (true, _) => Self::L4Only,
-        }
-    }
-}
-
 /// What the datapath does for a packet, written down once in plain code: the
 /// longest entry for the peer, the longest entry for any peer, the stronger of
 /// the two. No entry at all means drop.

@@ -77,11 +77,6 @@ impl IdentityTable {
         self.known.insert(identity, known);
     }
 
-    /// Forgets an identity.
-    pub fn remove(&mut self, identity: NumericIdentity) {
-        self.known.remove(&identity);
-    }
-
     /// What is known of an identity.
     pub fn get(&self, identity: NumericIdentity) -> Option<&KnownIdentity> {
         self.known.get(&identity)

@@ -21,9 +21,8 @@ mod selector;
 pub mod testing;
 
 pub use compile::{Compiler, EndpointPolicy, PeerRule, PeerSet, PortPolicy, Subject};
-pub use entry::{Decision, EntryKey, EntryValue, MapEntry, MatchKind, Priority, lookup};
+pub use entry::{Decision, EntryKey, EntryValue, MapEntry, Priority, lookup};
 pub use identities::{IdentityTable, KnownIdentity, cidrs_of};
-pub use ports::{PortPrefix, port_prefixes};
 pub use rule::{
     CidrPeer, DirectionRules, Entity, L7Rules, Origin, Peer, Peers, PolicyKind, PortMatch,
     PortRange, PortRule, PortSpec, Rule, RuleId, RuleRef, RuleTable, TrafficRule,

@@ -2,7 +2,7 @@
 
 /// All ports that share the leading `length` bits of `port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortPrefix {
+pub(super) struct PortPrefix {
     /// First port; bits after `length` are zero.
     pub port: u16,
     /// 0 (every port) to 16 (one port).
@@ -11,7 +11,7 @@ pub struct PortPrefix {
 
 /// The fewest prefixes that together are exactly `first..=last`; none when
 /// `first` is above `last`. At most 30.
-pub fn port_prefixes(first: u16, last: u16) -> Vec<PortPrefix> {
+pub(super) fn port_prefixes(first: u16, last: u16) -> Vec<PortPrefix> {
     let mut prefixes = Vec::new();
     let mut next = u32::from(first);
     let end = u32::from(last);

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -316,12 +315,6 @@ pub struct PortRange {
     pub first: u16,
     /// Last port, at least the first.
     pub last: u16,
-}
-
-impl From<PortRange> for RangeInclusive<u16> {
-    fn from(range: PortRange) -> Self {
-        range.first..=range.last
-    }
 }
 
 /// What the proxy has to judge on a port.

@@ -301,6 +301,11 @@ fn default_deny_follows_the_sections() {
         both(json!({ "endpointSelector": selector, "egressDeny": [{}] })),
         (false, true)
     );
+    // A section without rules is a section: it allows nothing.
+    assert_eq!(
+        both(json!({ "endpointSelector": selector, "egress": [] })),
+        (false, true)
+    );
     assert_eq!(
         both(json!({
             "endpointSelector": selector,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Atom, PeerSet, atoms::Scope};
 use crate::model::{Direction, NumericIdentity, Protocol};
 use crate::policy::entry::{PREFIX_PEER, PREFIX_PORT, PREFIX_PROTOCOL};
-use crate::policy::{EntryKey, EntryValue, MapEntry, RuleId, RuleTable, port_prefixes};
+use crate::policy::{EntryKey, EntryValue, MapEntry, RuleId, RuleTable, ports::port_prefixes};
 
 /// The entries of one direction, in no order.
 ///

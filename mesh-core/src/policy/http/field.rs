@@ -6,15 +6,17 @@ use super::automaton::PatternSet;
 use super::bits::Bits;
 use super::re2::{self, Shape};
 
-/// Up to this many prefixes are compared one by one; more go into the table.
-const FEW_PREFIXES: usize = 8;
+/// Up to this many texts are compared one by one: cheaper than hashing. More
+/// literals are hashed, more prefixes go into the table.
+const FEW: usize = 8;
 
 /// The patterns of one field of all rules.
 #[derive(Debug)]
 pub(super) struct FieldMatcher {
     /// Rules that say nothing about the field.
     unconstrained: Bits,
-    literals: HashMap<Box<str>, Bits>,
+    few_literals: Vec<(Box<str>, Bits)>,
+    many_literals: HashMap<Box<str>, Bits>,
     prefixes: Vec<(Box<str>, Bits)>,
     patterns: Option<PatternSet>,
 }
@@ -37,7 +39,7 @@ impl FieldMatcher {
                     .insert(rule),
             }
         }
-        let mut literals = HashMap::new();
+        let mut literals: HashMap<Box<str>, Bits> = HashMap::new();
         let mut prefixes = Vec::new();
         let mut general = Vec::new();
         for (pattern, rules) in by_pattern {
@@ -52,13 +54,18 @@ impl FieldMatcher {
                 Ok(Shape::General) | Err(_) => general.push((pattern.to_owned(), rules)),
             }
         }
-        if prefixes.len() > FEW_PREFIXES {
+        if prefixes.len() > FEW {
             let many = prefixes.drain(..);
             general.extend(many.map(|(pattern, _, rules)| (pattern.to_owned(), rules)));
         }
+        let (few, many) = match literals.len() {
+            0..=FEW => (literals, HashMap::new()),
+            _ => (HashMap::new(), literals),
+        };
         Ok(Self {
             unconstrained,
-            literals,
+            few_literals: few.into_iter().collect(),
+            many_literals: many,
             prefixes: prefixes
                 .into_iter()
                 .map(|(_, text, rules)| (text, rules))
@@ -73,7 +80,14 @@ impl FieldMatcher {
     /// The rules that the field's value does not rule out.
     pub(super) fn matching(&self, value: &str) -> Bits {
         let mut found = self.unconstrained.clone();
-        if let Some(rules) = self.literals.get(value) {
+        for (literal, rules) in &self.few_literals {
+            if **literal == *value {
+                found.unite(rules);
+            }
+        }
+        if !self.many_literals.is_empty()
+            && let Some(rules) = self.many_literals.get(value)
+        {
             found.unite(rules);
         }
         for (prefix, rules) in &self.prefixes {
@@ -91,6 +105,9 @@ impl FieldMatcher {
 
     /// Whether no rule says anything about the field.
     pub(super) fn is_open(&self) -> bool {
-        self.literals.is_empty() && self.prefixes.is_empty() && self.patterns.is_none()
+        self.few_literals.is_empty()
+            && self.many_literals.is_empty()
+            && self.prefixes.is_empty()
+            && self.patterns.is_none()
     }
 }

@@ -80,7 +80,7 @@ impl Matcher {
                 });
             }
             peers.push(Peer {
-                set: rule.peers.clone(),
+                set: sorted(&rule.peers),
                 deny: rule.deny.then(|| rule.rule.clone()),
                 first,
                 end: rules.len(),
@@ -125,6 +125,19 @@ impl Matcher {
             matcher: Arc::clone(self),
             rules,
             denied,
+        }
+    }
+}
+
+/// The set in the order that looking up needs: rules that came over a wire may
+/// have lost it, and a peer that is not found would be denied.
+fn sorted(peers: &PeerSet) -> PeerSet {
+    match peers {
+        PeerSet::Any => PeerSet::Any,
+        PeerSet::These(these) => {
+            let mut these = these.to_vec();
+            these.sort_unstable();
+            PeerSet::These(these.into())
         }
     }
 }

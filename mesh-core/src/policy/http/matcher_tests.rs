@@ -202,6 +202,27 @@ fn peers_see_their_own_rules_only() {
 }
 
 #[test]
+fn peers_may_come_in_any_order() {
+    let all: Vec<_> = (0..9)
+        .map(|number| NumericIdentity(number * 7 % 9 + 300))
+        .collect();
+    let rule = PeerRule {
+        peers: PeerSet::These(all.as_slice().into()),
+        ..peer_rule(vec![])
+    };
+    let matcher = Arc::new(Matcher::compile(&[rule]).unwrap());
+    let none = HeaderMap::new();
+    for identity in all {
+        assert!(
+            matcher
+                .peer(identity)
+                .judge(&request("GET", "/", &none))
+                .allow
+        );
+    }
+}
+
+#[test]
 fn deny_wins_and_is_named() {
     let deny = PeerRule {
         deny: true,

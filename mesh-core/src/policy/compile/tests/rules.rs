@@ -5,9 +5,9 @@ use crate::policy::http::HttpRule;
 use crate::policy::testing::cases::Case;
 use crate::policy::{
     CidrPeer, Compiler, Decision, DirectionRules, EndpointPolicy, EndpointSelector, Entity,
-    IdentityTable, L7Rules, MatchKind, Operator, Origin, Peer, PeerSet, Peers, PolicyKind,
-    PortMatch, PortRange, PortRule, PortSpec, Priority, Requirement, Rule, RuleId, RuleTable,
-    Subject, TrafficRule, lookup,
+    IdentityTable, L7Rules, Operator, Origin, Peer, PeerSet, Peers, PolicyKind, PortMatch,
+    PortRange, PortRule, PortSpec, Priority, Requirement, Rule, RuleId, RuleTable, Subject,
+    TrafficRule, lookup,
 };
 
 const EMPIRE: NumericIdentity = NumericIdentity(300);
@@ -192,9 +192,8 @@ fn the_story_s_first_policy() {
     assert_eq!(compiled.rule(EMPIRE, 80), "ingress[0].toPorts[0]");
     let entries = &compiled.0.entries;
     let entry = lookup(entries, Direction::Ingress, EMPIRE, TCP, 80).unwrap();
-    let kind = MatchKind::of(entry.key.identity, entry.value.prefix_len);
-    assert_eq!(kind, MatchKind::L3L4);
-    assert_eq!(entry.key.prefix_len, 96);
+    assert_eq!(entry.key.identity, EMPIRE);
+    assert_eq!((entry.key.prefix_len, entry.value.prefix_len), (96, 96));
 }
 
 #[test]
