@@ -17,7 +17,11 @@ pub struct Marks {
 
 impl Default for Marks {
     fn default() -> Self {
-        Self { mask: 0x0f00, to_proxy: 0x0200, from_proxy: 0x0a00 }
+        Self {
+            mask: 0x0f00,
+            to_proxy: 0x0200,
+            from_proxy: 0x0a00,
+        }
     }
 }
 
@@ -87,7 +91,10 @@ impl Config {
         let flags = [
             (self.redirect_peer, config_flags::REDIRECT_PEER),
             (self.masquerade, config_flags::MASQUERADE),
-            (self.aggregation == Aggregation::None, config_flags::REPORT_ALL),
+            (
+                self.aggregation == Aggregation::None,
+                config_flags::REPORT_ALL,
+            ),
             (self.overlay.is_some(), config_flags::OVERLAY),
         ];
         RawConfig {
@@ -99,8 +106,16 @@ impl Config {
             mark_mask: self.marks.mask,
             mark_to_proxy: self.marks.to_proxy,
             mark_from_proxy: self.marks.from_proxy,
-            flags: flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum(),
-            report_interval: self.report_interval.as_secs().try_into().unwrap_or(u32::MAX),
+            flags: flags
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, flag)| flag)
+                .sum(),
+            report_interval: self
+                .report_interval
+                .as_secs()
+                .try_into()
+                .unwrap_or(u32::MAX),
             overlay_port: self.overlay.unwrap_or(0).to_be(),
             snat_first: *self.snat_ports.start(),
             snat_last: *self.snat_ports.end(),

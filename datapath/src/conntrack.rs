@@ -70,7 +70,10 @@ pub struct Conntrack {
 
 impl Conntrack {
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
-        Ok(Self { flows: pins.open(map_names::CONNTRACK)?, nat: pins.open(map_names::NAT)? })
+        Ok(Self {
+            flows: pins.open(map_names::CONNTRACK)?,
+            nat: pins.open(map_names::NAT)?,
+        })
     }
 
     /// Removes what has timed out. The maps evict by themselves when they are full; a sweep every
@@ -90,7 +93,10 @@ impl Conntrack {
             };
             now.saturating_sub(entry.last_seen) > nanos(timeout)
         })?;
-        Ok(GcReport { kept: flows.kept + nat.kept, removed: flows.removed + nat.removed })
+        Ok(GcReport {
+            kept: flows.kept + nat.kept,
+            removed: flows.removed + nat.removed,
+        })
     }
 
     /// Forgets every flow of this address: whoever has it next begins with none. Returns the
@@ -146,7 +152,10 @@ impl Conntrack {
     pub fn entries(&self) -> Result<Vec<Flow>, Error> {
         let now = now();
         let flows = read(&self.flows, map_names::CONNTRACK)?;
-        Ok(flows.iter().map(|(key, entry)| flow(key, entry, now)).collect())
+        Ok(flows
+            .iter()
+            .map(|(key, entry)| flow(key, entry, now))
+            .collect())
     }
 }
 

@@ -34,15 +34,25 @@ pub struct Endpoint {
 impl Endpoint {
     fn to_raw(self) -> EndpointEntry {
         let flags = [
-            (self.default_deny_ingress, endpoint_flags::DEFAULT_DENY_INGRESS),
-            (self.default_deny_egress, endpoint_flags::DEFAULT_DENY_EGRESS),
+            (
+                self.default_deny_ingress,
+                endpoint_flags::DEFAULT_DENY_INGRESS,
+            ),
+            (
+                self.default_deny_egress,
+                endpoint_flags::DEFAULT_DENY_EGRESS,
+            ),
         ];
         EndpointEntry {
             id: self.id,
             identity: self.identity,
             addr: raw_addr(self.addr),
             ifindex: self.ifindex,
-            flags: flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum(),
+            flags: flags
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, flag)| flag)
+                .sum(),
             mac: self.mac,
             host_mac: self.host_mac,
         }

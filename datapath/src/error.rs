@@ -80,11 +80,17 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn map(name: &'static str) -> impl Fn(MapError) -> Self {
-        move |source| Self::Map { name, source: Box::new(source) }
+        move |source| Self::Map {
+            name,
+            source: Box::new(source),
+        }
     }
 
     pub(crate) fn program(name: &'static str) -> impl Fn(ProgramError) -> Self {
-        move |source| Self::Program { name, source: Box::new(source) }
+        move |source| Self::Program {
+            name,
+            source: Box::new(source),
+        }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

@@ -97,7 +97,13 @@ impl Event {
         let icmp = raw.protocol == protocol::ICMP;
         let ported = matches!(raw.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
         let port = |port| if ported { u16::from_be(port) } else { 0 };
-        let denied = matches!(kind, EventKind::PolicyVerdict { action: Action::Deny, .. });
+        let denied = matches!(
+            kind,
+            EventKind::PolicyVerdict {
+                action: Action::Deny,
+                ..
+            }
+        );
         let reply_known = raw.flags & event_flags::REPLY_KNOWN != 0 && !denied;
         let service = SocketAddrV4::new(addr(raw.service), u16::from_be(raw.service_port));
         Some(Self {
@@ -113,7 +119,11 @@ impl Event {
             src_port: port(raw.src_port),
             dst_port: port(raw.dst_port),
             protocol: raw.protocol,
-            tcp_flags: if raw.protocol == protocol::TCP { raw.tcp_flags } else { 0 },
+            tcp_flags: if raw.protocol == protocol::TCP {
+                raw.tcp_flags
+            } else {
+                0
+            },
             icmp: icmp.then_some((raw.tcp_flags, raw.icmp_code)),
             src_identity: raw.src_identity,
             dst_identity: raw.dst_identity,
@@ -159,7 +169,9 @@ fn ip(words: [u32; 4]) -> IpAddr {
 /// The time of day at a moment of the monotonic clock, which has just been.
 fn wall_clock(monotonic: u64) -> SystemTime {
     let age = conntrack::now().saturating_sub(monotonic);
-    SystemTime::now().checked_sub(Duration::from_nanos(age)).unwrap_or(SystemTime::UNIX_EPOCH)
+    SystemTime::now()
+        .checked_sub(Duration::from_nanos(age))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -183,17 +195,33 @@ mod tests {
 
     #[test]
     fn a_trace_is_read() {
-        let raw = RawEvent { kind: RawKind::Trace as u8, code: 4, ..raw() };
+        let raw = RawEvent {
+            kind: RawKind::Trace as u8,
+            code: 4,
+            ..raw()
+        };
         let event = Event::from_raw(&raw).unwrap();
         assert_eq!(event.kind, EventKind::Trace(TracePoint::ToOverlay));
-        assert_eq!((event.src, event.src_port), ("10.0.0.1".parse().unwrap(), 40000));
-        assert_eq!((event.dst, event.dst_port), ("10.0.0.2".parse().unwrap(), 80));
-        assert_eq!((event.tcp_flags, event.reply, event.service), (0x12, Some(true), None));
+        assert_eq!(
+            (event.src, event.src_port),
+            ("10.0.0.1".parse().unwrap(), 40000)
+        );
+        assert_eq!(
+            (event.dst, event.dst_port),
+            ("10.0.0.2".parse().unwrap(), 80)
+        );
+        assert_eq!(
+            (event.tcp_flags, event.reply, event.service),
+            (0x12, Some(true), None)
+        );
     }
 
     #[test]
     fn a_denial_is_no_reply() {
-        let raw = RawEvent { kind: RawKind::PolicyVerdict as u8, ..raw() };
+        let raw = RawEvent {
+            kind: RawKind::PolicyVerdict as u8,
+            ..raw()
+        };
         let event = Event::from_raw(&raw).unwrap();
         let (action, matched) = (Action::Deny, MatchType::None);
         assert_eq!(event.kind, EventKind::PolicyVerdict { action, matched });
@@ -217,6 +245,13 @@ mod tests {
     #[test]
     fn unknown_numbers_are_left_out() {
         assert_eq!(Event::from_raw(&RawEvent { kind: 9, ..raw() }), None);
-        assert_eq!(Event::from_raw(&RawEvent { kind: 1, code: 1, ..raw() }), None);
+        assert_eq!(
+            Event::from_raw(&RawEvent {
+                kind: 1,
+                code: 1,
+                ..raw()
+            }),
+            None
+        );
     }
 }

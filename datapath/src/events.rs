@@ -37,7 +37,10 @@ impl Events {
 
     /// The next event, or `None` when all are read. Leaves out what waited in the ring since long
     /// before it was opened.
-    #[expect(clippy::should_implement_trait, reason = "the end of an iterator is final, this is not")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the end of an iterator is final, this is not"
+    )]
     pub fn next(&mut self) -> Option<Event> {
         while let Some(item) = self.ring.next() {
             let event = read(&item)

@@ -1,6 +1,9 @@
 use std::{collections::HashMap, net::Ipv4Addr};
 
-use aya::maps::{MapData, lpm_trie::{Key, LpmTrie}};
+use aya::maps::{
+    MapData,
+    lpm_trie::{Key, LpmTrie},
+};
 use ipnet::Ipv4Net;
 use weft_datapath_common::{IpcacheEntry, map_names};
 
@@ -23,12 +26,18 @@ pub struct Address {
 
 impl Address {
     fn to_raw(self) -> IpcacheEntry {
-        IpcacheEntry { identity: self.identity, node: self.node.map_or(0, raw_addr) }
+        IpcacheEntry {
+            identity: self.identity,
+            node: self.node.map_or(0, raw_addr),
+        }
     }
 
     fn from_raw(raw: IpcacheEntry) -> Self {
         let node = (raw.node != 0).then(|| addr(raw.node));
-        Self { identity: raw.identity, node }
+        Self {
+            identity: raw.identity,
+            node,
+        }
     }
 }
 
@@ -59,8 +68,10 @@ impl Ipcache {
     /// # Errors
     /// When the kernel refuses an entry; what was written stays.
     pub fn apply(&mut self, entries: &[(Ipv4Net, Address)]) -> Result<Difference, Error> {
-        let wanted: HashMap<_, _> =
-            entries.iter().map(|(net, address)| (net.trunc(), *address)).collect();
+        let wanted: HashMap<_, _> = entries
+            .iter()
+            .map(|(net, address)| (net.trunc(), *address))
+            .collect();
         let mut difference = Difference::default();
         for (net, address) in &wanted {
             match self.held.get(net) {
@@ -70,7 +81,12 @@ impl Ipcache {
             }
             self.upsert(*net, *address)?;
         }
-        let old: Vec<_> = self.held.keys().filter(|net| !wanted.contains_key(*net)).copied().collect();
+        let old: Vec<_> = self
+            .held
+            .keys()
+            .filter(|net| !wanted.contains_key(*net))
+            .copied()
+            .collect();
         for net in old {
             self.remove(net)?;
             difference.removed += 1;

@@ -27,12 +27,30 @@ pub(crate) struct Hook {
 
 /// Every program of the object.
 pub(crate) const HOOKS: [Hook; 6] = [
-    Hook { program: "from_pod", ingress: true },
-    Hook { program: "to_pod", ingress: false },
-    Hook { program: "from_net", ingress: true },
-    Hook { program: "to_net", ingress: false },
-    Hook { program: "from_overlay", ingress: true },
-    Hook { program: "to_overlay", ingress: false },
+    Hook {
+        program: "from_pod",
+        ingress: true,
+    },
+    Hook {
+        program: "to_pod",
+        ingress: false,
+    },
+    Hook {
+        program: "from_net",
+        ingress: true,
+    },
+    Hook {
+        program: "to_net",
+        ingress: false,
+    },
+    Hook {
+        program: "from_overlay",
+        ingress: true,
+    },
+    Hook {
+        program: "to_overlay",
+        ingress: false,
+    },
 ];
 
 /// The two programs of a pod's host veth.
@@ -76,26 +94,36 @@ pub(crate) fn attach(
     };
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
     let failed = Error::program(hook.program);
-    let id = program.attach_with_options(&name, side, options).map_err(&failed)?;
+    let id = program
+        .attach_with_options(&name, side, options)
+        .map_err(&failed)?;
     let link = program.take_link(id).map_err(&failed)?;
-    let link = FdLink::try_from(link)
-        .map_err(|source| Error::Link { path: path.clone(), source })?;
+    let link = FdLink::try_from(link).map_err(|source| Error::Link {
+        path: path.clone(),
+        source,
+    })?;
     // The descriptor goes, the pin keeps the link.
-    link.pin(&path).map(drop).map_err(|source| Error::Pin { path, source })
+    link.pin(&path)
+        .map(drop)
+        .map_err(|source| Error::Pin { path, source })
 }
 
 /// Puts the program into a pinned link. Fails if the link's interface is gone.
-pub(crate) fn replace(
-    program: &mut SchedClassifier,
-    hook: Hook,
-    path: &Path,
-) -> Result<(), Error> {
-    let failed = |source| Error::Link { path: path.to_owned(), source };
+pub(crate) fn replace(program: &mut SchedClassifier, hook: Hook, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Link {
+        path: path.to_owned(),
+        source,
+    };
     let pinned = PinnedLink::from_pin(path).map_err(failed)?;
     let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(failed)?;
-    let id = program.attach_to_link(link).map_err(Error::program(hook.program))?;
+    let id = program
+        .attach_to_link(link)
+        .map_err(Error::program(hook.program))?;
     // Only the descriptor is given up; the pin keeps the link.
-    program.take_link(id).map(drop).map_err(Error::program(hook.program))
+    program
+        .take_link(id)
+        .map(drop)
+        .map_err(Error::program(hook.program))
 }
 
 /// Removes a pin, and with it the link.
@@ -107,8 +135,16 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
 }
 
 fn control_socket() -> Result<OwnedFd, Error> {
-    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-        .map_err(|error| Error::Netlink { what: "open a socket", source: error.into() })
+    socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| Error::Netlink {
+        what: "open a socket",
+        source: error.into(),
+    })
 }
 
 fn interface_name(ifindex: u32) -> Result<String, Error> {

@@ -45,7 +45,9 @@ impl Datapath {
             .load(OBJECT)
             .map_err(Box::new)?;
         for hook in HOOKS {
-            classifier(&mut ebpf, hook)?.load().map_err(Error::program(hook.program))?;
+            classifier(&mut ebpf, hook)?
+                .load()
+                .map_err(Error::program(hook.program))?;
         }
         let mut this = Self {
             ebpf,
@@ -93,7 +95,9 @@ impl Datapath {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_config(&mut self, config: &Config) -> Result<(), Error> {
-        self.config.set(0, config.to_raw(), 0).map_err(Error::map(map_names::CONFIG))
+        self.config
+            .set(0, config.to_raw(), 0)
+            .map_err(Error::map(map_names::CONFIG))
     }
 
     /// Has every flow judged again at its next packet, by the policies and identities then in the
@@ -251,6 +255,8 @@ fn hook(program: &'static str) -> Result<Hook, Error> {
 }
 
 fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, Error> {
-    let program = ebpf.program_mut(hook.program).ok_or(Error::MissingProgram(hook.program))?;
+    let program = ebpf
+        .program_mut(hook.program)
+        .ok_or(Error::MissingProgram(hook.program))?;
     program.try_into().map_err(Error::program(hook.program))
 }

@@ -62,7 +62,11 @@ impl NodeSettings {
 
     /// With another routing table and another preference of its rule.
     pub fn with_routing(self, table: u32, preference: u32) -> Self {
-        Self { table, preference, ..self }
+        Self {
+            table,
+            preference,
+            ..self
+        }
     }
 
     /// Applies the settings; previous values of sysctls go to `state_file`, unless an earlier call
@@ -87,7 +91,10 @@ impl NodeSettings {
         let wanted = wanted_sysctls()?;
         for (path, _) in &wanted {
             let value = fs::read_to_string(path).map_err(Error::io(path))?;
-            saved.sysctls.entry(path.clone()).or_insert_with(|| value.trim().to_owned());
+            saved
+                .sysctls
+                .entry(path.clone())
+                .or_insert_with(|| value.trim().to_owned());
         }
         // Before anything is changed: a crash in between must not lose what was there.
         write(state_file, &saved)?;
@@ -120,13 +127,28 @@ impl NodeSettings {
     fn add_routing(&self) -> Result<(), Error> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         let exists = io::ErrorKind::AlreadyExists;
-        request(RouteNetlinkMessage::NewRoute(self.route()?), flags, exists, "add the proxy's route")?;
-        request(RouteNetlinkMessage::NewRule(self.rule()), flags, exists, "add the proxy's rule")
+        request(
+            RouteNetlinkMessage::NewRoute(self.route()?),
+            flags,
+            exists,
+            "add the proxy's route",
+        )?;
+        request(
+            RouteNetlinkMessage::NewRule(self.rule()),
+            flags,
+            exists,
+            "add the proxy's rule",
+        )
     }
 
     fn remove_routing(&self) -> Result<(), Error> {
         let missing = io::ErrorKind::NotFound;
-        request(RouteNetlinkMessage::DelRule(self.rule()), 0, missing, "remove the proxy's rule")?;
+        request(
+            RouteNetlinkMessage::DelRule(self.rule()),
+            0,
+            missing,
+            "remove the proxy's rule",
+        )?;
         let route = RouteNetlinkMessage::DelRoute(self.route()?);
         request(route, 0, missing, "remove the proxy's route")
     }
@@ -174,7 +196,10 @@ fn wanted_sysctls() -> Result<Vec<(PathBuf, &'static str)>, Error> {
     ];
     let interfaces = folder.join("conf");
     for entry in fs::read_dir(&interfaces).map_err(Error::io(&interfaces))? {
-        let path = entry.map_err(Error::io(&interfaces))?.path().join("rp_filter");
+        let path = entry
+            .map_err(Error::io(&interfaces))?
+            .path()
+            .join("rp_filter");
         wanted.push((path, "0"));
     }
     Ok(wanted)
@@ -228,8 +253,8 @@ fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
     message.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
     let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-        .map_err(io::Error::other)?;
+    let answer =
+        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
         NetlinkPayload::Error(_) => Ok(()),

@@ -26,7 +26,11 @@ impl Pins {
     /// Names the folders; makes nothing.
     pub(crate) fn new(base: &Path) -> Self {
         let maps = base.join(version_folder());
-        Self { links: maps.join("links"), maps, base: base.to_owned() }
+        Self {
+            links: maps.join("links"),
+            maps,
+            base: base.to_owned(),
+        }
     }
 
     /// Makes the folders.

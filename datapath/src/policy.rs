@@ -1,6 +1,9 @@
 use std::collections::HashMap;
 
-use aya::maps::{MapData, lpm_trie::{Key, LpmTrie}};
+use aya::maps::{
+    MapData,
+    lpm_trie::{Key, LpmTrie},
+};
 use weft_core::policy::{Decision, MapEntry};
 use weft_datapath_common::{POLICY_FIXED_BITS, PolicyKey, PolicyValue, map_names, policy_flags};
 
@@ -93,13 +96,23 @@ impl PolicyEntry {
 
     fn to_raw(self, endpoint: u32) -> Result<(RawKey, PolicyValue), Error> {
         if self.port_bits > 16 || self.matched > 24 {
-            return Err(Error::Invalid(format!("policy entry of impossible length: {self:?}")));
+            return Err(Error::Invalid(format!(
+                "policy entry of impossible length: {self:?}"
+            )));
         }
         if self.protocol == 0 && self.port_bits > 0 {
-            return Err(Error::Invalid(format!("policy entry for a port of no protocol: {self:?}")));
+            return Err(Error::Invalid(format!(
+                "policy entry for a port of no protocol: {self:?}"
+            )));
         }
-        let mask = u16::MAX.checked_shl(16 - u32::from(self.port_bits)).unwrap_or(0);
-        let l4_bits = if self.protocol == 0 { 0 } else { 8 + u32::from(self.port_bits) };
+        let mask = u16::MAX
+            .checked_shl(16 - u32::from(self.port_bits))
+            .unwrap_or(0);
+        let l4_bits = if self.protocol == 0 {
+            0
+        } else {
+            8 + u32::from(self.port_bits)
+        };
         let key = RawKey {
             prefix_len: POLICY_FIXED_BITS + l4_bits,
             data: PolicyKey {
@@ -155,8 +168,13 @@ impl PolicyMap {
         let mut held: HashMap<u32, Entries> = HashMap::new();
         for entry in map.iter() {
             let (key, value) = entry.map_err(Error::map(map_names::POLICY))?;
-            let key = RawKey { prefix_len: key.prefix_len(), data: key.data() };
-            held.entry(key.data.endpoint).or_default().insert(key, value);
+            let key = RawKey {
+                prefix_len: key.prefix_len(),
+                data: key.data(),
+            };
+            held.entry(key.data.endpoint)
+                .or_default()
+                .insert(key, value);
         }
         Ok(Self { map, held })
     }
@@ -187,7 +205,11 @@ impl PolicyMap {
                 None => difference.added += 1,
             }
         }
-        let old: Vec<_> = held.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        let old: Vec<_> = held
+            .keys()
+            .filter(|key| !wanted.contains_key(*key))
+            .copied()
+            .collect();
         for key in old {
             gone(self.map.remove(&key.lpm()), map_names::POLICY)?;
             held.remove(&key);
@@ -210,7 +232,8 @@ impl PolicyMap {
     /// The endpoint's entries as the kernel holds them, in no order.
     pub fn entries(&self, endpoint: u32) -> Vec<PolicyEntry> {
         let held = self.held.get(&endpoint).into_iter().flatten();
-        held.filter_map(|(key, value)| PolicyEntry::from_raw(key, value)).collect()
+        held.filter_map(|(key, value)| PolicyEntry::from_raw(key, value))
+            .collect()
     }
 
     /// Endpoints that have entries.

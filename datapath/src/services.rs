@@ -61,7 +61,8 @@ pub struct Services {
 
 impl Services {
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
-        let services: maps::HashMap<_, ServiceKey, ServiceValue> = pins.open(map_names::SERVICES)?;
+        let services: maps::HashMap<_, ServiceKey, ServiceValue> =
+            pins.open(map_names::SERVICES)?;
         let mut this = Self {
             services,
             backends: pins.open(map_names::BACKENDS)?,
@@ -76,7 +77,11 @@ impl Services {
 
     fn read(&mut self) -> Result<(), Error> {
         let failed = Error::map(map_names::SERVICES);
-        let entries: Vec<_> = self.services.iter().collect::<Result<_, _>>().map_err(failed)?;
+        let entries: Vec<_> = self
+            .services
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
         for (key, value) in entries {
             if key.protocol == 0 {
                 continue;
@@ -95,7 +100,10 @@ impl Services {
                 backends,
                 redirect: (value.proxy_port != 0).then_some(value.proxy_port),
             };
-            let block = Block { first: value.first, count: value.count };
+            let block = Block {
+                first: value.first,
+                count: value.count,
+            };
             if block.count > 0 {
                 self.blocks.insert(block.first, block.count);
             }
@@ -125,8 +133,12 @@ impl Services {
             }
             self.write(service)?;
         }
-        let old: Vec<_> =
-            self.held.keys().filter(|frontend| !wanted.contains_key(*frontend)).copied().collect();
+        let old: Vec<_> = self
+            .held
+            .keys()
+            .filter(|frontend| !wanted.contains_key(*frontend))
+            .copied()
+            .collect();
         for frontend in old {
             self.remove(frontend)?;
             difference.removed += 1;
@@ -137,8 +149,14 @@ impl Services {
     fn write(&mut self, service: &Service) -> Result<(), Error> {
         let block = self.allocate(service.backends.len())?;
         for (slot, (backend, port)) in (block.first..).zip(&service.backends) {
-            let backend = Backend { addr: raw_addr(*backend), port: port.to_be(), pad: 0 };
-            self.backends.insert(slot, backend, 0).map_err(Error::map(map_names::BACKENDS))?;
+            let backend = Backend {
+                addr: raw_addr(*backend),
+                port: port.to_be(),
+                pad: 0,
+            };
+            self.backends
+                .insert(slot, backend, 0)
+                .map_err(Error::map(map_names::BACKENDS))?;
         }
         let value = ServiceValue {
             first: block.first,
@@ -163,13 +181,18 @@ impl Services {
             self.forget_clients(&old, None)?;
         }
         if !self.held.keys().any(|(vip, ..)| *vip == frontend.0) {
-            gone(self.services.remove(&address_key(frontend.0)), map_names::SERVICES)?;
+            gone(
+                self.services.remove(&address_key(frontend.0)),
+                map_names::SERVICES,
+            )?;
         }
         Ok(())
     }
 
     fn insert(&mut self, key: ServiceKey, value: ServiceValue) -> Result<(), Error> {
-        self.services.insert(key, value, 0).map_err(Error::map(map_names::SERVICES))
+        self.services
+            .insert(key, value, 0)
+            .map_err(Error::map(map_names::SERVICES))
     }
 
     fn forget_clients(&mut self, old: &Service, new: Option<&Service>) -> Result<(), Error> {
@@ -177,12 +200,18 @@ impl Services {
             return Ok(());
         }
         let kept: &[_] = new.map_or(&[], |service| &service.backends);
-        let removed: HashSet<_> =
-            old.backends.iter().filter(|backend| !kept.contains(backend)).copied().collect();
+        let removed: HashSet<_> = old
+            .backends
+            .iter()
+            .filter(|backend| !kept.contains(backend))
+            .copied()
+            .collect();
         if removed.is_empty() {
             return Ok(());
         }
-        self.conntrack.forget_choices((old.vip, old.port), &removed).map(drop)
+        self.conntrack
+            .forget_choices((old.vip, old.port), &removed)
+            .map(drop)
     }
 
     fn allocate(&mut self, backends: usize) -> Result<Block, Error> {
@@ -236,10 +265,18 @@ fn by_frontend(services: &[Service]) -> Result<HashMap<Frontend, &Service>, Erro
 }
 
 fn key((vip, port, protocol): Frontend) -> ServiceKey {
-    ServiceKey { addr: raw_addr(vip), port: port.to_be(), protocol: u16::from(protocol) }
+    ServiceKey {
+        addr: raw_addr(vip),
+        port: port.to_be(),
+        protocol: u16::from(protocol),
+    }
 }
 
 /// Stands for "this address is a service's".
 fn address_key(vip: Ipv4Addr) -> ServiceKey {
-    ServiceKey { addr: raw_addr(vip), port: 0, protocol: 0 }
+    ServiceKey {
+        addr: raw_addr(vip),
+        port: 0,
+        protocol: 0,
+    }
 }

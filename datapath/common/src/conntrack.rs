@@ -126,13 +126,19 @@ mod tests {
     #[test]
     fn one_address_is_ordered_by_port() {
         let (a, b) = ((7, 80), (7, 40000));
-        assert_eq!(CtKey::new(a, b, 6, Leg::Direct).0, CtKey::new(b, a, 6, Leg::Direct).0);
+        assert_eq!(
+            CtKey::new(a, b, 6, Leg::Direct).0,
+            CtKey::new(b, a, 6, Leg::Direct).0
+        );
     }
 
     #[test]
     fn legs_differ() {
         let (a, b) = ((1, 1), (2, 2));
-        assert_ne!(CtKey::new(a, b, 6, Leg::Direct).0, CtKey::new(a, b, 6, Leg::Upstream).0);
+        assert_ne!(
+            CtKey::new(a, b, 6, Leg::Direct).0,
+            CtKey::new(a, b, 6, Leg::Upstream).0
+        );
     }
 
     #[test]

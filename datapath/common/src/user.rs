@@ -16,6 +16,16 @@ macro_rules! plain {
 }
 
 plain!(
-    EndpointEntry, IpcacheEntry, PolicyKey, PolicyValue, ServiceKey, ServiceValue, Backend, NatKey,
-    NatEntry, Config, CtKey, CtEntry,
+    EndpointEntry,
+    IpcacheEntry,
+    PolicyKey,
+    PolicyValue,
+    ServiceKey,
+    ServiceValue,
+    Backend,
+    NatKey,
+    NatEntry,
+    Config,
+    CtKey,
+    CtEntry,
 );

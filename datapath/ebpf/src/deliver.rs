@@ -69,7 +69,11 @@ pub fn finish(
     if entry.take_news(config, &flow.packet, reply, now) {
         flow.endpoint = pod.id;
         // Directions are those of the connection: an answer belongs to what the pod began.
-        flow.direction = if reply { direction::EGRESS } else { direction::INGRESS };
+        flow.direction = if reply {
+            direction::EGRESS
+        } else {
+            direction::INGRESS
+        };
         flow.rule = entry.rule();
         event::trace(config, flow, TracePoint::ToEndpoint, reply);
     }
@@ -88,7 +92,11 @@ fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u6
         let overlay = config.flags & config_flags::OVERLAY != 0 && flow.to_remote_pod;
         if !overlay && entry.take_news(config, &flow.packet, reply, now) {
             flow.rule = entry.rule();
-            flow.direction = if reply { direction::INGRESS } else { direction::EGRESS };
+            flow.direction = if reply {
+                direction::INGRESS
+            } else {
+                direction::EGRESS
+            };
             let point = match flow.dst_identity {
                 identity::HOST => TracePoint::ToHost,
                 _ => TracePoint::ToStack,

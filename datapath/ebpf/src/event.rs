@@ -42,7 +42,13 @@ pub fn policy_verdict(flow: &Flow, matched: u8, verdict: u8) {
     if flow.quiet && verdict != action::DENY {
         return;
     }
-    emit(flow, EventKind::PolicyVerdict, matched, verdict, reply_flags(false));
+    emit(
+        flow,
+        EventKind::PolicyVerdict,
+        matched,
+        verdict,
+        reply_flags(false),
+    );
 }
 
 /// A service's address is translated.
@@ -88,7 +94,11 @@ fn emit(flow: &Flow, kind: EventKind, code: u8, action: u8, flags: u8) {
         action,
         direction: flow.direction,
         protocol: packet.protocol,
-        tcp_flags: if is_icmp { packet.icmp_type } else { packet.tcp_flags },
+        tcp_flags: if is_icmp {
+            packet.icmp_type
+        } else {
+            packet.tcp_flags
+        },
         icmp_code: packet.icmp_code,
         flags,
     });

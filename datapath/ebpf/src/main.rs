@@ -33,11 +33,7 @@ mod steer;
 mod to_net;
 mod to_pod;
 
-use aya_ebpf::{
-    bindings::TC_ACT_SHOT,
-    macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
 use weft_datapath_common::{Config, DropReason, direction};
 
 use crate::{flow::Flow, flow::Origin, skb::Skb};

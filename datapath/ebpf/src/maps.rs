@@ -2,12 +2,12 @@
 
 use core::ptr::NonNull;
 
+use crate::flow::Flow;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
-use crate::flow::Flow;
 use weft_datapath_common::{
     Backend, Config, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey, PolicyKey,
     PolicyValue, ServiceKey, ServiceValue,
@@ -58,7 +58,9 @@ pub fn config() -> Option<&'static Config> {
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Flow> {
     // SAFETY: initialised before use, and used by one program at a time, see above.
-    SCRATCH.get_ptr_mut(0).and_then(|flow| unsafe { flow.as_mut() })
+    SCRATCH
+        .get_ptr_mut(0)
+        .and_then(|flow| unsafe { flow.as_mut() })
 }
 
 /// Number of the policies now in force.

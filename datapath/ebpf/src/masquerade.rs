@@ -39,8 +39,17 @@ pub fn inward(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
     if packet.is_icmp_error() {
         return inward_error(skb, packet);
     }
-    let key = key(packet.dst, packet.dst_port, packet.src, packet.src_port, packet.protocol);
-    let Some(entry) = maps::nat(&NatKey { kind: nat_kind::IN, ..key }) else {
+    let key = key(
+        packet.dst,
+        packet.dst_port,
+        packet.src,
+        packet.src_port,
+        packet.protocol,
+    );
+    let Some(entry) = maps::nat(&NatKey {
+        kind: nat_kind::IN,
+        ..key
+    }) else {
         return Ok(false);
     };
     // SAFETY: a live map value; a racing writer writes the same address and port.
@@ -58,8 +67,17 @@ fn inward_error(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
     let Ok(quoted) = icmp::quoted(skb, packet) else {
         return Ok(false);
     };
-    let key = key(quoted.src, quoted.src_port, quoted.dst, quoted.dst_port, quoted.protocol);
-    let Some(entry) = maps::nat(&NatKey { kind: nat_kind::IN, ..key }) else {
+    let key = key(
+        quoted.src,
+        quoted.src_port,
+        quoted.dst,
+        quoted.dst_port,
+        quoted.protocol,
+    );
+    let Some(entry) = maps::nat(&NatKey {
+        kind: nat_kind::IN,
+        ..key
+    }) else {
         return Ok(false);
     };
     // SAFETY: as in `inward`.
@@ -74,7 +92,13 @@ fn inward_error(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
 /// are looked up with every packet, so that the map's eviction treats them alike.
 #[inline(always)]
 fn known_port(config: &Config, packet: &Packet, now: u64) -> u16 {
-    let out = key(packet.src, packet.src_port, packet.dst, packet.dst_port, packet.protocol);
+    let out = key(
+        packet.src,
+        packet.src_port,
+        packet.dst,
+        packet.dst_port,
+        packet.protocol,
+    );
     let Some(entry) = maps::nat(&out) else {
         return 0;
     };
@@ -98,14 +122,37 @@ fn known_port(config: &Config, packet: &Packet, now: u64) -> u16 {
 #[inline(always)]
 fn claim(config: &Config, packet: &Packet, now: u64) -> Result<u16, DropReason> {
     let span = u32::from(config.snat_last.wrapping_sub(config.snat_first)) + 1;
-    let back = NatEntry { last_seen: now, addr: packet.src, port: packet.src_port, pad: 0 };
+    let back = NatEntry {
+        last_seen: now,
+        addr: packet.src,
+        port: packet.src_port,
+        pad: 0,
+    };
     for _ in 0..ATTEMPTS {
         // SAFETY: no arguments, always callable.
         let random = unsafe { bpf_get_prandom_u32() };
-        let port = config.snat_first.wrapping_add((random % span) as u16).to_be();
-        if maps::insert_nat(&inner_key(config, packet, port), &back, u64::from(BPF_NOEXIST)) {
-            let out = key(packet.src, packet.src_port, packet.dst, packet.dst_port, packet.protocol);
-            let entry = NatEntry { last_seen: now, addr: config.node, port, pad: 0 };
+        let port = config
+            .snat_first
+            .wrapping_add((random % span) as u16)
+            .to_be();
+        if maps::insert_nat(
+            &inner_key(config, packet, port),
+            &back,
+            u64::from(BPF_NOEXIST),
+        ) {
+            let out = key(
+                packet.src,
+                packet.src_port,
+                packet.dst,
+                packet.dst_port,
+                packet.protocol,
+            );
+            let entry = NatEntry {
+                last_seen: now,
+                addr: config.node,
+                port,
+                pad: 0,
+            };
             return match maps::insert_nat(&out, &entry, 0) {
                 true => Ok(port),
                 false => Err(DropReason::NatExhausted),
@@ -120,11 +167,25 @@ fn claim(config: &Config, packet: &Packet, now: u64) -> Result<u16, DropReason> 
 fn inner_key(config: &Config, packet: &Packet, port: u16) -> NatKey {
     NatKey {
         kind: nat_kind::IN,
-        ..key(config.node, port, packet.dst, packet.dst_port, packet.protocol)
+        ..key(
+            config.node,
+            port,
+            packet.dst,
+            packet.dst_port,
+            packet.protocol,
+        )
     }
 }
 
 #[inline(always)]
 fn key(addr: u32, port: u16, peer: u32, peer_port: u16, protocol: u8) -> NatKey {
-    NatKey { addr, peer, port, peer_port, protocol, kind: nat_kind::OUT, pad: 0 }
+    NatKey {
+        addr,
+        peer,
+        port,
+        peer_port,
+        protocol,
+        kind: nat_kind::OUT,
+        pad: 0,
+    }
 }

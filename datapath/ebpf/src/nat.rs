@@ -56,13 +56,7 @@ pub fn rewrite(
 }
 
 #[inline(always)]
-fn rewrite_port(
-    skb: Skb,
-    packet: &Packet,
-    end: End,
-    old: u16,
-    new: u16,
-) -> Result<(), DropReason> {
+fn rewrite_port(skb: Skb, packet: &Packet, end: End, old: u16, new: u16) -> Result<(), DropReason> {
     let (port_offset, sum_offset, flags) = match packet.protocol {
         protocol::TCP | protocol::UDP => {
             let port = packet.l4 + if end == End::Source { 0 } else { 2 };

@@ -86,7 +86,11 @@ fn apply(flow: &mut Flow, answer: u64, side: u8) -> Result<(), DropReason> {
         event::policy_verdict(flow, matched.code(), action::DENY);
         return Err(DropReason::PolicyDeny);
     }
-    let verdict = if proxy_port != 0 { action::REDIRECT } else { action::ALLOW };
+    let verdict = if proxy_port != 0 {
+        action::REDIRECT
+    } else {
+        action::ALLOW
+    };
     // Rule 0 stands for "no policy in this direction": nothing was asked.
     if rule != 0 {
         event::policy_verdict(flow, matched.code(), verdict);
@@ -106,12 +110,20 @@ fn lookup(mut key: PolicyKey) -> u64 {
     let named = if named == 0 { 0 } else { named | NAMES_PEER };
     key.identity = 0;
     let any = maps::policy(key).map_or(0, encode);
-    if any & RANK > named & RANK { any } else { named }
+    if any & RANK > named & RANK {
+        any
+    } else {
+        named
+    }
 }
 
 #[inline(always)]
 fn encode(value: &PolicyValue) -> u64 {
-    let deny = if value.flags & policy_flags::DENY != 0 { DENY } else { 0 };
+    let deny = if value.flags & policy_flags::DENY != 0 {
+        DENY
+    } else {
+        0
+    };
     u64::from(value.rule) << 32
         | u64::from(value.proxy_port) << 16
         | deny

@@ -7,9 +7,7 @@ use aya_ebpf::{
         BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
     },
-    helpers::generated::{
-        bpf_sk_assign, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
-    },
+    helpers::generated::{bpf_sk_assign, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use weft_datapath_common::{Config, DropReason, protocol};
 
@@ -55,7 +53,11 @@ pub fn hand_over(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outco
 fn hand_over_tcp(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outcome {
     // SAFETY: a socket that was looked up is checked for null and released on every path.
     unsafe {
-        let socket = lookup_tcp(skb, (packet.src, packet.src_port), (packet.dst, packet.dst_port));
+        let socket = lookup_tcp(
+            skb,
+            (packet.src, packet.src_port),
+            (packet.dst, packet.dst_port),
+        );
         if !socket.is_null() {
             let state = (*socket).state;
             // A listener found this way is some server of the node's, not the proxy's. A finished
@@ -106,7 +108,11 @@ pub fn takes_answer(skb: Skb, packet: &Packet) -> bool {
         if packet.protocol != protocol::TCP || packet.opens() {
             return false;
         }
-        let socket = lookup_tcp(skb, (packet.src, packet.src_port), (packet.dst, packet.dst_port));
+        let socket = lookup_tcp(
+            skb,
+            (packet.src, packet.src_port),
+            (packet.dst, packet.dst_port),
+        );
         if socket.is_null() {
             return false;
         }
@@ -125,7 +131,11 @@ pub fn takes_answer(skb: Skb, packet: &Packet) -> bool {
 pub fn holds(skb: Skb, packet: &Packet) -> bool {
     // SAFETY: as in `hand_over_tcp`.
     unsafe {
-        let socket = lookup_tcp(skb, (packet.src, packet.src_port), (packet.dst, packet.dst_port));
+        let socket = lookup_tcp(
+            skb,
+            (packet.src, packet.src_port),
+            (packet.dst, packet.dst_port),
+        );
         if socket.is_null() {
             return false;
         }
@@ -141,7 +151,11 @@ pub fn holds(skb: Skb, packet: &Packet) -> bool {
 unsafe fn takes_datagram(skb: Skb, packet: &Packet) -> bool {
     // SAFETY: checked for null, and released or assigned.
     unsafe {
-        let socket = lookup_udp(skb, (packet.src, packet.src_port), (packet.dst, packet.dst_port));
+        let socket = lookup_udp(
+            skb,
+            (packet.src, packet.src_port),
+            (packet.dst, packet.dst_port),
+        );
         if socket.is_null() {
             return false;
         }
@@ -164,7 +178,11 @@ unsafe fn assign(skb: Skb, socket: *mut bpf_sock) -> Outcome {
     unsafe {
         let result = bpf_sk_assign(skb.raw().cast(), socket.cast(), 0);
         bpf_sk_release(socket.cast());
-        if result == 0 { Ok(()) } else { Err(DropReason::ProxyAssignFailed) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(DropReason::ProxyAssignFailed)
+        }
     }
 }
 

@@ -1,9 +1,7 @@
 //! Services: a client's packet to a virtual address goes to one of its backends.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
-use weft_datapath_common::{
-    Config, DropReason, ServiceKey, ServiceValue, XlatePoint, ct_flags,
-};
+use weft_datapath_common::{Config, DropReason, ServiceKey, ServiceValue, XlatePoint, ct_flags};
 
 use crate::{
     conntrack::{self, Entry},
@@ -36,7 +34,12 @@ pub fn translate(
             if choice.proxy_port() != 0 {
                 return Ok(choice.proxy_port());
             }
-            to_backend(skb, config, flow, (choice.xlate_addr(), choice.xlate_port()))?;
+            to_backend(
+                skb,
+                config,
+                flow,
+                (choice.xlate_addr(), choice.xlate_port()),
+            )?;
             Ok(0)
         }
         _ => choose(skb, config, flow, choice, now),
@@ -82,7 +85,12 @@ fn choose(
 /// Whether some service has this address.
 #[inline(always)]
 pub fn is_service_addr(addr: u32) -> bool {
-    maps::service(ServiceKey { addr, port: 0, protocol: 0 }).is_some()
+    maps::service(ServiceKey {
+        addr,
+        port: 0,
+        protocol: 0,
+    })
+    .is_some()
 }
 
 /// Whether a SYN is likely the choice's own, sent again, and not a new connection from an old port.
@@ -127,12 +135,7 @@ fn to_backend(
 
 /// Puts the service's address back into an answer from its backend.
 #[inline(never)]
-pub fn restore(
-    skb: Skb,
-    config: &Config,
-    flow: &mut Flow,
-    entry: Entry,
-) -> Result<(), DropReason> {
+pub fn restore(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Result<(), DropReason> {
     (flow.service, flow.service_port) = (entry.xlate_addr(), entry.xlate_port());
     // Once per connection, when it is accepted and answers.
     if !entry.has(ct_flags::XLATE_REPORTED) && !flow.packet.accepts() {
@@ -143,7 +146,13 @@ pub fn restore(
         flow.swap();
     }
     let pod = flow.packet.src;
-    nat::rewrite(skb, &mut flow.packet, End::Source, entry.xlate_addr(), entry.xlate_port())?;
+    nat::rewrite(
+        skb,
+        &mut flow.packet,
+        End::Source,
+        entry.xlate_addr(),
+        entry.xlate_port(),
+    )?;
     if entry.has(ct_flags::HAIRPIN) {
         let port = flow.packet.dst_port;
         nat::rewrite(skb, &mut flow.packet, End::Destination, pod, port)?;

@@ -81,13 +81,17 @@ impl Skb {
     /// Copies a value out of the packet; fails beyond its end.
     #[inline(always)]
     pub fn load<T: Copy>(self, offset: u32) -> Result<T, DropReason> {
-        self.tc().load(offset as usize).map_err(|_| DropReason::TruncatedHeader)
+        self.tc()
+            .load(offset as usize)
+            .map_err(|_| DropReason::TruncatedHeader)
     }
 
     /// Copies a value into the packet.
     #[inline(always)]
     pub fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), DropReason> {
-        self.tc().store(offset as usize, value, 0).map_err(|_| DropReason::WriteFailed)
+        self.tc()
+            .store(offset as usize, value, 0)
+            .map_err(|_| DropReason::WriteFailed)
     }
 
     /// Corrects the IPv4 header checksum for a replaced word.
@@ -100,9 +104,20 @@ impl Skb {
 
     /// Corrects a transport checksum; `flags` as in `bpf_l4_csum_replace`, size included.
     #[inline(always)]
-    pub fn replace_l4_sum(self, offset: u32, from: u32, to: u32, flags: u32) -> Result<(), DropReason> {
+    pub fn replace_l4_sum(
+        self,
+        offset: u32,
+        from: u32,
+        to: u32,
+        flags: u32,
+    ) -> Result<(), DropReason> {
         self.tc()
-            .l4_csum_replace(offset as usize, u64::from(from), u64::from(to), u64::from(flags))
+            .l4_csum_replace(
+                offset as usize,
+                u64::from(from),
+                u64::from(to),
+                u64::from(flags),
+            )
             .map_err(|_| DropReason::WriteFailed)
     }
 }

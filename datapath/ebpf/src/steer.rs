@@ -10,9 +10,7 @@ use crate::{
     deliver, event,
     flow::{Flow, Origin},
     icmp::{self, Relation},
-    maps, policy,
-    proxy,
-    service,
+    maps, policy, proxy, service,
     skb::Skb,
 };
 

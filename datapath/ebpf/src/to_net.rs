@@ -92,7 +92,11 @@ fn report(config: &Config, flow: &mut Flow, entry: Entry) {
     let now = conntrack::now();
     if flow.origin == Origin::Overlay && entry.take_news(config, &flow.packet, reply, now) {
         flow.rule = entry.rule();
-        flow.direction = if reply { direction::INGRESS } else { direction::EGRESS };
+        flow.direction = if reply {
+            direction::INGRESS
+        } else {
+            direction::EGRESS
+        };
         event::trace(config, flow, TracePoint::ToOverlay, reply);
     }
 }

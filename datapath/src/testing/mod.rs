@@ -104,7 +104,11 @@ impl Bench {
         let bpffs = TempBpffs::new()?;
         let datapath = Datapath::load(&bpffs.path().join("node"), config)?;
         let events = datapath.events()?;
-        Ok(Self { datapath, events, _bpffs: bpffs })
+        Ok(Self {
+            datapath,
+            events,
+            _bpffs: bpffs,
+        })
     }
 
     /// Announces a pod behind the interface that test runs pretend to be.

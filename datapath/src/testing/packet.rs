@@ -19,7 +19,15 @@ pub struct Packet {
 impl Packet {
     /// A packet of some protocol with these bytes behind the IP header.
     pub fn raw(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, transport: Vec<u8>) -> Self {
-        Self { src_mac: [0; 6], src, dst, protocol, fragment: 0, options: 0, transport }
+        Self {
+            src_mac: [0; 6],
+            src,
+            dst,
+            protocol,
+            fragment: 0,
+            options: 0,
+            transport,
+        }
     }
 
     /// A TCP segment.
@@ -54,7 +62,9 @@ impl Packet {
         dst.copy_from_slice(&about[26..30]);
         let mut packet = Self::icmp(src, dst.into(), 3, [0; 4]);
         packet.transport[1] = 3;
-        packet.transport.extend(&about[ETH_LEN..ETH_LEN + IP_LEN + 8]);
+        packet
+            .transport
+            .extend(&about[ETH_LEN..ETH_LEN + IP_LEN + 8]);
         packet
     }
 
@@ -119,7 +129,8 @@ impl Packet {
 pub fn checksums_hold(frame: &[u8]) -> bool {
     let header_len = usize::from(frame[ETH_LEN] & 0x0f) * 4;
     let (header, transport) = frame[ETH_LEN..].split_at(header_len);
-    let addr = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    let addr =
+        |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
     let pseudo = match header[9] {
         protocol @ (6 | 17) => pseudo_header(addr(12), addr(16), protocol, transport.len()),
         _ => 0,

@@ -1,12 +1,15 @@
-use std::{collections::HashMap, net::{Ipv4Addr, SocketAddrV4}};
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use ipnet::Ipv4Net;
 use weft_datapath_common::{identity, protocol};
 
 use super::{Bench, LOOPBACK, Outcome, Packet, endpoint};
 use crate::{
-    Action, Address, Config, Conntrack, Difference, Direction, Endpoint, Error, Event, EventKind, Ipcache,
-    PolicyEntry, PolicyMap,
+    Action, Address, Config, Conntrack, Difference, Direction, Endpoint, Error, Event, EventKind,
+    Ipcache, PolicyEntry, PolicyMap,
 };
 
 /// What the policies are asked about.
@@ -96,7 +99,9 @@ impl PolicyProbe {
             ..endpoint(id, u32::MAX, addr)
         };
         if !(1..65535).contains(&id) {
-            return Err(Error::Invalid(format!("endpoint {id} is out of the probe's range")));
+            return Err(Error::Invalid(format!(
+                "endpoint {id} is out of the probe's range"
+            )));
         }
         self.endpoints.insert(id, endpoint);
         self.behind_loopback = None;
@@ -150,14 +155,22 @@ impl PolicyProbe {
             _ => None,
         });
         let Some((reported, event)) = verdict else {
-            return Ok(Probed { action, rule: 0, proxy_port: 0 });
+            return Ok(Probed {
+                action,
+                rule: 0,
+                proxy_port: 0,
+            });
         };
         if reported != action {
             return Err(Error::Invalid(format!(
                 "the packet's fate is {action:?}, the event says {reported:?}"
             )));
         }
-        Ok(Probed { action, rule: event.rule, proxy_port: event.proxy_port })
+        Ok(Probed {
+            action,
+            rule: event.rule,
+            proxy_port: event.proxy_port,
+        })
     }
 
     fn peer(&mut self, identity: u32) -> Result<Ipv4Addr, Error> {
@@ -165,7 +178,10 @@ impl PolicyProbe {
             return Ok(*addr);
         }
         let addr = Ipv4Addr::from(PEERS + 1 + self.peers.len() as u32);
-        let address = Address { identity, node: None };
+        let address = Address {
+            identity,
+            node: None,
+        };
         self.ipcache.upsert(Ipv4Net::from(addr), address)?;
         self.peers.insert(identity, addr);
         Ok(addr)
@@ -201,13 +217,18 @@ fn packet(tuple: &Tuple, src: Ipv4Addr, dst: Ipv4Addr) -> Packet {
 
 /// The ends of the flow, as conntrack names them.
 fn ends(tuple: &Tuple, src: Ipv4Addr, dst: Ipv4Addr) -> (SocketAddrV4, SocketAddrV4) {
-    let (src_port, dst_port) = match tuple.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP => (SRC_PORT, tuple.port),
-        protocol::ICMP if !matches!(tuple.port, 0 | 8) => {
-            let port = u16::from_be_bytes([tuple.port as u8, 0xff]);
+    const ECHO_REPLY: u8 = 0;
+    const ECHO: u8 = 8;
+    let (src_port, dst_port) = match (tuple.protocol, tuple.port as u8) {
+        (protocol::TCP | protocol::UDP | protocol::SCTP, _) => (SRC_PORT, tuple.port),
+        (protocol::ICMP, kind) if kind != ECHO && kind != ECHO_REPLY => {
+            let port = u16::from_be_bytes([kind, 0xff]);
             (port, port)
         }
         _ => (0, 0),
     };
-    (SocketAddrV4::new(src, src_port), SocketAddrV4::new(dst, dst_port))
+    (
+        SocketAddrV4::new(src, src_port),
+        SocketAddrV4::new(dst, dst_port),
+    )
 }

@@ -11,8 +11,7 @@ use ipnet::Ipv4Net;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weft_datapath::{
     Address, Config, Datapath, Direction, Endpoint, Event, EventKind, Events, Ipcache,
-    NodeSettings, PolicyEntry, PolicyMap, Verdict,
-    testing::TempBpffs,
+    NodeSettings, PolicyEntry, PolicyMap, Verdict, testing::TempBpffs,
 };
 
 use crate::support::{Namespace, SOON};
@@ -80,11 +79,19 @@ impl Cluster {
         fabric.ip("link add br0 type bridge\naddr add 172.18.0.1/16 dev br0\nlink set br0 up");
         let world = Namespace::new("world");
         plug(&fabric, &world, "w0");
-        world.ip(&format!("addr add 172.18.0.200/16 dev eth0\naddr add {WORLD}/32 dev lo"));
+        world.ip(&format!(
+            "addr add 172.18.0.200/16 dev eth0\naddr add {WORLD}/32 dev lo"
+        ));
         let nodes = (0..2)
             .map(|index| node(index, routing, &fabric, &bpffs, &change))
             .collect();
-        Self { nodes, world, next: 0, _fabric: fabric, _bpffs: bpffs }
+        Self {
+            nodes,
+            world,
+            next: 0,
+            _fabric: fabric,
+            _bpffs: bpffs,
+        }
     }
 
     /// Starts a pod: announced, attached, known to both nodes.
@@ -115,7 +122,10 @@ impl Cluster {
         let host_addr = self.nodes[host].addr;
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let node_addr = (index != host).then_some(host_addr);
-            let address = Address { identity, node: node_addr };
+            let address = Address {
+                identity,
+                node: node_addr,
+            };
             node.ipcache.upsert(Ipv4Net::from(addr), address).unwrap();
         }
     }
@@ -134,7 +144,9 @@ impl Cluster {
 impl Node {
     pub fn attach(&mut self, endpoint: &Endpoint) {
         let datapath = &mut self.datapath;
-        self.namespace.enter(|| datapath.attach_endpoint(endpoint)).unwrap();
+        self.namespace
+            .enter(|| datapath.attach_endpoint(endpoint))
+            .unwrap();
     }
 
     /// Gives up everything but the namespace.
@@ -145,7 +157,10 @@ impl Node {
     /// Loads the programs anew, as a restarted agent does.
     pub fn reload(&mut self) {
         let (pins, config) = (&self.pins, &self.config);
-        self.datapath = self.namespace.enter(|| Datapath::load(pins, config)).unwrap();
+        self.datapath = self
+            .namespace
+            .enter(|| Datapath::load(pins, config))
+            .unwrap();
     }
 
     /// Waits for an event; events before it are kept for [`Node::seen`].
@@ -204,7 +219,11 @@ pub fn entry(direction: Direction, identity: u32, port: u16, verdict: Verdict) -
         port,
         port_bits: 16,
         verdict,
-        priority: if matches!(verdict, Verdict::Redirect(_)) { 90 } else { 0 },
+        priority: if matches!(verdict, Verdict::Redirect(_)) {
+            90
+        } else {
+            0
+        },
         matched: 24,
         rule: 11,
     }
@@ -233,10 +252,11 @@ fn node(
     let namespace = Namespace::new(&format!("n{index}"));
     plug(fabric, &namespace, &format!("n{index}"));
     let (addr, peer) = (node_addr(index), node_addr(1 - index));
-    namespace.ip(&format!("addr add {addr}/16 dev eth0\nroute add default via 172.18.0.200"));
+    namespace.ip(&format!(
+        "addr add {addr}/16 dev eth0\nroute add default via 172.18.0.200"
+    ));
     route_to_peer(&namespace, index, routing, addr, peer);
-    let mut config =
-        Config::new(addr, format!("10.244.{}.0/24", index + 1).parse().unwrap());
+    let mut config = Config::new(addr, format!("10.244.{}.0/24", index + 1).parse().unwrap());
     config.overlay = (routing == Routing::Vxlan).then_some(OVERLAY_PORT);
     change(&mut config);
     let pins = bpffs.path().join(format!("node{index}"));
@@ -252,7 +272,15 @@ fn node(
     });
     let mut ipcache = datapath.ipcache().unwrap();
     for (node, identity) in [(addr, 1), (peer, 6)] {
-        ipcache.upsert(Ipv4Net::from(node), Address { identity, node: None }).unwrap();
+        ipcache
+            .upsert(
+                Ipv4Net::from(node),
+                Address {
+                    identity,
+                    node: None,
+                },
+            )
+            .unwrap();
     }
     Node {
         policy: datapath.policy().unwrap(),
@@ -289,17 +317,14 @@ fn route_to_peer(
         mac(index + 1),
         mac(other),
     ));
-    namespace.bridge(&format!("fdb append {} dev {OVERLAY} dst {peer}", mac(other)));
+    namespace.bridge(&format!(
+        "fdb append {} dev {OVERLAY} dst {peer}",
+        mac(other)
+    ));
 }
 
 /// Makes a pod's namespace and its veth; nothing is announced.
-pub fn plug_pod(
-    node: &Namespace,
-    index: usize,
-    id: u32,
-    identity: u32,
-    addr: Ipv4Addr,
-) -> Pod {
+pub fn plug_pod(node: &Namespace, index: usize, id: u32, identity: u32, addr: Ipv4Addr) -> Pod {
     let namespace = Namespace::new(&format!("p{id}"));
     let veth = format!("veth{id}");
     let (mac, host_mac) = ([2, 0, 0, 0, 0, id as u8], [2, 1, 0, 0, 0, id as u8]);
@@ -332,7 +357,11 @@ pub fn plug_pod(
         default_deny_ingress: false,
         default_deny_egress: false,
     };
-    Pod { namespace, endpoint, node: index }
+    Pod {
+        namespace,
+        endpoint,
+        node: index,
+    }
 }
 
 fn interface_index(node: &Namespace, name: &str) -> u32 {

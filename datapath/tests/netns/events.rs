@@ -21,7 +21,11 @@ const ACK: u8 = 0x10;
 /// What happened on the way from client to server, with the TCP flags.
 fn forward(node: &mut Node, client: &Pod, server: &Pod) -> Vec<(EventKind, u8)> {
     let to_server = |event: &&Event| event.src == client.addr() && event.dst == server.addr();
-    node.seen().iter().filter(to_server).map(|event| (event.kind, event.tcp_flags)).collect()
+    node.seen()
+        .iter()
+        .filter(to_server)
+        .map(|event| (event.kind, event.tcp_flags))
+        .collect()
 }
 
 fn trace(point: TracePoint) -> impl Fn(u8) -> (EventKind, u8) {
@@ -30,16 +34,28 @@ fn trace(point: TracePoint) -> impl Fn(u8) -> (EventKind, u8) {
 
 fn to_service(cluster: &Cluster, server: &Pod, echo: &Echo) {
     let backends = vec![(server.addr(), echo.addr().port())];
-    let service = Service { vip: VIP, port: 80, protocol: 6, backends, redirect: None };
+    let service = Service {
+        vip: VIP,
+        port: 80,
+        protocol: 6,
+        backends,
+        redirect: None,
+    };
     for node in &cluster.nodes {
-        node.datapath.services().unwrap().apply(std::slice::from_ref(&service)).unwrap();
+        node.datapath
+            .services()
+            .unwrap()
+            .apply(std::slice::from_ref(&service))
+            .unwrap();
     }
 }
 
 /// A connection with one exchange, closed by the client first.
 fn converse(client: &Pod) {
-    let mut stream =
-        client.namespace.connect(std::net::SocketAddrV4::new(VIP, 80), SOON).unwrap();
+    let mut stream = client
+        .namespace
+        .connect(std::net::SocketAddrV4::new(VIP, 80), SOON)
+        .unwrap();
     who_am_i(&mut stream);
     ping(&mut stream).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -59,7 +75,8 @@ fn an_allowed_connection_across_nodes() {
     }
     converse(&client);
     let last_ack = |event: &Event| {
-        event.src == client.addr() && event.kind == EventKind::Trace(TracePoint::ToEndpoint)
+        event.src == client.addr()
+            && event.kind == EventKind::Trace(TracePoint::ToEndpoint)
             && event.tcp_flags == FIN | ACK
     };
     cluster.nodes[1].wait_for("the end", last_ack);
@@ -69,23 +86,48 @@ fn an_allowed_connection_across_nodes() {
     let translated = EventKind::Translation(XlatePoint::PostForward);
     let traced = EventKind::Translation(XlatePoint::PreReverse);
     assert_eq!(sent[0], (translated, SYN));
-    let overlay: Vec<_> = sent.iter().copied().filter(|(kind, _)| *kind == to_overlay(0).0).collect();
-    assert_eq!(overlay[..4], [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_overlay));
-    assert_eq!(sent.iter().filter(|(kind, _)| *kind == traced).count(), 1, "{sent:?}");
-    assert!(!sent.iter().any(|(kind, _)| matches!(kind, EventKind::PolicyVerdict { .. })));
+    let overlay: Vec<_> = sent
+        .iter()
+        .copied()
+        .filter(|(kind, _)| *kind == to_overlay(0).0)
+        .collect();
+    assert_eq!(
+        overlay[..4],
+        [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_overlay)
+    );
+    assert_eq!(
+        sent.iter().filter(|(kind, _)| *kind == traced).count(),
+        1,
+        "{sent:?}"
+    );
+    assert!(
+        !sent
+            .iter()
+            .any(|(kind, _)| matches!(kind, EventKind::PolicyVerdict { .. }))
+    );
 
     let to_endpoint = trace(TracePoint::ToEndpoint);
     let received = forward(&mut cluster.nodes[1], &client, &server);
-    let verdict = EventKind::PolicyVerdict { action: Action::Allow, matched: MatchType::L3L4 };
+    let verdict = EventKind::PolicyVerdict {
+        action: Action::Allow,
+        matched: MatchType::L3L4,
+    };
     assert_eq!(received[0], (verdict, SYN));
-    assert_eq!(received[1..5], [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_endpoint));
+    assert_eq!(
+        received[1..5],
+        [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_endpoint)
+    );
     // Answers are told from the other side: into the overlay there, to the endpoint here.
     for (node, point) in [(1, TracePoint::ToOverlay), (0, TracePoint::ToEndpoint)] {
         let event = cluster.nodes[node].wait_for("answer", |event| {
             event.src == server.addr() && event.kind == EventKind::Trace(point)
         });
         assert_eq!((event.reply, event.tcp_flags), (Some(true), SYN | ACK));
-        let direction = if node == 0 { Direction::Egress } else { Direction::Ingress };
+        let direction = if node == 0 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
         assert_eq!(event.direction, direction);
     }
 }
@@ -110,13 +152,29 @@ fn a_redirected_connection_on_one_node() {
     });
     let to_proxy = trace(TracePoint::ToProxy);
     let events: Vec<_> = forward(node, &client, &server);
-    let verdict = EventKind::PolicyVerdict { action: Action::Redirect, matched: MatchType::L3L4 };
-    assert_eq!(events[0], (EventKind::Translation(XlatePoint::PostForward), SYN));
+    let verdict = EventKind::PolicyVerdict {
+        action: Action::Redirect,
+        matched: MatchType::L3L4,
+    };
+    assert_eq!(
+        events[0],
+        (EventKind::Translation(XlatePoint::PostForward), SYN)
+    );
     assert_eq!(events[1], (verdict, SYN));
-    let proxied: Vec<_> = events.iter().copied().filter(|(kind, _)| *kind == to_proxy(0).0).collect();
-    assert_eq!(proxied[..4], [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_proxy));
+    let proxied: Vec<_> = events
+        .iter()
+        .copied()
+        .filter(|(kind, _)| *kind == to_proxy(0).0)
+        .collect();
+    assert_eq!(
+        proxied[..4],
+        [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_proxy)
+    );
     let event = node.wait_for("to-proxy", |event| event.kind == to_proxy(0).0);
-    assert_eq!((event.direction, event.endpoint), (Direction::Ingress, server.endpoint.id));
+    assert_eq!(
+        (event.direction, event.endpoint),
+        (Direction::Ingress, server.endpoint.id)
+    );
     assert_eq!((event.proxy_port, event.rule), (proxy.port, 11));
     // The proxy's own connection, under the client's address.
     node.wait_for("upstream", |event| {

@@ -34,11 +34,13 @@ fn enforcement_goes_on_without_the_loader() {
     let datapath = namespace.enter(|| Datapath::load(&pins, &config)).unwrap();
     let mut endpoints = datapath.endpoints().unwrap();
     endpoints.sort_by_key(|endpoint| endpoint.id);
-    assert_eq!(endpoints.iter().map(|endpoint| endpoint.addr).collect::<Vec<_>>(), [
-        server.addr(),
-        friend.addr(),
-        stranger.addr()
-    ]);
+    assert_eq!(
+        endpoints
+            .iter()
+            .map(|endpoint| endpoint.addr)
+            .collect::<Vec<_>>(),
+        [server.addr(), friend.addr(), stranger.addr()]
+    );
     assert_eq!(datapath.policy().unwrap().len(), 1);
     ping(&mut open).unwrap();
     stranger.namespace.is_refused_by(echo.addr());
@@ -67,7 +69,9 @@ fn replacing_the_programs_loses_no_request() {
         for _ in 0..3 {
             let before = count.load(Ordering::Relaxed);
             cluster.nodes[0].reload();
-            eventually("pings", || (count.load(Ordering::Relaxed) > before + 10).then_some(()));
+            eventually("pings", || {
+                (count.load(Ordering::Relaxed) > before + 10).then_some(())
+            });
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -92,7 +96,9 @@ fn a_revoked_connection_is_cut_at_once_and_others_are_not() {
     let start = Instant::now();
     cluster.police(&server, Direction::Ingress, &[allow(301)]);
     let took = start.elapsed();
-    revoked.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    revoked
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
     assert!(ping(&mut revoked).is_err(), "a revoked connection answers");
     assert!(took < Duration::from_millis(100), "{took:?}");
     let drop = cluster.nodes[0].wait_for_drop(cut.addr(), server.addr());
@@ -120,7 +126,10 @@ fn an_address_has_no_past() {
         // The pod goes while its connection is open; another gets its address.
         let addr = first.addr();
         cluster.nodes[node].datapath.detach_endpoint(addr).unwrap();
-        cluster.nodes[node].policy.remove_endpoint(first.endpoint.id).unwrap();
+        cluster.nodes[node]
+            .policy
+            .remove_endpoint(first.endpoint.id)
+            .unwrap();
         drop(stream);
         cluster.unplug(first);
         let second = cluster.pod_at(node, 302, addr);
@@ -128,7 +137,9 @@ fn an_address_has_no_past() {
         cluster.nodes[0].datapath.bump_epoch().unwrap();
         second.namespace.is_refused_by(echo.addr());
         let drop = cluster.nodes[0].wait_for("drop of the successor", |event| {
-            matches!(event.kind, EventKind::Drop(_)) && event.src == addr && event.src_identity == 302
+            matches!(event.kind, EventKind::Drop(_))
+                && event.src == addr
+                && event.src_identity == 302
         });
         assert_eq!(drop.kind, EventKind::Drop(DropReason::PolicyDenied));
     }
@@ -164,7 +175,10 @@ fn a_pod_that_nobody_announced_is_cut_off() {
     unknown.namespace.is_refused_by(echo.addr());
     let drop = cluster.nodes[0].wait_for_drop(addr, server.addr());
     assert_eq!(drop.kind, EventKind::Drop(DropReason::UnknownSender));
-    let far = Echo::start(&cluster.world, std::net::SocketAddrV4::new(crate::cluster::WORLD, 0));
+    let far = Echo::start(
+        &cluster.world,
+        std::net::SocketAddrV4::new(crate::cluster::WORLD, 0),
+    );
     unknown.namespace.is_refused_by(far.addr());
     cluster.identify(addr, 301, 0);
     cluster.nodes[0].attach(&unknown.endpoint);
@@ -176,11 +190,19 @@ fn a_nodes_settings_are_put_back() {
     let namespace = Namespace::new("settings");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("node.json");
-    let marks = Config::new("172.18.0.2".parse().unwrap(), "10.244.1.0/24".parse().unwrap()).marks;
+    let marks = Config::new(
+        "172.18.0.2".parse().unwrap(),
+        "10.244.1.0/24".parse().unwrap(),
+    )
+    .marks;
     let rules = || namespace.command("ip", &["rule", "show"]);
     let sysctl = |name: &str| {
         let path = format!("/proc/sys/net/ipv4/{name}");
-        namespace.enter(|| std::fs::read_to_string(&path)).unwrap().trim().to_owned()
+        namespace
+            .enter(|| std::fs::read_to_string(&path))
+            .unwrap()
+            .trim()
+            .to_owned()
     };
     namespace.enter(|| {
         std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "2").unwrap();
@@ -188,16 +210,28 @@ fn a_nodes_settings_are_put_back() {
     });
     let before = rules();
     for _ in 0..2 {
-        namespace.enter(|| NodeSettings::new(&marks).apply(&file)).unwrap();
+        namespace
+            .enter(|| NodeSettings::new(&marks).apply(&file))
+            .unwrap();
         let after = rules();
-        assert_eq!(after.matches("fwmark 0x200/0xf00 lookup 2004").count(), 1, "{after}");
+        assert_eq!(
+            after.matches("fwmark 0x200/0xf00 lookup 2004").count(),
+            1,
+            "{after}"
+        );
         let routes = namespace.command("ip", &["route", "show", "table", "2004"]);
         assert!(routes.contains("local default dev lo"), "{routes}");
-        assert_eq!((sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")), ("0".into(), "0".into()));
+        assert_eq!(
+            (sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")),
+            ("0".into(), "0".into())
+        );
     }
     namespace.enter(|| NodeSettings::restore(&file)).unwrap();
     assert_eq!(rules(), before);
-    assert_eq!((sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")), ("2".into(), "1".into()));
+    assert_eq!(
+        (sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")),
+        ("2".into(), "1".into())
+    );
     assert!(!file.exists());
     namespace.enter(|| NodeSettings::restore(&file)).unwrap();
 }

@@ -1,4 +1,10 @@
 //! The datapath between real namespaces, with real sockets. Needs root and iproute2.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 mod cluster;
 mod events;

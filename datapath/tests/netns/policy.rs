@@ -18,7 +18,10 @@ fn allow_and_deny(routing: Routing, same: bool, redirect_peer: bool) {
     for client in [&friend, &stranger] {
         assert_eq!(client.namespace.talks_to(port).ip(), client.addr());
         let socket = client.namespace.udp(client.addr());
-        assert_eq!(ask(&socket, port).unwrap(), (socket.local_addr().unwrap(), port.into()));
+        assert_eq!(
+            ask(&socket, port).unwrap(),
+            (socket.local_addr().unwrap(), port.into())
+        );
     }
     let allow = entry(Direction::Ingress, 301, port.port(), Verdict::Allow);
     cluster.police(&server, Direction::Ingress, &[allow]);
@@ -27,7 +30,10 @@ fn allow_and_deny(routing: Routing, same: bool, redirect_peer: bool) {
     let drop = cluster.nodes[0].wait_for_drop(stranger.addr(), server.addr());
     assert_eq!(drop.kind, EventKind::Drop(DropReason::PolicyDenied));
     assert_eq!((drop.src_identity, drop.dst_identity), (302, 300));
-    assert_eq!((drop.endpoint, drop.direction), (server.endpoint.id, Direction::Ingress));
+    assert_eq!(
+        (drop.endpoint, drop.direction),
+        (server.endpoint.id, Direction::Ingress)
+    );
 }
 
 #[test]
@@ -73,7 +79,10 @@ fn egress_is_judged_where_it_begins() {
     client.namespace.talks_to(open.addr());
     client.namespace.is_refused_by(shut.addr());
     let drop = cluster.nodes[0].wait_for_drop(client.addr(), server.addr());
-    assert_eq!((drop.endpoint, drop.direction), (client.endpoint.id, Direction::Egress));
+    assert_eq!(
+        (drop.endpoint, drop.direction),
+        (client.endpoint.id, Direction::Egress)
+    );
 }
 
 #[test]
@@ -83,8 +92,15 @@ fn the_world_sees_the_node() {
         let pod = cluster.pod(0, 300);
         let echo = Echo::start(&cluster.world, std::net::SocketAddrV4::new(WORLD, 0));
         let seen = pod.namespace.talks_to(echo.addr());
-        assert_eq!(seen.ip(), IpAddr::from(cluster.nodes[0].addr), "{routing:?}");
-        assert!(cluster.nodes[0].config.snat_ports.contains(&seen.port()), "{seen}");
+        assert_eq!(
+            seen.ip(),
+            IpAddr::from(cluster.nodes[0].addr),
+            "{routing:?}"
+        );
+        assert!(
+            cluster.nodes[0].config.snat_ports.contains(&seen.port()),
+            "{seen}"
+        );
         let socket = pod.namespace.udp(pod.addr());
         let (seen, from) = ask(&socket, echo.addr()).unwrap();
         assert_eq!(seen.ip(), IpAddr::from(cluster.nodes[0].addr));
@@ -101,15 +117,22 @@ fn a_node_reaches_its_pods_and_other_nodes_are_judged() {
         let echo = Echo::start(&pod.namespace, pod.port(0));
         cluster.police(&pod, Direction::Ingress, &[]);
         let nodes = &cluster.nodes;
-        assert_eq!(nodes[0].namespace.talks_to(echo.addr()).ip(), IpAddr::from(nodes[0].addr));
+        assert_eq!(
+            nodes[0].namespace.talks_to(echo.addr()).ip(),
+            IpAddr::from(nodes[0].addr)
+        );
         nodes[1].namespace.is_refused_by(echo.addr());
         let port = echo.addr().port();
-        cluster.police(&pod, Direction::Ingress, &[entry(
+        cluster.police(
+            &pod,
             Direction::Ingress,
-            weft_datapath::identity::REMOTE_NODE,
-            port,
-            Verdict::Allow,
-        )]);
+            &[entry(
+                Direction::Ingress,
+                weft_datapath::identity::REMOTE_NODE,
+                port,
+                Verdict::Allow,
+            )],
+        );
         cluster.nodes[1].namespace.talks_to(echo.addr());
     }
 }
@@ -119,7 +142,9 @@ fn a_pod_cannot_send_from_another_address() {
     let mut cluster = Cluster::new(Routing::Native);
     let (thief, server) = (cluster.pod(0, 300), cluster.pod(0, 301));
     let victim = cluster.pod(0, 302);
-    thief.namespace.ip(&format!("addr add {}/32 dev eth0", victim.addr()));
+    thief
+        .namespace
+        .ip(&format!("addr add {}/32 dev eth0", victim.addr()));
     let socket = thief.namespace.udp(victim.addr());
     socket.send_to(b"x", server.port(9)).unwrap();
     let drop = cluster.nodes[0].wait_for_drop(victim.addr(), server.addr());

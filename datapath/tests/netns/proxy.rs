@@ -48,13 +48,20 @@ impl Proxy {
             Namespace::join(&name);
             while let Ok((client, peer)) = accepting.accept() {
                 let destination = v4(client.local_addr().unwrap());
-                let taken = Taken { client: v4(peer), destination };
+                let taken = Taken {
+                    client: v4(peer),
+                    destination,
+                };
                 let _ = sender.send(taken);
                 let config = config.clone();
                 thread::spawn(move || splice(client, taken, &config));
             }
         });
-        Self { listener, taken, port }
+        Self {
+            listener,
+            taken,
+            port,
+        }
     }
 }
 
@@ -105,7 +112,11 @@ fn set_ip_option(socket: &Socket, option: i32, value: i32) -> io::Result<()> {
             size_of::<i32>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn splice(client: TcpStream, taken: Taken, config: &Config) {
@@ -123,4 +134,3 @@ fn forward(mut from: &TcpStream, mut to: &TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }
-

@@ -22,14 +22,25 @@ fn redirected(routing: Routing, same: bool, side: Side) {
     let (client, server) = (cluster.pod(0, 300), cluster.pod(at, 301));
     let echo = Echo::start(&server.namespace, server.port(0));
     let port = echo.addr().port();
-    let proxies = [Proxy::start(&cluster.nodes[0]), Proxy::start(&cluster.nodes[1])];
+    let proxies = [
+        Proxy::start(&cluster.nodes[0]),
+        Proxy::start(&cluster.nodes[1]),
+    ];
     if side != Side::Server {
         let redirect = Verdict::Redirect(proxies[0].port);
-        cluster.police(&client, Direction::Egress, &[entry(Direction::Egress, 301, port, redirect)]);
+        cluster.police(
+            &client,
+            Direction::Egress,
+            &[entry(Direction::Egress, 301, port, redirect)],
+        );
     }
     if side != Side::Client {
         let redirect = Verdict::Redirect(proxies[at].port);
-        cluster.police(&server, Direction::Ingress, &[entry(Direction::Ingress, 300, port, redirect)]);
+        cluster.police(
+            &server,
+            Direction::Ingress,
+            &[entry(Direction::Ingress, 300, port, redirect)],
+        );
     }
     let mut stream = client.namespace.connect(echo.addr(), SOON).unwrap();
     let seen = who_am_i(&mut stream);
@@ -41,11 +52,23 @@ fn redirected(routing: Routing, same: bool, side: Side) {
     let own = v4(stream.local_addr().unwrap());
     let first = if side == Side::Server { at } else { 0 };
     let taken = receive(&proxies[first].taken);
-    assert_eq!(taken, Taken { client: own, destination: echo.addr() });
+    assert_eq!(
+        taken,
+        Taken {
+            client: own,
+            destination: echo.addr()
+        }
+    );
     if side == Side::Both && !same {
         let taken = receive(&proxies[1].taken);
-        assert_eq!((taken.client.ip(), taken.destination), (own.ip(), echo.addr()));
-        assert!(![own.port(), seen.port()].contains(&taken.client.port()), "the first proxy's port");
+        assert_eq!(
+            (taken.client.ip(), taken.destination),
+            (own.ip(), echo.addr())
+        );
+        assert!(
+            ![own.port(), seen.port()].contains(&taken.client.port()),
+            "the first proxy's port"
+        );
     }
     // On one node, one proxy pass serves both sides' rules.
     assert!(proxies.iter().all(|proxy| proxy.taken.try_recv().is_err()));
@@ -53,7 +76,13 @@ fn redirected(routing: Routing, same: bool, side: Side) {
         event.kind == EventKind::Trace(TracePoint::ToProxy) && event.src_port == own.port()
     });
     cluster.nodes[first].wait_for("verdict", |event| {
-        matches!(event.kind, EventKind::PolicyVerdict { action: Action::Redirect, .. })
+        matches!(
+            event.kind,
+            EventKind::PolicyVerdict {
+                action: Action::Redirect,
+                ..
+            }
+        )
     });
 }
 
@@ -100,8 +129,19 @@ fn a_service_behind_a_redirect() {
         let server = cluster.pod(node, 301);
         let echo = Echo::start(&server.namespace, server.port(0));
         let backends = vec![(server.addr(), echo.addr().port())];
-        let wanted = Service { vip, port: 80, protocol: 6, backends, redirect: None };
-        cluster.nodes[0].datapath.services().unwrap().apply(&[wanted]).unwrap();
+        let wanted = Service {
+            vip,
+            port: 80,
+            protocol: 6,
+            backends,
+            redirect: None,
+        };
+        cluster.nodes[0]
+            .datapath
+            .services()
+            .unwrap()
+            .apply(&[wanted])
+            .unwrap();
         let proxy = Proxy::start(&cluster.nodes[node]);
         let redirect = Verdict::Redirect(proxy.port);
         let rule = entry(Direction::Ingress, 300, echo.addr().port(), redirect);
@@ -125,10 +165,19 @@ fn without_a_proxy_redirected_ports_are_closed_and_others_are_not() {
     );
     let proxy = Proxy::start(&cluster.nodes[0]);
     let port = proxy.port;
-    cluster.police(&server, Direction::Ingress, &[
-        entry(Direction::Ingress, 300, ruled.addr().port(), Verdict::Redirect(port)),
-        entry(Direction::Ingress, 300, plain.addr().port(), Verdict::Allow),
-    ]);
+    cluster.police(
+        &server,
+        Direction::Ingress,
+        &[
+            entry(
+                Direction::Ingress,
+                300,
+                ruled.addr().port(),
+                Verdict::Redirect(port),
+            ),
+            entry(Direction::Ingress, 300, plain.addr().port(), Verdict::Allow),
+        ],
+    );
     client.namespace.talks_to(ruled.addr());
     drop(proxy);
     client.namespace.is_refused_by(ruled.addr());
@@ -163,7 +212,11 @@ fn direct_connections_live_beside_proxied_ones() {
             0 => Verdict::Redirect(proxy.port),
             _ => Verdict::Allow,
         };
-        cluster.police(&server, Direction::Ingress, &[entry(Direction::Ingress, 300, port, verdict)]);
+        cluster.police(
+            &server,
+            Direction::Ingress,
+            &[entry(Direction::Ingress, 300, port, verdict)],
+        );
         for _ in 0..5 {
             client.namespace.talks_to(echo.addr());
         }

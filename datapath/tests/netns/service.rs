@@ -22,11 +22,18 @@ fn serve(cluster: &Cluster, backends: &[SocketAddrV4]) {
         vip: VIP,
         port: PORT,
         protocol,
-        backends: backends.iter().map(|backend| (*backend.ip(), backend.port())).collect(),
+        backends: backends
+            .iter()
+            .map(|backend| (*backend.ip(), backend.port()))
+            .collect(),
         redirect: None,
     };
     for node in &cluster.nodes {
-        node.datapath.services().unwrap().apply(&[service(6), service(17)]).unwrap();
+        node.datapath
+            .services()
+            .unwrap()
+            .apply(&[service(6), service(17)])
+            .unwrap();
     }
 }
 
@@ -42,12 +49,25 @@ fn a_client_meets_every_backend(routing: Routing, change: impl Fn(&mut Config)) 
     serve(&cluster, &echoes.each_ref().map(Echo::addr));
     let mut met = HashSet::new();
     for _ in 0..200 {
-        let mut stream = client.namespace.connect(SERVICE, crate::support::SOON).unwrap();
+        let mut stream = client
+            .namespace
+            .connect(SERVICE, crate::support::SOON)
+            .unwrap();
         assert_eq!(stream.peer_addr().unwrap(), SocketAddr::from(SERVICE));
         assert_eq!(who_am_i(&mut stream), stream.local_addr().unwrap());
-        let flows = cluster.nodes[0].datapath.conntrack().unwrap().entries().unwrap();
+        let flows = cluster.nodes[0]
+            .datapath
+            .conntrack()
+            .unwrap()
+            .entries()
+            .unwrap();
         let own = SocketAddr::from(stream.local_addr().unwrap());
-        met.extend(flows.iter().filter(|flow| SocketAddr::from(flow.src) == own).filter_map(|flow| flow.choice));
+        met.extend(
+            flows
+                .iter()
+                .filter(|flow| SocketAddr::from(flow.src) == own)
+                .filter_map(|flow| flow.choice),
+        );
         if met.len() == echoes.len() {
             break;
         }
@@ -56,7 +76,10 @@ fn a_client_meets_every_backend(routing: Routing, change: impl Fn(&mut Config)) 
     for _ in 0..4 {
         let socket = client.namespace.udp(client.addr());
         let (seen, from) = ask(&socket, SERVICE).unwrap();
-        assert_eq!((seen, from), (socket.local_addr().unwrap(), SocketAddr::from(SERVICE)));
+        assert_eq!(
+            (seen, from),
+            (socket.local_addr().unwrap(), SocketAddr::from(SERVICE))
+        );
     }
 }
 
@@ -78,8 +101,9 @@ fn with_vxlan_through_the_stack() {
 #[test]
 fn a_pod_reaches_itself() {
     for redirect_peer in [true, false] {
-        let mut cluster =
-            Cluster::with(Routing::Native, |config| config.redirect_peer = redirect_peer);
+        let mut cluster = Cluster::with(Routing::Native, |config| {
+            config.redirect_peer = redirect_peer
+        });
         let pod = cluster.pod(0, 300);
         let echo = echo(&pod);
         serve(&cluster, &[echo.addr()]);
@@ -114,7 +138,9 @@ fn a_service_without_backends_refuses() {
     client.namespace.is_refused_by(SERVICE);
     let drop = cluster.nodes[0].wait_for_drop(client.addr(), VIP);
     assert_eq!(drop.kind, EventKind::Drop(DropReason::NoBackend));
-    client.namespace.is_refused_by(SocketAddrV4::new(VIP, PORT + 1));
+    client
+        .namespace
+        .is_refused_by(SocketAddrV4::new(VIP, PORT + 1));
 }
 
 /// Segmentation offload and checksums survive translation and every way of delivery.
@@ -123,14 +149,16 @@ fn bulk_data_arrives_whole() {
     const LEN: usize = 16 << 20;
     for routing in [Routing::Native, Routing::Vxlan] {
         for redirect_peer in [true, false] {
-            let mut cluster =
-                Cluster::with(routing, |config| config.redirect_peer = redirect_peer);
+            let mut cluster = Cluster::with(routing, |config| config.redirect_peer = redirect_peer);
             let client = cluster.pod(0, 300);
             for node in [0, 1] {
                 let server = cluster.pod(node, 301);
                 let echo = echo(&server);
                 serve(&cluster, &[echo.addr()]);
-                let mut stream = client.namespace.connect(SERVICE, crate::support::SOON).unwrap();
+                let mut stream = client
+                    .namespace
+                    .connect(SERVICE, crate::support::SOON)
+                    .unwrap();
                 who_am_i(&mut stream);
                 let mut sending = stream.try_clone().unwrap();
                 let data: Vec<u8> = (0..LEN).map(|at| (at * 31 % 251) as u8).collect();

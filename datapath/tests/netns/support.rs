@@ -60,10 +60,19 @@ impl Namespace {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{tool} (package iproute2): {error}"));
-        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(commands.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{tool} in {}: {commands}\n{errors}", self.name);
+        assert!(
+            output.status.success(),
+            "{tool} in {}: {commands}\n{errors}",
+            self.name
+        );
     }
 
     /// Moves the calling thread into a namespace for good.
@@ -131,10 +140,14 @@ impl Namespace {
         let sum = !(0x0800 + u16::from_be_bytes(identifier));
         let [sum_high, sum_low] = sum.to_be_bytes();
         let request = [8, 0, sum_high, sum_low, high, low, 0, 0];
-        socket.send_to(&request, &SocketAddr::from((to, 0)).into()).unwrap();
+        socket
+            .send_to(&request, &SocketAddr::from((to, 0)).into())
+            .unwrap();
         let mut buffer = [0; 128];
         loop {
-            let len = (&socket).read(&mut buffer).unwrap_or_else(|error| panic!("{to}: {error}"));
+            let len = (&socket)
+                .read(&mut buffer)
+                .unwrap_or_else(|error| panic!("{to}: {error}"));
             let answer = &buffer[..len];
             if answer[12..16] == to.octets() && answer[HEADER..HEADER + 2] == [0, 0] {
                 assert_eq!(answer[HEADER + 4..HEADER + 6], identifier);
@@ -155,7 +168,9 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // Also while a failed test unwinds; there is nobody to tell about another failure.
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
     }
 }
 
@@ -230,7 +245,11 @@ fn serve(mut stream: TcpStream, peer: SocketAddr) {
 pub fn who_am_i(stream: &mut TcpStream) -> SocketAddr {
     let mut line = Vec::new();
     let mut byte = [0];
-    while stream.read_exact(&mut byte).map(|()| byte[0] != b'\n').expect("a greeting") {
+    while stream
+        .read_exact(&mut byte)
+        .map(|()| byte[0] != b'\n')
+        .expect("a greeting")
+    {
         line.push(byte[0]);
     }
     String::from_utf8(line).unwrap().parse().unwrap()
@@ -247,7 +266,13 @@ pub fn ask(socket: &UdpSocket, to: SocketAddrV4) -> std::io::Result<(SocketAddr,
     socket.send_to(b"who am I", to)?;
     let mut buffer = [0; 64];
     let (len, from) = socket.recv_from(&mut buffer)?;
-    Ok((std::str::from_utf8(&buffer[..len]).unwrap().parse().unwrap(), from))
+    Ok((
+        std::str::from_utf8(&buffer[..len])
+            .unwrap()
+            .parse()
+            .unwrap(),
+        from,
+    ))
 }
 
 pub fn v4(addr: SocketAddr) -> SocketAddrV4 {

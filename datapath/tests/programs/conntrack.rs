@@ -10,14 +10,27 @@ fn answer(flags: u8) -> Vec<u8> {
 }
 
 fn allow_egress(bench: &mut Bench) {
-    set_policy(bench, &[entry(Direction::Egress, REMOTE_IDENTITY, 80, Verdict::Allow)]);
+    set_policy(
+        bench,
+        &[entry(
+            Direction::Egress,
+            REMOTE_IDENTITY,
+            80,
+            Verdict::Allow,
+        )],
+    );
 }
 
 #[test]
 fn answers_need_no_rule() {
     let mut bench = bench();
     allow_egress(&mut bench);
-    drops(&mut bench, "from_net", &answer(SYN_ACK), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(SYN_ACK),
+        DropReason::PolicyDenied,
+    );
     passes(&mut bench, "from_pod", &sent((REMOTE, 80), SYN));
     passes(&mut bench, "from_net", &answer(SYN_ACK));
     passes(&mut bench, "from_pod", &sent((REMOTE, 80), ACK));
@@ -29,7 +42,12 @@ fn a_syn_is_never_an_answer() {
     let mut bench = bench();
     allow_egress(&mut bench);
     passes(&mut bench, "from_pod", &sent((REMOTE, 80), SYN));
-    drops(&mut bench, "from_net", &answer(SYN), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(SYN),
+        DropReason::PolicyDenied,
+    );
     // And changes nothing for the connection.
     passes(&mut bench, "from_net", &answer(SYN_ACK));
 }
@@ -40,11 +58,29 @@ fn an_epoch_cuts_what_is_no_longer_allowed_in_both_directions() {
     allow_egress(&mut bench);
     passes(&mut bench, "from_pod", &sent((REMOTE, 80), SYN));
     passes(&mut bench, "from_net", &answer(SYN_ACK));
-    set_policy(&mut bench, &[entry(Direction::Ingress, 0, 40000, Verdict::Allow)]);
+    set_policy(
+        &mut bench,
+        &[entry(Direction::Ingress, 0, 40000, Verdict::Allow)],
+    );
     // The server goes on sending. Taken for a new flow it would be allowed.
-    drops(&mut bench, "from_net", &answer(PSH_ACK), DropReason::PolicyDenied);
-    drops(&mut bench, "from_net", &answer(PSH_ACK), DropReason::PolicyDenied);
-    drops(&mut bench, "from_pod", &sent((REMOTE, 80), ACK), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(PSH_ACK),
+        DropReason::PolicyDenied,
+    );
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(PSH_ACK),
+        DropReason::PolicyDenied,
+    );
+    drops(
+        &mut bench,
+        "from_pod",
+        &sent((REMOTE, 80), ACK),
+        DropReason::PolicyDenied,
+    );
     let flows = bench.datapath.conntrack().unwrap().entries().unwrap();
     assert!(flows.iter().any(|flow| flow.revoked), "{flows:?}");
     // Allowed again, it lives on.
@@ -73,9 +109,17 @@ fn a_new_redirect_catches_an_old_connection() {
     passes(&mut bench, "from_pod", &sent((REMOTE, 80), SYN));
     passes(&mut bench, "from_net", &answer(SYN_ACK));
     let redirect = Verdict::Redirect(PROXY_PORT);
-    set_policy(&mut bench, &[entry(Direction::Egress, REMOTE_IDENTITY, 80, redirect)]);
+    set_policy(
+        &mut bench,
+        &[entry(Direction::Egress, REMOTE_IDENTITY, 80, redirect)],
+    );
     // The destination no longer reaches the pod, nor the pod the destination.
-    drops(&mut bench, "from_net", &answer(PSH_ACK), DropReason::UnknownConnection);
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(PSH_ACK),
+        DropReason::UnknownConnection,
+    );
     let run = bench.run("from_pod", &sent((REMOTE, 80), PSH_ACK)).unwrap();
     assert_eq!((run.outcome, run.mark), (Outcome::Drop, TO_PROXY));
 }
@@ -88,23 +132,39 @@ fn a_removed_address_leaves_nothing_behind() {
     passes(&mut bench, "from_net", &answer(SYN_ACK));
     bench.datapath.detach_endpoint(POD).unwrap();
     assert_eq!(bench.datapath.conntrack().unwrap().entries().unwrap(), []);
-    let successor = weft_datapath::Endpoint { id: 8, identity: 301, ..denied_pod() };
+    let successor = weft_datapath::Endpoint {
+        id: 8,
+        identity: 301,
+        ..denied_pod()
+    };
     bench.announce(&successor).unwrap();
-    drops(&mut bench, "from_net", &answer(PSH_ACK), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(PSH_ACK),
+        DropReason::PolicyDenied,
+    );
 }
 
 #[test]
 fn reports_follow_the_flags() {
     let mut bench = bench();
     let flags = |bench: &mut Bench| -> Vec<(EventKind, u8, Option<bool>)> {
-        bench.events().iter().map(|event| (event.kind, event.tcp_flags, event.reply)).collect()
+        bench
+            .events()
+            .iter()
+            .map(|event| (event.kind, event.tcp_flags, event.reply))
+            .collect()
     };
     let to_stack = |flags| (EventKind::Trace(TracePoint::ToStack), flags, Some(false));
     bench.events();
     for sent_flags in [SYN, ACK, PSH_ACK, PSH_ACK, ACK, PSH_ACK, FIN_ACK, ACK, ACK] {
         passes(&mut bench, "from_pod", &sent((WORLD, 80), sent_flags));
     }
-    assert_eq!(flags(&mut bench), [SYN, ACK, PSH_ACK, FIN_ACK, ACK].map(to_stack));
+    assert_eq!(
+        flags(&mut bench),
+        [SYN, ACK, PSH_ACK, FIN_ACK, ACK].map(to_stack)
+    );
 }
 
 #[test]
@@ -120,7 +180,10 @@ fn into_the_overlay_is_reported_where_it_happens() {
     assert_eq!(seen, [SYN, ACK, PSH_ACK]);
     for event in &events {
         assert_eq!(event.kind, EventKind::Trace(TracePoint::ToOverlay));
-        assert_eq!((event.dst_identity, event.endpoint), (REMOTE_IDENTITY, POD_ID));
+        assert_eq!(
+            (event.dst_identity, event.endpoint),
+            (REMOTE_IDENTITY, POD_ID)
+        );
         assert_eq!(event.direction, Direction::Egress);
     }
 }
@@ -128,14 +191,26 @@ fn into_the_overlay_is_reported_where_it_happens() {
 #[test]
 fn an_error_about_a_flow_passes_any_other_is_judged() {
     let mut bench = bench();
-    let udp = |port| Packet::udp((POD, 40000), (REMOTE, port)).from_mac(pod().mac).build();
+    let udp = |port| {
+        Packet::udp((POD, 40000), (REMOTE, port))
+            .from_mac(pod().mac)
+            .build()
+    };
     let mut allow = entry(Direction::Egress, REMOTE_IDENTITY, 53, Verdict::Allow);
     allow.protocol = 17;
     set_policy(&mut bench, &[allow]);
     passes(&mut bench, "from_pod", &udp(53));
-    passes(&mut bench, "from_net", &Packet::unreachable(REMOTE, &udp(53)).build());
+    passes(
+        &mut bench,
+        "from_net",
+        &Packet::unreachable(REMOTE, &udp(53)).build(),
+    );
     // A router on the way may report as well.
-    passes(&mut bench, "from_net", &Packet::unreachable(OTHER_NODE, &udp(53)).build());
+    passes(
+        &mut bench,
+        "from_net",
+        &Packet::unreachable(OTHER_NODE, &udp(53)).build(),
+    );
     let unrelated = Packet::unreachable(REMOTE, &udp(54)).build();
     drops(&mut bench, "from_net", &unrelated, DropReason::PolicyDenied);
 }
@@ -145,10 +220,20 @@ fn a_probe_of_the_node_is_no_way_in_for_others() {
     let mut bench = bench();
     set_policy(&mut bench, &[]);
     passes(&mut bench, "to_pod", &received((NODE, 5000), 80, SYN));
-    drops(&mut bench, "from_net", &received((NODE, 5000), 80, ACK), DropReason::InvalidSourceIp);
-    let verdict = EventKind::PolicyVerdict { action: Action::Deny, matched: MatchType::None };
+    drops(
+        &mut bench,
+        "from_net",
+        &received((NODE, 5000), 80, ACK),
+        DropReason::InvalidSourceIp,
+    );
+    let verdict = EventKind::PolicyVerdict {
+        action: Action::Deny,
+        matched: MatchType::None,
+    };
     bench.events();
-    let run = bench.run("from_net", &received((REMOTE, 5000), 80, SYN)).unwrap();
+    let run = bench
+        .run("from_net", &received((REMOTE, 5000), 80, SYN))
+        .unwrap();
     assert_eq!(run.outcome, Outcome::Drop);
     assert!(kinds(&bench.events()).contains(&verdict));
 }

@@ -9,17 +9,24 @@ const TCP: usize = IP + 20;
 fn fragments_are_dropped() {
     let mut bench = bench();
     let packet = |field| {
-        Packet::udp((POD, 40000), (WORLD, 53)).from_mac(pod().mac).fragment(field).build()
+        Packet::udp((POD, 40000), (WORLD, 53))
+            .from_mac(pod().mac)
+            .fragment(field)
+            .build()
     };
     let (first, later, dont) = (packet(0x2000), packet(0x0010), packet(0x4000));
     drops(&mut bench, "from_pod", &first, DropReason::Fragment);
     drops(&mut bench, "from_pod", &later, DropReason::Fragment);
     passes(&mut bench, "from_pod", &dont);
-    let incoming = Packet::udp((WORLD, 53), (POD, 40000)).fragment(0x2000).build();
+    let incoming = Packet::udp((WORLD, 53), (POD, 40000))
+        .fragment(0x2000)
+        .build();
     let event = drops(&mut bench, "from_net", &incoming, DropReason::Fragment);
     assert_eq!(event.src, std::net::IpAddr::from(WORLD));
     // The node's own fragments are the node's business.
-    let own = Packet::udp((WORLD, 53), (NODE, 40000)).fragment(0x2000).build();
+    let own = Packet::udp((WORLD, 53), (NODE, 40000))
+        .fragment(0x2000)
+        .build();
     passes(&mut bench, "from_net", &own);
 }
 
@@ -35,38 +42,80 @@ fn malformed_headers_are_dropped() {
     passes(&mut bench, "from_pod", &valid);
     for (what, packet, reason) in [
         ("version 6", broken(IP, 0x65), DropReason::InvalidPacket),
-        ("header of 16 bytes", broken(IP, 0x44), DropReason::InvalidPacket),
-        ("longer than the packet", broken(IP + 3, 255), DropReason::InvalidPacket),
-        ("shorter than its header", broken(IP + 3, 19), DropReason::InvalidPacket),
-        ("TCP header of 16 bytes", broken(TCP + 12, 0x40), DropReason::TruncatedHeader),
-        ("TCP header beyond the packet", broken(TCP + 12, 0xf0), DropReason::TruncatedHeader),
-        ("cut in the TCP header", {
-            let mut packet = valid[..TCP + 8].to_vec();
-            packet[IP + 3] = 28;
-            packet
-        }, DropReason::TruncatedHeader),
+        (
+            "header of 16 bytes",
+            broken(IP, 0x44),
+            DropReason::InvalidPacket,
+        ),
+        (
+            "longer than the packet",
+            broken(IP + 3, 255),
+            DropReason::InvalidPacket,
+        ),
+        (
+            "shorter than its header",
+            broken(IP + 3, 19),
+            DropReason::InvalidPacket,
+        ),
+        (
+            "TCP header of 16 bytes",
+            broken(TCP + 12, 0x40),
+            DropReason::TruncatedHeader,
+        ),
+        (
+            "TCP header beyond the packet",
+            broken(TCP + 12, 0xf0),
+            DropReason::TruncatedHeader,
+        ),
+        (
+            "cut in the TCP header",
+            {
+                let mut packet = valid[..TCP + 8].to_vec();
+                packet[IP + 3] = 28;
+                packet
+            },
+            DropReason::TruncatedHeader,
+        ),
     ] {
         println!("{what}");
         drops(&mut bench, "from_pod", &packet, reason);
     }
-    let no_ports = Packet::raw(POD, WORLD, 17, vec![0; 4]).from_mac(pod().mac).build();
-    drops(&mut bench, "from_pod", &no_ports, DropReason::TruncatedHeader);
+    let no_ports = Packet::raw(POD, WORLD, 17, vec![0; 4])
+        .from_mac(pod().mac)
+        .build();
+    drops(
+        &mut bench,
+        "from_pod",
+        &no_ports,
+        DropReason::TruncatedHeader,
+    );
 }
 
 #[test]
 fn options_move_the_ports() {
     let mut bench = bench();
-    set_policy(&mut bench, &[entry(
-        weft_datapath::Direction::Egress,
-        2,
-        80,
-        weft_datapath::Verdict::Allow,
-    )]);
+    set_policy(
+        &mut bench,
+        &[entry(
+            weft_datapath::Direction::Egress,
+            2,
+            80,
+            weft_datapath::Verdict::Allow,
+        )],
+    );
     let packet = |port| {
-        Packet::tcp((POD, 40000), (WORLD, port), SYN).from_mac(pod().mac).options(10).build()
+        Packet::tcp((POD, 40000), (WORLD, port), SYN)
+            .from_mac(pod().mac)
+            .options(10)
+            .build()
     };
     passes(&mut bench, "from_pod", &packet(80));
-    drops(&mut bench, "from_pod", &packet(81), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_pod",
+        &packet(81),
+        DropReason::PolicyDenied,
+    );
 }
 
 #[test]
@@ -83,7 +132,18 @@ fn arp_passes_other_protocols_do_not() {
 /// An IPv6 frame from `::` with this next header, hop limit, destination and payload.
 fn ipv6(next: u8, hops: u8, dst: [u8; 16], payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 12];
-    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.len() as u8, next, hops]);
+    frame.extend([
+        0x86,
+        0xdd,
+        0x60,
+        0,
+        0,
+        0,
+        0,
+        payload.len() as u8,
+        next,
+        hops,
+    ]);
     frame.extend([0; 16]);
     frame.extend(dst);
     frame.extend(payload);
@@ -97,7 +157,11 @@ fn address(text: &str) -> [u8; 16] {
 #[test]
 fn ipv6_of_a_pod_without_policy_passes() {
     let mut bench = bench();
-    passes(&mut bench, "from_pod", &ipv6(6, 64, address("2001:db8::1"), &[0; 20]));
+    passes(
+        &mut bench,
+        "from_pod",
+        &ipv6(6, 64, address("2001:db8::1"), &[0; 20]),
+    );
 }
 
 #[test]
@@ -109,15 +173,32 @@ fn a_policed_pod_gets_neighbour_discovery_only() {
     let listener_report = [58, 0, 5, 2, 0, 0, 0, 0, 143, 0, 0, 0, 0, 0, 0, 0];
     for program in ["from_pod", "to_pod"] {
         passes(&mut bench, program, &ipv6(58, 255, group, &solicitation));
-        passes(&mut bench, program, &ipv6(58, 255, link_local, &[136, 0, 0, 0, 0, 0, 0, 0]));
-        passes(&mut bench, program, &ipv6(0, 1, address("ff02::16"), &listener_report));
+        passes(
+            &mut bench,
+            program,
+            &ipv6(58, 255, link_local, &[136, 0, 0, 0, 0, 0, 0, 0]),
+        );
+        passes(
+            &mut bench,
+            program,
+            &ipv6(0, 1, address("ff02::16"), &listener_report),
+        );
         for (what, packet) in [
             ("TCP", ipv6(6, 64, link_local, &[0; 20])),
             ("UDP to a group", ipv6(17, 1, address("ff02::fb"), &[0; 8])),
-            ("echo", ipv6(58, 255, link_local, &[128, 0, 0, 0, 0, 0, 0, 0])),
+            (
+                "echo",
+                ipv6(58, 255, link_local, &[128, 0, 0, 0, 0, 0, 0, 0]),
+            ),
             ("routed discovery", ipv6(58, 254, link_local, &solicitation)),
-            ("discovery off the link", ipv6(58, 255, address("2001:db8::1"), &solicitation)),
-            ("hidden behind options", ipv6(0, 1, link_local, &[6, 0, 0, 0, 0, 0, 0, 0, 143])),
+            (
+                "discovery off the link",
+                ipv6(58, 255, address("2001:db8::1"), &solicitation),
+            ),
+            (
+                "hidden behind options",
+                ipv6(0, 1, link_local, &[6, 0, 0, 0, 0, 0, 0, 0, 143]),
+            ),
         ] {
             println!("{program} {what}");
             let event = drops(&mut bench, program, &packet, DropReason::UnsupportedL3);

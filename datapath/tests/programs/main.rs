@@ -1,4 +1,9 @@
 //! The programs on crafted packets. Needs root.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 mod conntrack;
 mod headers;

@@ -28,11 +28,17 @@ fn dst(frame: &[u8]) -> (Ipv4Addr, u16) {
 #[test]
 fn tcp_leaves_with_the_nodes_address_and_comes_back() {
     let mut bench = bench();
-    set_policy(&mut bench, &[entry(Direction::Egress, 2, 80, Verdict::Allow)]);
+    set_policy(
+        &mut bench,
+        &[entry(Direction::Egress, 2, 80, Verdict::Allow)],
+    );
     let (addr, port) = src(&leave(&mut bench, &sent((WORLD, 80), SYN)));
     assert_eq!(addr, NODE);
     assert!(port >= 61000, "{port}");
-    assert_eq!(src(&leave(&mut bench, &sent((WORLD, 80), ACK))), (addr, port));
+    assert_eq!(
+        src(&leave(&mut bench, &sent((WORLD, 80), ACK))),
+        (addr, port)
+    );
     let answer = Packet::tcp((WORLD, 80), (NODE, port), SYN_ACK).build();
     let run = passes(&mut bench, "from_net", &answer);
     assert_eq!(dst(&run.packet), (POD, 40000));
@@ -48,13 +54,20 @@ fn tcp_leaves_with_the_nodes_address_and_comes_back() {
 #[test]
 fn udp_and_pings_too() {
     let mut bench = bench();
-    let query = Packet::udp((POD, 40000), (WORLD, 53)).from_mac(pod().mac).build();
+    let query = Packet::udp((POD, 40000), (WORLD, 53))
+        .from_mac(pod().mac)
+        .build();
     let (addr, port) = src(&leave(&mut bench, &query));
     assert_eq!(addr, NODE);
     let answer = Packet::udp((WORLD, 53), (NODE, port)).build();
-    assert_eq!(dst(&passes(&mut bench, "from_net", &answer).packet), (POD, 40000));
+    assert_eq!(
+        dst(&passes(&mut bench, "from_net", &answer).packet),
+        (POD, 40000)
+    );
 
-    let ping = Packet::icmp(POD, WORLD, 8, [0x12, 0x34, 0, 1]).from_mac(pod().mac).build();
+    let ping = Packet::icmp(POD, WORLD, 8, [0x12, 0x34, 0, 1])
+        .from_mac(pod().mac)
+        .build();
     let outside = leave(&mut bench, &ping);
     assert_eq!(src(&outside).0, NODE);
     let [high, low] = [outside[38], outside[39]];
@@ -69,7 +82,10 @@ fn udp_and_pings_too() {
 #[test]
 fn an_error_about_a_masked_flow_finds_its_pod() {
     let mut bench = bench();
-    set_policy(&mut bench, &[entry(Direction::Egress, 2, 80, Verdict::Allow)]);
+    set_policy(
+        &mut bench,
+        &[entry(Direction::Egress, 2, 80, Verdict::Allow)],
+    );
     let outside = leave(&mut bench, &sent((WORLD, 80), SYN));
     let router = Ipv4Addr::new(198, 51, 100, 1);
     let error = Packet::unreachable(router, &outside).build();
@@ -101,7 +117,9 @@ fn two_pods_never_share_a_port_towards_one_peer() {
     let mut ports = std::collections::HashSet::new();
     let mut exhausted = 0;
     for port in 40000..40064 {
-        let packet = Packet::tcp((POD, port), (WORLD, 80), SYN).from_mac(pod().mac).build();
+        let packet = Packet::tcp((POD, port), (WORLD, 80), SYN)
+            .from_mac(pod().mac)
+            .build();
         let inside = passes(&mut bench, "from_pod", &packet).packet;
         let run = bench.run("to_net", &inside).unwrap();
         match run.outcome {
@@ -111,8 +129,15 @@ fn two_pods_never_share_a_port_towards_one_peer() {
             _ => exhausted += 1,
         }
     }
-    assert!(ports.iter().all(|port| (62000..=62015).contains(port)), "{ports:?}");
-    assert!(ports.len() >= 12 && exhausted > 0, "{} {exhausted}", ports.len());
+    assert!(
+        ports.iter().all(|port| (62000..=62015).contains(port)),
+        "{ports:?}"
+    );
+    assert!(
+        ports.len() >= 12 && exhausted > 0,
+        "{} {exhausted}",
+        ports.len()
+    );
     // Towards another peer the ports are free again.
     let packet = Packet::tcp((POD, 40000), (Ipv4Addr::new(203, 0, 113, 11), 80), SYN);
     leave(&mut bench, &packet.from_mac(pod().mac).build());
@@ -121,7 +146,9 @@ fn two_pods_never_share_a_port_towards_one_peer() {
 #[test]
 fn what_cannot_be_masked_stays_in() {
     let mut bench = bench();
-    let gre = Packet::raw(POD, WORLD, 47, vec![1; 8]).from_mac(pod().mac).build();
+    let gre = Packet::raw(POD, WORLD, 47, vec![1; 8])
+        .from_mac(pod().mac)
+        .build();
     passes(&mut bench, "from_pod", &gre);
     drops(&mut bench, "to_net", &gre, DropReason::NatProtocol);
 }

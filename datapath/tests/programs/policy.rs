@@ -11,7 +11,10 @@ use crate::support::*;
 fn without_policy_everything_passes_and_no_verdict_is_reported() {
     let mut bench = bench();
     passes(&mut bench, "from_pod", &sent((WORLD, 80), SYN));
-    assert_eq!(kinds(&bench.events()), [EventKind::Trace(TracePoint::ToStack)]);
+    assert_eq!(
+        kinds(&bench.events()),
+        [EventKind::Trace(TracePoint::ToStack)]
+    );
     passes(&mut bench, "from_net", &received((REMOTE, 5000), 80, SYN));
     assert_eq!(kinds(&bench.events()), []);
 }
@@ -22,15 +25,30 @@ fn default_deny_drops_with_verdict_and_drop() {
     set_policy(&mut bench, &[]);
     bench.events();
     let packet = received((REMOTE, 5000), 80, SYN);
-    assert_eq!(bench.run("from_net", &packet).unwrap().outcome, Outcome::Drop);
+    assert_eq!(
+        bench.run("from_net", &packet).unwrap().outcome,
+        Outcome::Drop
+    );
     let events = bench.events();
-    let verdict = EventKind::PolicyVerdict { action: Action::Deny, matched: MatchType::None };
-    assert_eq!(kinds(&events), [verdict, EventKind::Drop(DropReason::PolicyDenied)]);
+    let verdict = EventKind::PolicyVerdict {
+        action: Action::Deny,
+        matched: MatchType::None,
+    };
+    assert_eq!(
+        kinds(&events),
+        [verdict, EventKind::Drop(DropReason::PolicyDenied)]
+    );
     for event in events {
         assert_eq!((event.src, event.src_port), (IpAddr::from(REMOTE), 5000));
         assert_eq!((event.dst, event.dst_port), (IpAddr::from(POD), 80));
-        assert_eq!((event.src_identity, event.dst_identity), (REMOTE_IDENTITY, POD_IDENTITY));
-        assert_eq!((event.endpoint, event.direction), (POD_ID, Direction::Ingress));
+        assert_eq!(
+            (event.src_identity, event.dst_identity),
+            (REMOTE_IDENTITY, POD_IDENTITY)
+        );
+        assert_eq!(
+            (event.endpoint, event.direction),
+            (POD_ID, Direction::Ingress)
+        );
         assert_eq!((event.tcp_flags, event.reply), (SYN, None));
     }
 }
@@ -38,21 +56,47 @@ fn default_deny_drops_with_verdict_and_drop() {
 #[test]
 fn an_allowed_peer_and_port_pass_others_do_not() {
     let mut bench = bench();
-    set_policy(&mut bench, &[
-        entry(Direction::Ingress, REMOTE_IDENTITY, 80, Verdict::Allow),
-        entry(Direction::Egress, REMOTE_IDENTITY, 443, Verdict::Allow),
-    ]);
+    set_policy(
+        &mut bench,
+        &[
+            entry(Direction::Ingress, REMOTE_IDENTITY, 80, Verdict::Allow),
+            entry(Direction::Egress, REMOTE_IDENTITY, 443, Verdict::Allow),
+        ],
+    );
     bench.events();
     passes(&mut bench, "from_net", &received((REMOTE, 5000), 80, SYN));
     let events = bench.events();
-    let verdict = EventKind::PolicyVerdict { action: Action::Allow, matched: MatchType::L3L4 };
+    let verdict = EventKind::PolicyVerdict {
+        action: Action::Allow,
+        matched: MatchType::L3L4,
+    };
     assert_eq!(kinds(&events), [verdict]);
     assert_eq!((events[0].rule, events[0].reply), (11, Some(false)));
-    drops(&mut bench, "from_net", &received((REMOTE, 5000), 81, SYN), DropReason::PolicyDenied);
-    drops(&mut bench, "from_net", &received((WORLD, 5000), 80, SYN), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_net",
+        &received((REMOTE, 5000), 81, SYN),
+        DropReason::PolicyDenied,
+    );
+    drops(
+        &mut bench,
+        "from_net",
+        &received((WORLD, 5000), 80, SYN),
+        DropReason::PolicyDenied,
+    );
     passes(&mut bench, "from_pod", &sent((REMOTE, 443), SYN));
-    drops(&mut bench, "from_pod", &sent((REMOTE, 80), SYN), DropReason::PolicyDenied);
-    drops(&mut bench, "from_pod", &sent((WORLD, 443), SYN), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "from_pod",
+        &sent((REMOTE, 80), SYN),
+        DropReason::PolicyDenied,
+    );
+    drops(
+        &mut bench,
+        "from_pod",
+        &sent((WORLD, 443), SYN),
+        DropReason::PolicyDenied,
+    );
 }
 
 #[test]
@@ -74,23 +118,33 @@ fn a_deny_entry_wins_and_says_so() {
 fn a_redirect_without_a_listener_fails_closed() {
     let mut bench = bench();
     let redirect = Verdict::Redirect(PROXY_PORT);
-    set_policy(&mut bench, &[
-        entry(Direction::Ingress, REMOTE_IDENTITY, 80, redirect),
-        entry(Direction::Egress, 2, 80, redirect),
-    ]);
+    set_policy(
+        &mut bench,
+        &[
+            entry(Direction::Ingress, REMOTE_IDENTITY, 80, redirect),
+            entry(Direction::Egress, 2, 80, redirect),
+        ],
+    );
     for (program, packet) in [
         ("from_net", received((REMOTE, 5000), 80, SYN)),
         ("from_pod", sent((WORLD, 80), SYN)),
     ] {
         bench.events();
         let run = bench.run(program, &packet).unwrap();
-        assert_eq!((run.outcome, run.mark), (Outcome::Drop, TO_PROXY), "{program}");
+        assert_eq!(
+            (run.outcome, run.mark),
+            (Outcome::Drop, TO_PROXY),
+            "{program}"
+        );
         let events = bench.events();
         let matched = MatchType::L3L4;
         assert_eq!(
             kinds(&events),
             [
-                EventKind::PolicyVerdict { action: Action::Redirect, matched },
+                EventKind::PolicyVerdict {
+                    action: Action::Redirect,
+                    matched
+                },
                 EventKind::Drop(DropReason::ProxyNotListening),
             ]
         );
@@ -109,8 +163,16 @@ fn port_prefixes_are_ranges() {
     set_policy(&mut bench, &[range]);
     for (port, allowed) in [(7999, false), (8000, true), (8007, true), (8008, false)] {
         let packet = sent((WORLD, port), SYN);
-        let wanted = if allowed { Outcome::Pass } else { Outcome::Drop };
-        assert_eq!(bench.run("from_pod", &packet).unwrap().outcome, wanted, "{port}");
+        let wanted = if allowed {
+            Outcome::Pass
+        } else {
+            Outcome::Drop
+        };
+        assert_eq!(
+            bench.run("from_pod", &packet).unwrap().outcome,
+            wanted,
+            "{port}"
+        );
     }
 }
 
@@ -123,12 +185,22 @@ fn other_protocols_are_judged_without_a_port_and_icmp_by_its_type() {
         ..entry(Direction::Egress, 0, port, Verdict::Allow)
     };
     set_policy(&mut bench, &[protocol(47, 0, 16), protocol(1, 8, 16)]);
-    let gre = |to| Packet::raw(POD, to, 47, vec![1; 8]).from_mac(pod().mac).build();
-    let icmp = |kind| Packet::icmp(POD, REMOTE, kind, [0; 4]).from_mac(pod().mac).build();
+    let gre = |to| {
+        Packet::raw(POD, to, 47, vec![1; 8])
+            .from_mac(pod().mac)
+            .build()
+    };
+    let icmp = |kind| {
+        Packet::icmp(POD, REMOTE, kind, [0; 4])
+            .from_mac(pod().mac)
+            .build()
+    };
     passes(&mut bench, "from_pod", &gre(REMOTE));
     passes(&mut bench, "from_pod", &icmp(8));
     drops(&mut bench, "from_pod", &icmp(13), DropReason::PolicyDenied);
-    let esp = Packet::raw(POD, REMOTE, 50, vec![1; 8]).from_mac(pod().mac).build();
+    let esp = Packet::raw(POD, REMOTE, 50, vec![1; 8])
+        .from_mac(pod().mac)
+        .build();
     drops(&mut bench, "from_pod", &esp, DropReason::PolicyDenied);
 }
 
@@ -138,19 +210,34 @@ fn the_node_reaches_its_pods_and_they_answer() {
     set_policy(&mut bench, &[]);
     bench.events();
     passes(&mut bench, "to_pod", &received((NODE, 5000), 80, SYN));
-    assert_eq!(kinds(&bench.events()), [EventKind::Trace(TracePoint::ToEndpoint)]);
-    let answer = Packet::tcp((POD, 80), (NODE, 5000), SYN_ACK).from_mac(pod().mac).build();
+    assert_eq!(
+        kinds(&bench.events()),
+        [EventKind::Trace(TracePoint::ToEndpoint)]
+    );
+    let answer = Packet::tcp((POD, 80), (NODE, 5000), SYN_ACK)
+        .from_mac(pod().mac)
+        .build();
     passes(&mut bench, "from_pod", &answer);
-    let own = Packet::tcp((POD, 40001), (NODE, 22), SYN).from_mac(pod().mac).build();
+    let own = Packet::tcp((POD, 40001), (NODE, 22), SYN)
+        .from_mac(pod().mac)
+        .build();
     drops(&mut bench, "from_pod", &own, DropReason::PolicyDenied);
 }
 
 #[test]
 fn to_pod_judges_what_no_other_program_saw() {
     let mut bench = bench();
-    set_policy(&mut bench, &[entry(Direction::Ingress, 2, 80, Verdict::Allow)]);
+    set_policy(
+        &mut bench,
+        &[entry(Direction::Ingress, 2, 80, Verdict::Allow)],
+    );
     passes(&mut bench, "to_pod", &received((WORLD, 5000), 80, SYN));
-    drops(&mut bench, "to_pod", &received((WORLD, 5000), 81, SYN), DropReason::PolicyDenied);
+    drops(
+        &mut bench,
+        "to_pod",
+        &received((WORLD, 5000), 81, SYN),
+        DropReason::PolicyDenied,
+    );
 }
 
 #[test]

@@ -37,9 +37,27 @@ pub fn bench_with(change: impl Fn(&mut Config)) -> Bench {
     let mut bench = Bench::new(&config).expect("loading eBPF programs needs root and bpffs");
     let mut ipcache = bench.datapath.ipcache().unwrap();
     let entries = [
-        (NODE, Address { identity: 1, node: None }),
-        (OTHER_NODE, Address { identity: 6, node: None }),
-        (REMOTE, Address { identity: REMOTE_IDENTITY, node: Some(OTHER_NODE) }),
+        (
+            NODE,
+            Address {
+                identity: 1,
+                node: None,
+            },
+        ),
+        (
+            OTHER_NODE,
+            Address {
+                identity: 6,
+                node: None,
+            },
+        ),
+        (
+            REMOTE,
+            Address {
+                identity: REMOTE_IDENTITY,
+                node: Some(OTHER_NODE),
+            },
+        ),
     ];
     let entries = entries.map(|(addr, address)| (Ipv4Net::from(addr), address));
     ipcache.apply(&entries).unwrap();
@@ -53,7 +71,11 @@ pub fn pod() -> Endpoint {
 
 /// The pod with default deny in both directions.
 pub fn denied_pod() -> Endpoint {
-    Endpoint { default_deny_ingress: true, default_deny_egress: true, ..pod() }
+    Endpoint {
+        default_deny_ingress: true,
+        default_deny_egress: true,
+        ..pod()
+    }
 }
 
 /// An entry for exactly this peer and TCP port, as rule 11.
@@ -65,7 +87,11 @@ pub fn entry(direction: Direction, peer: u32, port: u16, verdict: Verdict) -> Po
         port,
         port_bits: 16,
         verdict,
-        priority: if matches!(verdict, Verdict::Redirect(_)) { 90 } else { 0 },
+        priority: if matches!(verdict, Verdict::Redirect(_)) {
+            90
+        } else {
+            0
+        },
         matched: 24,
         rule: 11,
     }
@@ -73,13 +99,20 @@ pub fn entry(direction: Direction, peer: u32, port: u16, verdict: Verdict) -> Po
 
 /// Sets the pod's policy and default deny, and has flows judged again.
 pub fn set_policy(bench: &mut Bench, entries: &[PolicyEntry]) {
-    bench.datapath.policy().unwrap().apply(POD_ID, entries).unwrap();
+    bench
+        .datapath
+        .policy()
+        .unwrap()
+        .apply(POD_ID, entries)
+        .unwrap();
     bench.announce(&denied_pod()).unwrap();
 }
 
 /// A segment that the pod sends.
 pub fn sent(dst: (Ipv4Addr, u16), flags: u8) -> Vec<u8> {
-    Packet::tcp((POD, 40000), dst, flags).from_mac(pod().mac).build()
+    Packet::tcp((POD, 40000), dst, flags)
+        .from_mac(pod().mac)
+        .build()
 }
 
 /// A segment for the pod.
@@ -89,7 +122,12 @@ pub fn received(src: (Ipv4Addr, u16), dst_port: u16, flags: u8) -> Vec<u8> {
 
 pub fn passes(bench: &mut Bench, program: &'static str, packet: &[u8]) -> Run {
     let run = bench.run(program, packet).unwrap();
-    assert_eq!(run.outcome, Outcome::Pass, "{program}: {:?}", bench.events());
+    assert_eq!(
+        run.outcome,
+        Outcome::Pass,
+        "{program}: {:?}",
+        bench.events()
+    );
     assert_eq!(run.mark, 0, "{program}");
     run
 }
@@ -100,7 +138,9 @@ pub fn drops(bench: &mut Bench, program: &'static str, packet: &[u8], reason: Dr
     let run = bench.run(program, packet).unwrap();
     let events = bench.events();
     assert_eq!(run.outcome, Outcome::Drop, "{program}: {events:?}");
-    let mut drops = events.iter().filter(|event| matches!(event.kind, EventKind::Drop(_)));
+    let mut drops = events
+        .iter()
+        .filter(|event| matches!(event.kind, EventKind::Drop(_)));
     let event = drops.next().expect("a drop event");
     assert_eq!(event.kind, EventKind::Drop(reason), "{program}");
     assert_eq!(drops.next(), None, "one event per drop");
