@@ -1,0 +1,141 @@
+//! The story as data.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// Files of the story, in the order in which they are told.
+const CHAPTERS: [(&str, &str); 7] = [
+    ("1-no-policy", include_str!("chapters/1-no-policy.yaml")),
+    ("2-l4-policy", include_str!("chapters/2-l4-policy.yaml")),
+    (
+        "3-exhaust-port",
+        include_str!("chapters/3-exhaust-port.yaml"),
+    ),
+    ("4-l7-policy", include_str!("chapters/4-l7-policy.yaml")),
+    ("5-observe", include_str!("chapters/5-observe.yaml")),
+    ("6-egress", include_str!("chapters/6-egress.yaml")),
+    ("7-agent-away", include_str!("chapters/7-agent-away.yaml")),
+];
+
+/// Manifests that the commands name, by path.
+pub(super) const FILES: [(&str, &str); 5] = [
+    (
+        "sw-pods.yaml",
+        include_str!("../../../../examples/starwars/sw-pods.yaml"),
+    ),
+    (
+        "l4-policy.yaml",
+        include_str!("../../../../examples/starwars/l4-policy.yaml"),
+    ),
+    (
+        "l7-policy.yaml",
+        include_str!("../../../../examples/starwars/l7-policy.yaml"),
+    ),
+    (
+        "policies/dns.yaml",
+        include_str!("../../../../examples/starwars/policies/dns.yaml"),
+    ),
+    (
+        "policies/tiefighter.yaml",
+        include_str!("../../../../examples/starwars/policies/tiefighter.yaml"),
+    ),
+];
+
+/// A chapter of the story.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chapter {
+    /// Its heading.
+    pub title: String,
+    /// What happens in it, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One thing that is said and, mostly, done.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// Why, in words.
+    #[serde(default)]
+    pub say: String,
+    /// A shell command line.
+    pub run: String,
+    /// The command line where there is no kubectl, when it is not the same
+    /// with `weft-lab` for `kubectl`.
+    #[serde(default)]
+    pub without_kubectl: Option<String>,
+    /// What it must come to.
+    #[serde(default)]
+    pub expect: Expect,
+    /// Seconds within which it must: flows and policies travel. The command is
+    /// run again until then. 0: the first time counts.
+    #[serde(default)]
+    pub within: u64,
+}
+
+/// What a command must come to. Texts are patterns: `*` stands for anything.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Expect {
+    /// Its exit code.
+    #[serde(default)]
+    pub exit: i32,
+    /// Its whole output.
+    #[serde(default)]
+    pub output: Option<String>,
+    /// Each of these is a line of its output.
+    #[serde(default)]
+    pub lines: Vec<String>,
+    /// None of these is a line of its output.
+    #[serde(default)]
+    pub never: Vec<String>,
+    /// So many lines are like that.
+    #[serde(default)]
+    pub count: BTreeMap<String, usize>,
+    /// The JSON values of its output, in any order: each has at least these
+    /// fields, and there are no others.
+    #[serde(default)]
+    pub json: Option<Vec<Value>>,
+}
+
+/// Reads the whole story.
+pub(super) fn chapters() -> anyhow::Result<Vec<Chapter>> {
+    CHAPTERS
+        .iter()
+        .map(|(name, text)| serde_saphyr::from_str(text).with_context(|| format!("chapter {name}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chapter_reads() {
+        for chapter in chapters().unwrap() {
+            assert!(!chapter.title.is_empty());
+            for step in chapter.steps {
+                let checked = step.expect.output.is_some()
+                    || step.expect.exit != 0
+                    || !step.expect.lines.is_empty()
+                    || step.expect.json.is_some()
+                    || !step.expect.count.is_empty();
+                assert!(checked, "{} checks nothing", step.run);
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_that_a_command_names_is_there() {
+        for chapter in chapters().unwrap() {
+            for step in &chapter.steps {
+                let words = step.run.split_whitespace();
+                for file in words.filter(|word| word.ends_with(".yaml")) {
+                    assert!(FILES.iter().any(|(path, _)| *path == file), "{file}");
+                }
+            }
+        }
+    }
+}

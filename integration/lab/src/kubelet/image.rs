@@ -1,0 +1,336 @@
+//! What an image means here. Pure.
+//!
+//! The last part of an image's name picks a built-in program, whatever registry
+//! and tag it has, so that manifests written for real clusters run unchanged.
+//! A container with a command runs that from the machine's file system.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::net::plan::VXLAN_DEVICE;
+use crate::net::{NodePlan, Plan, Routing};
+use crate::state::StateDir;
+
+/// Image of the node agent.
+pub const AGENT_IMAGE: &str = "weft/agent";
+/// Image of the node proxy.
+pub const PROXY_IMAGE: &str = "weft/proxy";
+/// Image of the relay.
+pub const RELAY_IMAGE: &str = "weft/relay";
+/// Image of the operator.
+pub const OPERATOR_IMAGE: &str = "weft/operator";
+/// Image of the cluster's DNS server.
+pub const DNS_IMAGE: &str = "registry.k8s.io/coredns/coredns:v1.11.3";
+
+/// Port of the node proxy's listener.
+const PROXY_PORT: u16 = 15001;
+
+/// What a container runs.
+#[derive(Debug, PartialEq)]
+pub(super) enum Program {
+    /// A process.
+    Process {
+        /// Program and arguments.
+        argv: Vec<OsString>,
+        /// How it is known to serve.
+        ready: ReadyWhen,
+    },
+    /// The cluster's DNS, answered by the lab itself on a socket of the pod.
+    Dns,
+}
+
+/// How a container is known to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ReadyWhen {
+    /// As soon as its process runs.
+    Started,
+    /// When it says so at NOTIFY_SOCKET.
+    Notified,
+    /// When `GET /healthz` on this socket answers 200.
+    Healthy(PathBuf),
+}
+
+/// The network that a host-network pod joins.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HostNetwork {
+    /// That of its node.
+    Node,
+    /// The machine's: what users of the lab dial.
+    Machine,
+}
+
+/// An image that means nothing here, in a container without a command.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "image {0:?} is not built into the lab and the container names no command to run from the \
+     machine's file system"
+)]
+pub(super) struct UnknownImage(String);
+
+/// What the mapping needs to know of the lab.
+pub(super) struct Machine<'a> {
+    pub plan: &'a Plan,
+    pub state: &'a StateDir,
+    pub exe: &'a Path,
+    pub bin_dir: &'a Path,
+    pub relay: &'a str,
+}
+
+impl Machine<'_> {
+    /// What a container on a node runs.
+    pub fn program(&self, container: &Container, node: &NodePlan) -> Result<Program, UnknownImage> {
+        let image = container.image.as_deref().unwrap_or_default();
+        let command = container.command.as_deref().unwrap_or_default();
+        let args = container.args.as_deref().unwrap_or_default();
+        if !command.is_empty() {
+            let argv = command.iter().chain(args).map(OsString::from).collect();
+            let ready = ReadyWhen::Started;
+            return Ok(Program::Process { argv, ready });
+        }
+        if let Some(program) = self.own(image, node) {
+            return Ok(program);
+        }
+        let port = |default| format!("0.0.0.0:{}", port_of(container).unwrap_or(default));
+        match short_name(image) {
+            "starwars" | "deathstar" => Ok(self.app(&["deathstar", "--listen", &port(80)])),
+            "json-mock" | "echo" | "echoserver" | "echo-server" | "http-echo" => {
+                Ok(self.app(&["echo", "--listen", &port(8080)]))
+            }
+            "fortio" => {
+                let mut words = vec!["fortio"];
+                words.extend(args.iter().map(String::as_str));
+                if args.is_empty() {
+                    words.push("server");
+                }
+                Ok(self.app(&words))
+            }
+            "netshoot" | "curl" | "alpine-curl" | "alpine" | "busybox" | "debian" | "ubuntu"
+            | "pause" => match args {
+                [] => Ok(self.app(&["sleep"])),
+                args => Ok(Program::Process {
+                    argv: args.iter().map(OsString::from).collect(),
+                    ready: ReadyWhen::Started,
+                }),
+            },
+            "coredns" => Ok(Program::Dns),
+            _ => Err(UnknownImage(image.to_owned())),
+        }
+    }
+
+    fn app(&self, words: &[&str]) -> Program {
+        let mut argv = vec![OsString::from(self.exe), OsString::from("app")];
+        argv.extend(words.iter().map(OsString::from));
+        Program::Process {
+            argv,
+            ready: ReadyWhen::Notified,
+        }
+    }
+
+    /// The mesh's own processes.
+    fn own(&self, image: &str, node: &NodePlan) -> Option<Program> {
+        let kubeconfig = self.state.kubeconfig();
+        let dir = self.state.node(&node.name);
+        let agent = self.bin_dir.join("weft-agent");
+        let (argv, ready) = match image {
+            AGENT_IMAGE => (
+                self.agent_argv(agent, node),
+                ReadyWhen::Healthy(dir.join("agent-admin.sock")),
+            ),
+            PROXY_IMAGE => {
+                let admin = dir.join("proxy-admin.sock");
+                let argv = words(self.bin_dir.join("weft-proxy"), &["--node", &node.name])
+                    .path("--control-socket", &dir.join("control.sock"))
+                    .path("--state-dir", &dir.join("proxy"))
+                    .path("--admin-socket", &admin);
+                (argv, ReadyWhen::Healthy(admin))
+            }
+            RELAY_IMAGE => {
+                // `{node}` is the relay's own placeholder.
+                let template = format!(
+                    "unix://{}/{{node}}/hubble.sock",
+                    self.state.root().display()
+                );
+                let argv = words(agent, &["relay", "--listen", self.relay])
+                    .path("--kubeconfig", &kubeconfig)
+                    .pair("--peer-address", &template);
+                (argv, ReadyWhen::Started)
+            }
+            OPERATOR_IMAGE => {
+                let argv = words(agent, &["operator"]).path("--kubeconfig", &kubeconfig);
+                (argv, ReadyWhen::Started)
+            }
+            _ => return None,
+        };
+        Some(Program::Process {
+            argv: argv.0,
+            ready,
+        })
+    }
+
+    fn agent_argv(&self, agent: PathBuf, node: &NodePlan) -> Words {
+        let dir = self.state.node(&node.name);
+        let argv = words(agent, &["run", "--node", &node.name])
+            .path("--kubeconfig", &self.state.kubeconfig())
+            .path("--pin-dir", &pin_dir(self.plan, &node.name))
+            .path("--state-dir", &dir.join("agent"))
+            .path("--control-socket", &dir.join("control.sock"))
+            .path("--admin-socket", &dir.join("agent-admin.sock"))
+            .path("--hubble-socket", &dir.join("hubble.sock"))
+            .pair("--hubble-listen", "0.0.0.0:4244")
+            .pair("--proxy-port", &PROXY_PORT.to_string())
+            .pair("--uplink", "eth0");
+        match self.plan.routing {
+            Routing::Vxlan => argv.pair("--overlay", VXLAN_DEVICE),
+            Routing::Native => argv,
+        }
+    }
+}
+
+/// Directory of a node's pins: interface numbers are a namespace's own, so no
+/// two nodes may share one.
+pub(crate) fn pin_dir(plan: &Plan, node: &str) -> PathBuf {
+    pin_root(plan, node).join("v1")
+}
+
+/// The directory above, which goes with the lab.
+pub(crate) fn pin_root(plan: &Plan, node: &str) -> PathBuf {
+    Path::new(crate::host::PIN_ROOT).join(format!("{}-{node}", plan.lab))
+}
+
+/// Whether a pod has a network of its own, and if not, whose it joins.
+pub(super) fn host_network(pod: &Pod) -> Option<HostNetwork> {
+    let spec = pod.spec.as_ref()?;
+    if spec.host_network != Some(true) {
+        return None;
+    }
+    let on_machine = spec
+        .containers
+        .iter()
+        .any(|c| matches!(c.image.as_deref(), Some(RELAY_IMAGE | OPERATOR_IMAGE)));
+    Some(match on_machine {
+        true => HostNetwork::Machine,
+        false => HostNetwork::Node,
+    })
+}
+
+/// `docker.io/cilium/starwars:v2.1@sha256:...` -> `starwars`
+fn short_name(image: &str) -> &str {
+    let image = image.split('@').next().unwrap_or_default();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.split(':').next().unwrap_or_default()
+}
+
+/// The port a container declares, in its ports or as PORT.
+fn port_of(container: &Container) -> Option<u16> {
+    let declared = container.ports.iter().flatten().next();
+    let env = container.env.iter().flatten();
+    let named = env.filter(|var| var.name == "PORT").find_map(|var| {
+        let value = var.value.as_deref()?;
+        value.parse().ok()
+    });
+    named.or_else(|| declared.and_then(|port| u16::try_from(port.container_port).ok()))
+}
+
+/// A command line under construction.
+struct Words(Vec<OsString>);
+
+fn words(program: PathBuf, arguments: &[&str]) -> Words {
+    let mut argv = vec![program.into_os_string()];
+    argv.extend(arguments.iter().map(OsString::from));
+    Words(argv)
+}
+
+impl Words {
+    fn pair(mut self, flag: &str, value: &str) -> Self {
+        self.0.extend([OsString::from(flag), OsString::from(value)]);
+        self
+    }
+
+    fn path(mut self, flag: &str, value: &Path) -> Self {
+        self.0.extend([OsString::from(flag), OsString::from(value)]);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn program(container: serde_json::Value) -> Result<Program, UnknownImage> {
+        let plan = Plan::new("weft", 2, Routing::Vxlan).unwrap();
+        let state = StateDir::of("weft");
+        let machine = Machine {
+            plan: &plan,
+            state: &state,
+            exe: Path::new("/bin/weft-lab"),
+            bin_dir: Path::new("/bin"),
+            relay: "127.0.0.1:4245",
+        };
+        let container = serde_json::from_value(container).unwrap();
+        machine.program(&container, &plan.nodes[1])
+    }
+
+    fn argv(container: serde_json::Value) -> String {
+        match program(container).unwrap() {
+            Program::Process { argv, .. } => argv
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+                .join(" "),
+            Program::Dns => "dns".to_owned(),
+        }
+    }
+
+    #[test]
+    fn registries_and_tags_do_not_matter() {
+        assert_eq!(short_name("quay.io/cilium/starwars:v2.1"), "starwars");
+        assert_eq!(short_name("localhost:5000/fortio@sha256:00"), "fortio");
+        assert_eq!(
+            argv(json!({"name": "c", "image": "docker.io/cilium/starwars"})),
+            "/bin/weft-lab app deathstar --listen 0.0.0.0:80"
+        );
+    }
+
+    #[test]
+    fn ports_come_from_the_manifest() {
+        let ports = json!([{"containerPort": 9090}]);
+        assert_eq!(
+            argv(json!({"name": "c", "image": "json-mock", "ports": ports})),
+            "/bin/weft-lab app echo --listen 0.0.0.0:9090"
+        );
+        let env = json!([{"name": "PORT", "value": "7000"}]);
+        assert_eq!(
+            argv(json!({"name": "c", "image": "json-mock", "ports": ports, "env": env})),
+            "/bin/weft-lab app echo --listen 0.0.0.0:7000"
+        );
+    }
+
+    #[test]
+    fn commands_run_as_they_are_and_unknown_images_are_refused() {
+        let container =
+            json!({"name": "c", "image": "x/y", "command": ["sh", "-c"], "args": ["true"]});
+        assert_eq!(argv(container), "sh -c true");
+        assert_eq!(
+            argv(json!({"name": "c", "image": "curlimages/curl", "args": ["sleep", "9"]})),
+            "sleep 9"
+        );
+        let unknown = program(json!({"name": "c", "image": "x/y:1"}));
+        assert_eq!(unknown, Err(UnknownImage("x/y:1".to_owned())));
+    }
+
+    #[test]
+    fn the_agent_gets_everything_of_its_node() {
+        let line = argv(json!({"name": "cilium-agent", "image": AGENT_IMAGE}));
+        for part in [
+            "/bin/weft-agent run --node kind-worker2 --kubeconfig /run/weft-lab/weft/kubeconfig",
+            "--pin-dir /sys/fs/bpf/weft/weft-kind-worker2/v1",
+            "--control-socket /run/weft-lab/weft/kind-worker2/control.sock",
+            "--uplink eth0 --overlay weft_vxlan",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+}
