@@ -43,7 +43,9 @@ fn decode_yaml(body: &[u8]) -> Result<Value, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
     match documents.len() {
         1 => Ok(documents.remove(0)),
-        n => Err(ApiError::bad_request(format!("wanted one document, found {n}"))),
+        n => Err(ApiError::bad_request(format!(
+            "wanted one document, found {n}"
+        ))),
     }
 }
 

@@ -10,7 +10,12 @@ const SPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-sy
 /// The first namespaces, their service accounts and the API's own Service.
 pub(super) fn fill(store: &Store) {
     for name in SPACES {
-        put(store, &NAMESPACES, "", json!({ "metadata": { "name": name } }));
+        put(
+            store,
+            &NAMESPACES,
+            "",
+            json!({ "metadata": { "name": name } }),
+        );
         let account = json!({ "metadata": { "name": "default" } });
         put(store, &SERVICE_ACCOUNTS, name, account);
     }

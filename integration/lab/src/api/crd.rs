@@ -120,10 +120,13 @@ fn write_names_and_status(definition: &mut Value, custom: &ResourceType) {
     let since = object::list(definition, "/status/conditions")
         .first()
         .map_or_else(|| json!(object::now()), |c| c["lastTransitionTime"].clone());
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since })
-    };
-    let stored: Vec<&str> = custom.versions.iter().take(1).map(|v| v.name.as_str()).collect();
+    let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since });
+    let stored: Vec<&str> = custom
+        .versions
+        .iter()
+        .take(1)
+        .map(|v| v.name.as_str())
+        .collect();
     definition["status"] = json!({
         "acceptedNames": names,
         "conditions": [
@@ -211,7 +214,10 @@ fn members(
 }
 
 fn required(schema: &Value, value: &Value, path: &str, causes: &mut Causes) {
-    for field in object::list(schema, "/required").iter().filter_map(Value::as_str) {
+    for field in object::list(schema, "/required")
+        .iter()
+        .filter_map(Value::as_str)
+    {
         if value[field].is_null() {
             let path = if path.is_empty() {
                 field.to_owned()
@@ -240,7 +246,9 @@ fn bounds(schema: &Value, value: &Value, path: &str, causes: &mut Causes) {
         }
     }
     if let Some(number) = value.as_f64() {
-        let outside = schema["minimum"].as_f64().is_some_and(|least| number < least)
+        let outside = schema["minimum"]
+            .as_f64()
+            .is_some_and(|least| number < least)
             || schema["maximum"].as_f64().is_some_and(|most| number > most);
         if outside {
             let message = format!("Invalid value: {value}: {path} in body is out of range");

@@ -38,16 +38,27 @@ pub fn core_versions() -> Value {
 /// `/apis`.
 pub fn groups(store: &Store) -> Value {
     let mut groups: BTreeMap<String, Vec<Arc<ResourceType>>> = BTreeMap::new();
-    for info in store.resources().into_iter().filter(|r| !r.group.is_empty()) {
+    for info in store
+        .resources()
+        .into_iter()
+        .filter(|r| !r.group.is_empty())
+    {
         groups.entry(info.group.clone()).or_default().push(info);
     }
-    let groups: Vec<Value> = groups.iter().map(|(name, types)| group(name, types)).collect();
+    let groups: Vec<Value> = groups
+        .iter()
+        .map(|(name, types)| group(name, types))
+        .collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
 /// `/apis/GROUP`; `None` when there is no such group.
 pub fn one_group(store: &Store, name: &str) -> Option<Value> {
-    let types: Vec<_> = store.resources().into_iter().filter(|r| r.group == name).collect();
+    let types: Vec<_> = store
+        .resources()
+        .into_iter()
+        .filter(|r| r.group == name)
+        .collect();
     if types.is_empty() || name.is_empty() {
         return None;
     }

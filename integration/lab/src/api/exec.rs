@@ -63,7 +63,9 @@ pub(super) fn serve(
 async fn refuse(mut socket: WebSocket, error: &RuntimeError) {
     let status = logs::refusal(error).to_status();
     // A client that has gone already does not need to know.
-    let _ = socket.send(frame(STATUS, status.to_string().as_bytes())).await;
+    let _ = socket
+        .send(frame(STATUS, status.to_string().as_bytes()))
+        .await;
     let _ = socket.send(goodbye()).await;
     let (_, mut stream) = socket.split();
     drain(&mut stream).await;

@@ -19,7 +19,10 @@ pub(super) fn container(pod: &Value, asked: &str) -> Result<ContainerRef, ApiErr
         .iter()
         .flat_map(|list| object::list(pod, list))
         .map(|c| object::text(c, "/name"));
-    let annotated = object::text(pod, "/metadata/annotations/kubectl.kubernetes.io~1default-container");
+    let annotated = object::text(
+        pod,
+        "/metadata/annotations/kubectl.kubernetes.io~1default-container",
+    );
     let wanted = if asked.is_empty() { annotated } else { asked };
     let container = if wanted.is_empty() {
         names.next()

@@ -134,10 +134,7 @@ pub fn name_suffix(length: usize) -> String {
         let bytes = uuid::Uuid::new_v4().into_bytes();
         let wanted = length - out.len();
         // Of a version 4 UUID, bytes 6 and 8 are partly fixed.
-        let random = bytes
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != 6 && *i != 8);
+        let random = bytes.iter().enumerate().filter(|(i, _)| *i != 6 && *i != 8);
         out.extend(random.take(wanted).map(|(_, b)| safe_character(*b)));
     }
     out
@@ -186,7 +183,11 @@ mod tests {
         assert_eq!(template_hash(&one), template_hash(&two));
         assert_ne!(template_hash(&one), template_hash(&json!({"a": 2})));
         // Digits can only become these: which is why real hashes look like b4b8ccfb5.
-        assert!(template_hash(&one).chars().all(|c| "456789bcdf".contains(c)));
+        assert!(
+            template_hash(&one)
+                .chars()
+                .all(|c| "456789bcdf".contains(c))
+        );
         assert_eq!(safe_encode("0123456789"), "456789bcdf");
     }
 

@@ -52,7 +52,9 @@ fn show(call: &Call<'_>, code: StatusCode, object: &Value, warnings: &[String]) 
 
 /// `GET` of one object.
 pub(super) fn get(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
-    let object = call.store.get_object(&call.target.id, namespace(call)?, name)?;
+    let object = call
+        .store
+        .get_object(&call.target.id, namespace(call)?, name)?;
     Ok(show(call, StatusCode::OK, &object, &[]))
 }
 
@@ -72,7 +74,10 @@ pub(super) fn list(call: &Call<'_>) -> Result<Response, ApiError> {
         let (namespace, name) = after.split_once('/').unwrap_or_default();
         objects.retain(|o| (object::namespace(o), object::name(o)) > (namespace, name));
     }
-    let limit = call.query.number("limit").and_then(|n| usize::try_from(n).ok());
+    let limit = call
+        .query
+        .number("limit")
+        .and_then(|n| usize::try_from(n).ok());
     if let Some(limit) = limit.filter(|n| (1..objects.len()).contains(n)) {
         let rest = objects.split_off(limit);
         if let Some(last) = objects.last() {
@@ -218,7 +223,11 @@ fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, ApiError> {
         "" => object::text(&body, "/propagationPolicy"),
         policy => policy,
     };
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| {
+        body.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let asked = call.query.get("gracePeriodSeconds").parse().ok();
     let dry = object::list(&body, "/dryRun").iter().any(|d| d == "All");
     Ok(DeleteOptions {

@@ -41,7 +41,11 @@ pub fn document(store: &Store, path: &str) -> Option<Value> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
     for info in store.resources() {
-        for version in info.versions.iter().filter(|v| prefix(&info, &v.name) == path) {
+        for version in info
+            .versions
+            .iter()
+            .filter(|v| prefix(&info, &v.name) == path)
+        {
             describe(&info, &version.name, &mut paths, &mut schemas);
         }
     }
@@ -61,8 +65,17 @@ fn describe(
     schemas: &mut Map<String, Value>,
 ) {
     let kind = json!({ "group": info.group, "version": version, "kind": info.kind });
-    let reversed: Vec<&str> = info.group.split('.').rev().filter(|p| !p.is_empty()).collect();
-    let home = if reversed.is_empty() { "io.k8s.api.core".to_owned() } else { reversed.join(".") };
+    let reversed: Vec<&str> = info
+        .group
+        .split('.')
+        .rev()
+        .filter(|p| !p.is_empty())
+        .collect();
+    let home = if reversed.is_empty() {
+        "io.k8s.api.core".to_owned()
+    } else {
+        reversed.join(".")
+    };
     schemas.insert(
         format!("{home}.{version}.{}", info.kind),
         json!({
@@ -71,10 +84,12 @@ fn describe(
             "x-kubernetes-group-version-kind": [kind],
         }),
     );
-    let parameter = |name: &str| {
-        json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } })
-    };
-    let parameters = [parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")];
+    let parameter = |name: &str| json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } });
+    let parameters = [
+        parameter("dryRun"),
+        parameter("fieldManager"),
+        parameter("fieldValidation"),
+    ];
     let write = |action: &str, content: &[&str]| {
         let content: Map<String, Value> = content
             .iter()
@@ -86,9 +101,16 @@ fn describe(
         })
     };
     let root = prefix(info, version);
-    let space = if info.namespaced { "/namespaces/{namespace}" } else { "" };
+    let space = if info.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
     let collection = format!("/{root}{space}/{}", info.plural);
-    paths.insert(collection.clone(), json!({ "post": write("post", &["*/*"]) }));
+    paths.insert(
+        collection.clone(),
+        json!({ "post": write("post", &["*/*"]) }),
+    );
     let patches = [
         "application/apply-patch+yaml",
         "application/json-patch+json",

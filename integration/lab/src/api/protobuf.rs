@@ -239,7 +239,10 @@ mod tests {
             decode(&envelope("ConfigMap", &map)).expect("decodes"),
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"k": "v"}}, "data": {"x": "1"}})
         );
-        assert_eq!(decode(&envelope("Pod", &map)).expect_err("unknown").code, 415);
+        assert_eq!(
+            decode(&envelope("Pod", &map)).expect_err("unknown").code,
+            415
+        );
         assert_eq!(decode(b"k8s\0\xff\xff").expect_err("broken").code, 400);
         assert_eq!(decode(b"{}").expect_err("no prefix").code, 400);
     }

@@ -152,10 +152,15 @@ impl Form {
     /// From `Accept` and `includeObject`: the first form that is spoken here.
     pub fn of(headers: &HeaderMap, query: &Query) -> Self {
         let accepts = headers.get_all(header::ACCEPT).iter();
-        let offers = accepts.filter_map(|a| a.to_str().ok()).flat_map(|a| a.split(','));
+        let offers = accepts
+            .filter_map(|a| a.to_str().ok())
+            .flat_map(|a| a.split(','));
         for offer in offers {
             let mut parts = offer.split(';').map(str::trim);
-            let json = matches!(parts.next(), Some("application/json" | "*/*" | "application/*"));
+            let json = matches!(
+                parts.next(),
+                Some("application/json" | "*/*" | "application/*")
+            );
             let parameters: Vec<&str> = parts.collect();
             let asked = |wanted: &str| parameters.contains(&wanted);
             let meta = asked("g=meta.k8s.io") && asked("v=v1");
@@ -194,7 +199,10 @@ mod tests {
     #[test]
     fn paths() {
         let some = |s: &str| Some(s.to_owned());
-        assert_eq!(target("api/v1/pods"), Some(("/v1/pods".into(), None, None, String::new())));
+        assert_eq!(
+            target("api/v1/pods"),
+            Some(("/v1/pods".into(), None, None, String::new()))
+        );
         assert_eq!(
             target("api/v1/namespaces/a/pods/b/log"),
             Some(("/v1/pods".into(), some("a"), some("b"), "log".into()))
@@ -209,7 +217,12 @@ mod tests {
         );
         assert_eq!(
             target("apis/cilium.io/v2/namespaces/a/ciliumnetworkpolicies"),
-            Some(("cilium.io/v2/ciliumnetworkpolicies".into(), some("a"), None, String::new()))
+            Some((
+                "cilium.io/v2/ciliumnetworkpolicies".into(),
+                some("a"),
+                None,
+                String::new()
+            ))
         );
         assert_eq!(target("apis/cilium.io"), None);
         assert_eq!(target("healthz"), None);
@@ -217,7 +230,9 @@ mod tests {
 
     #[test]
     fn queries() {
-        let query = Query::parse("command=sh&command=-c&labelSelector=a%3Db%2Cc+in+%28d%29&watch=true&x=%zz");
+        let query = Query::parse(
+            "command=sh&command=-c&labelSelector=a%3Db%2Cc+in+%28d%29&watch=true&x=%zz",
+        );
         assert_eq!(query.all("command"), ["sh", "-c"]);
         assert_eq!(query.get("labelSelector"), "a=b,c in (d)");
         assert!(query.flag("watch") && !query.flag("follow"));
@@ -236,7 +251,10 @@ mod tests {
             Form::Table(Include::Metadata)
         );
         assert_eq!(form("application/json"), Form::Objects);
-        assert_eq!(form("application/vnd.kubernetes.protobuf,application/json"), Form::Objects);
+        assert_eq!(
+            form("application/vnd.kubernetes.protobuf,application/json"),
+            Form::Objects
+        );
         assert_eq!(
             form("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
             Form::Partial

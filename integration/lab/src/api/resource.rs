@@ -185,15 +185,7 @@ const BUILT_IN: &[BuiltIn] = &[
         false,
     ),
     ("", "Event", "events", &["ev"], true, false, false),
-    (
-        "apps",
-        "DaemonSet",
-        "daemonsets",
-        &["ds"],
-        true,
-        true,
-        true,
-    ),
+    ("apps", "DaemonSet", "daemonsets", &["ds"], true, true, true),
     (
         "apps",
         "Deployment",

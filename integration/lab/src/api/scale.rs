@@ -39,20 +39,20 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
         _ => return Err(ApiError::method_not_allowed()),
     };
     let dry_run = call.query.get("dryRun") == "All";
-    let updated = call
-        .store
-        .update_object(id, namespace, name, Part::Main, dry_run, |current| {
-            let wanted = edited(&show(scale, current))?;
-            let replicas = &wanted["spec"]["replicas"];
-            let replicas = replicas.as_u64().unwrap_or(0);
-            let mut updated = current.clone();
-            let version = object::meta(&wanted, "resourceVersion");
-            if !version.is_empty() {
-                updated["metadata"]["resourceVersion"] = json!(version);
-            }
-            set(&mut updated, &scale.spec, json!(replicas));
-            Ok(updated)
-        })?;
+    let updated =
+        call.store
+            .update_object(id, namespace, name, Part::Main, dry_run, |current| {
+                let wanted = edited(&show(scale, current))?;
+                let replicas = &wanted["spec"]["replicas"];
+                let replicas = replicas.as_u64().unwrap_or(0);
+                let mut updated = current.clone();
+                let version = object::meta(&wanted, "resourceVersion");
+                if !version.is_empty() {
+                    updated["metadata"]["resourceVersion"] = json!(version);
+                }
+                set(&mut updated, &scale.spec, json!(replicas));
+                Ok(updated)
+            })?;
     Ok(Json(show(scale, &updated)).into_response())
 }
 
@@ -80,7 +80,9 @@ fn show(scale: &Scale, object: &Value) -> Value {
         .and_then(|path| object.pointer(path))
         .map(|selector| match selector {
             Value::String(text) => text.clone(),
-            other => LabelSelector::from_object(other).unwrap_or_default().to_string(),
+            other => LabelSelector::from_object(other)
+                .unwrap_or_default()
+                .to_string(),
         });
     let metadata = &object["metadata"];
     let mut status = json!({ "replicas": object::number(object, &scale.status) });

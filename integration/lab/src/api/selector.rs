@@ -55,10 +55,14 @@ impl LabelSelector {
 
     /// Reads a plain map of labels (a Service's selector).
     pub fn from_map(labels: &Value) -> Self {
-        let tests = labels.as_object().into_iter().flatten().map(|(key, value)| {
-            let value = value.as_str().unwrap_or_default().to_owned();
-            (key.clone(), Test::In(vec![value]))
-        });
+        let tests = labels
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| {
+                let value = value.as_str().unwrap_or_default().to_owned();
+                (key.clone(), Test::In(vec![value]))
+            });
         Self {
             tests: tests.collect(),
         }

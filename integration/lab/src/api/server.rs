@@ -122,7 +122,13 @@ impl Call<'_> {
         let namespace = objects::scope(self)?.map(str::to_owned);
         let selector = self.query.selector()?;
         let view = self.view.clone();
-        Ok(watch::serve(self.store, view, namespace, selector, &self.query))
+        Ok(watch::serve(
+            self.store,
+            view,
+            namespace,
+            selector,
+            &self.query,
+        ))
     }
 }
 
@@ -173,7 +179,9 @@ async fn into_pod(
     }
     let request = exec::request(query);
     if request.command.is_empty() {
-        return Err(ApiError::bad_request("you must specify at least one command"));
+        return Err(ApiError::bad_request(
+            "you must specify at least one command",
+        ));
     }
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
         .await

@@ -106,7 +106,10 @@ impl ApiError {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let message = format!("{} \"{name}\" is invalid: {text}", resource.kind_qualified());
+        let message = format!(
+            "{} \"{name}\" is invalid: {text}",
+            resource.kind_qualified()
+        );
         let causes: Vec<Value> = causes
             .iter()
             .map(|(field, message)| {

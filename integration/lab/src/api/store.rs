@@ -203,11 +203,7 @@ impl Store {
 
     /// The objects of one or (`None`) all namespaces, ordered by namespace and name, and
     /// the revision at which that was so. An unknown resource has none.
-    pub fn list_objects(
-        &self,
-        id: &ResourceId,
-        namespace: Option<&str>,
-    ) -> (Vec<Arc<Value>>, u64) {
+    pub fn list_objects(&self, id: &ResourceId, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let state = self.lock();
         let objects = state.objects(id, namespace).cloned().collect();
         (objects, state.revision)
@@ -217,7 +213,8 @@ impl Store {
     pub fn everything(&self) -> Vec<(ResourceId, Arc<Value>)> {
         let state = self.lock();
         let kinds = state.kinds.iter();
-        let all = kinds.flat_map(|(id, kind)| kind.objects.values().map(|o| (id.clone(), o.clone())));
+        let all =
+            kinds.flat_map(|(id, kind)| kind.objects.values().map(|o| (id.clone(), o.clone())));
         all.collect()
     }
 
@@ -498,7 +495,12 @@ impl State {
         let keys: Vec<(Key, Arc<Value>)> = self
             .kinds
             .get(id)
-            .map(|k| k.objects.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
+            .map(|k| {
+                k.objects
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect()
+            })
             .unwrap_or_default();
         for (key, object) in keys {
             let _ = self.remove(id, &key, Value::clone(&object));

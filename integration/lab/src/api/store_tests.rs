@@ -10,52 +10,80 @@ fn map(name: &str, value: &str) -> Value {
 }
 
 fn set(store: &Store, name: &str, value: &str) -> Result<Arc<Value>, ApiError> {
-    store.update_object(&CONFIG_MAPS, "default", name, Part::Main, false, |current| {
-        let mut updated = current.clone();
-        updated["data"]["k"] = json!(value);
-        Ok(updated)
-    })
+    store.update_object(
+        &CONFIG_MAPS,
+        "default",
+        name,
+        Part::Main,
+        false,
+        |current| {
+            let mut updated = current.clone();
+            updated["data"]["k"] = json!(value);
+            Ok(updated)
+        },
+    )
 }
 
 #[test]
 fn versions_move_only_with_content() {
     let store = Store::new();
-    let made = store.create_object(&CONFIG_MAPS, "default", map("a", "1"), false).expect("new");
+    let made = store
+        .create_object(&CONFIG_MAPS, "default", map("a", "1"), false)
+        .expect("new");
     let before = store.revision();
     let same = set(&store, "a", "1").expect("no change");
     assert_eq!((store.revision(), &same), (before, &made));
     let changed = set(&store, "a", "2").expect("a change");
-    assert_eq!(object::meta(&changed, "resourceVersion"), store.revision().to_string());
+    assert_eq!(
+        object::meta(&changed, "resourceVersion"),
+        store.revision().to_string()
+    );
     assert_eq!(object::uid(&changed), object::uid(&made));
 
     // Whoever read the old version must read again.
-    let stale = store.update_object(&CONFIG_MAPS, "default", "a", Part::Main, false, |_| Ok(made.as_ref().clone()));
+    let stale = store.update_object(&CONFIG_MAPS, "default", "a", Part::Main, false, |_| {
+        Ok(made.as_ref().clone())
+    });
     assert_eq!(stale.expect_err("stale").reason, "Conflict");
     let twice = store.create_object(&CONFIG_MAPS, "default", map("a", "1"), false);
     assert!(twice.expect_err("there already").is_already_exists());
     assert!(set(&store, "b", "1").expect_err("not there").is_not_found());
     let nowhere = store.create_object(&CONFIG_MAPS, "nowhere", map("a", "1"), false);
-    assert_eq!(nowhere.expect_err("no namespace").message, "namespaces \"nowhere\" not found");
+    assert_eq!(
+        nowhere.expect_err("no namespace").message,
+        "namespaces \"nowhere\" not found"
+    );
 }
 
 #[test]
 fn history_tells_every_change_until_it_forgets() {
     let store = Store::new();
     let start = store.revision();
-    store.create_object(&CONFIG_MAPS, "default", map("a", "0"), false).expect("new");
+    store
+        .create_object(&CONFIG_MAPS, "default", map("a", "0"), false)
+        .expect("new");
     set(&store, "a", "1").expect("changed");
-    store.delete_object(&CONFIG_MAPS, "default", "a", &DeleteOptions::default()).expect("gone");
+    store
+        .delete_object(&CONFIG_MAPS, "default", "a", &DeleteOptions::default())
+        .expect("gone");
     let (changes, reached) = store.changes_since(&CONFIG_MAPS, start).expect("known");
     let kinds: Vec<ChangeKind> = changes.iter().map(|c| c.change).collect();
-    assert_eq!(kinds, [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted]);
+    assert_eq!(
+        kinds,
+        [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted]
+    );
     assert_eq!(reached, store.revision());
     assert!(changes.windows(2).all(|w| w[0].revision < w[1].revision));
 
-    store.create_object(&CONFIG_MAPS, "default", map("b", "0"), false).expect("new");
+    store
+        .create_object(&CONFIG_MAPS, "default", map("b", "0"), false)
+        .expect("new");
     for i in 1..=HISTORY {
         set(&store, "b", &i.to_string()).expect("changed");
     }
-    let gone = store.changes_since(&CONFIG_MAPS, start).expect_err("forgotten");
+    let gone = store
+        .changes_since(&CONFIG_MAPS, start)
+        .expect_err("forgotten");
     assert_eq!((gone.code, gone.reason), (410, "Expired"));
     assert!(store.changed_since(start).0.is_none());
 }
@@ -68,15 +96,21 @@ async fn a_watch_that_fell_behind_reports_the_difference() {
 
     let store = Store::new();
     for name in ["gone", "kept"] {
-        store.create_object(&CONFIG_MAPS, "default", map(name, "0"), false).expect("new");
+        store
+            .create_object(&CONFIG_MAPS, "default", map(name, "0"), false)
+            .expect("new");
     }
     let mut watch = store.watch::<ConfigMap>();
     let name = |change: &Change<ConfigMap>| match change {
-        Change::Applied(map) | Change::Deleted(map) => map.metadata.name.clone().unwrap_or_default(),
+        Change::Applied(map) | Change::Deleted(map) => {
+            map.metadata.name.clone().unwrap_or_default()
+        }
     };
     assert_eq!(name(&watch.next().await), "gone");
     assert_eq!(name(&watch.next().await), "kept");
-    store.delete_object(&CONFIG_MAPS, "default", "gone", &DeleteOptions::default()).expect("gone");
+    store
+        .delete_object(&CONFIG_MAPS, "default", "gone", &DeleteOptions::default())
+        .expect("gone");
     for i in 1..=HISTORY {
         set(&store, "kept", &i.to_string()).expect("changed");
     }
@@ -93,9 +127,13 @@ fn deletion_waits_for_finalizers_and_kubelets() {
     let store = Store::new();
     let mut held = map("a", "0");
     held["metadata"]["finalizers"] = json!(["weft.dev/x"]);
-    store.create_object(&CONFIG_MAPS, "default", held, false).expect("new");
+    store
+        .create_object(&CONFIG_MAPS, "default", held, false)
+        .expect("new");
     let options = DeleteOptions::default();
-    let outcome = store.delete_object(&CONFIG_MAPS, "default", "a", &options).expect("marked");
+    let outcome = store
+        .delete_object(&CONFIG_MAPS, "default", "a", &options)
+        .expect("marked");
     assert!(matches!(outcome, Deleted::Marked(_)));
     store
         .update_object(&CONFIG_MAPS, "default", "a", Part::Main, false, |current| {
@@ -106,34 +144,53 @@ fn deletion_waits_for_finalizers_and_kubelets() {
         .expect("released");
     assert!(store.get_object(&CONFIG_MAPS, "default", "a").is_err());
 
-    let pod = |node: &str| {
-        json!({ "metadata": { "name": "p" }, "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] } })
-    };
-    store.create_object(&PODS, "default", pod("n"), false).expect("new");
-    let Deleted::Marked(marked) = store.delete_object(&PODS, "default", "p", &options).expect("marked") else {
+    let pod = |node: &str| json!({ "metadata": { "name": "p" }, "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] } });
+    store
+        .create_object(&PODS, "default", pod("n"), false)
+        .expect("new");
+    let Deleted::Marked(marked) = store
+        .delete_object(&PODS, "default", "p", &options)
+        .expect("marked")
+    else {
         panic!("a kubelet has it");
     };
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
     store.remove_object(&PODS, "default", "p", "another uid");
     assert!(store.get_object(&PODS, "default", "p").is_ok());
-    let now = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
-    assert!(matches!(store.delete_object(&PODS, "default", "p", &now), Ok(Deleted::Gone(_))));
-    store.create_object(&PODS, "default", pod(""), false).expect("new");
-    assert!(matches!(store.delete_object(&PODS, "default", "p", &options), Ok(Deleted::Gone(_))));
+    let now = DeleteOptions {
+        grace: Some(0),
+        ..DeleteOptions::default()
+    };
+    assert!(matches!(
+        store.delete_object(&PODS, "default", "p", &now),
+        Ok(Deleted::Gone(_))
+    ));
+    store
+        .create_object(&PODS, "default", pod(""), false)
+        .expect("new");
+    assert!(matches!(
+        store.delete_object(&PODS, "default", "p", &options),
+        Ok(Deleted::Gone(_))
+    ));
 }
 
 #[test]
 fn services_get_addresses_and_keep_them() {
     let store = Store::new();
-    let service = |name: &str, ip: Value| {
-        json!({ "metadata": { "name": name }, "spec": { "clusterIP": ip, "ports": [{ "port": 80 }] } })
-    };
-    let make = |name: &str, ip: Value| store.create_object(&SERVICES, "default", service(name, ip), false);
+    let service = |name: &str, ip: Value| json!({ "metadata": { "name": name }, "spec": { "clusterIP": ip, "ports": [{ "port": 80 }] } });
+    let make =
+        |name: &str, ip: Value| store.create_object(&SERVICES, "default", service(name, ip), false);
     let a = make("a", Value::Null).expect("new");
     let address = object::text(&a, "/spec/clusterIP").to_owned();
     assert!(address.starts_with("10.96."));
-    assert_eq!(make("b", json!("None")).expect("headless")["spec"]["clusterIP"], "None");
-    assert_eq!(make("c", json!("10.96.0.10")).expect("asked for")["spec"]["clusterIP"], "10.96.0.10");
+    assert_eq!(
+        make("b", json!("None")).expect("headless")["spec"]["clusterIP"],
+        "None"
+    );
+    assert_eq!(
+        make("c", json!("10.96.0.10")).expect("asked for")["spec"]["clusterIP"],
+        "10.96.0.10"
+    );
     assert_eq!(make("d", json!("10.96.0.10")).expect_err("taken").code, 422);
     assert_eq!(make("e", json!("10.0.0.1")).expect_err("outside").code, 422);
     // A manifest that says nothing of the address does not lose it.
@@ -158,7 +215,9 @@ fn definitions_are_served_at_once_and_keep_what_they_do_not_know() {
         "spec": { "group": "weft.dev", "scope": "Namespaced", "names": { "plural": "widgets", "kind": "Widget" },
             "versions": [{ "name": "v1", "served": true, "storage": true, "subresources": { "status": {} }, "schema": { "openAPIV3Schema": schema } }] },
     });
-    let made = store.create_object(&CRDS, "", definition, false).expect("new");
+    let made = store
+        .create_object(&CRDS, "", definition, false)
+        .expect("new");
     assert!(object::has_condition(&made, "Established"));
     let make = |spec: Value| {
         let widget = json!({ "metadata": { "name": "w" }, "spec": spec });
@@ -174,7 +233,10 @@ fn definitions_are_served_at_once_and_keep_what_they_do_not_know() {
         (json!({}), "spec.size"),
     ] {
         let error = make(bad).expect_err(field);
-        assert_eq!((error.code, &error.details["causes"][0]["field"]), (422, &json!(field)));
+        assert_eq!(
+            (error.code, &error.details["causes"][0]["field"]),
+            (422, &json!(field))
+        );
     }
     let status = store
         .update_object(&widgets, "default", "w", Part::Status, false, |current| {
@@ -184,9 +246,14 @@ fn definitions_are_served_at_once_and_keep_what_they_do_not_know() {
             Ok(updated)
         })
         .expect("a status");
-    assert_eq!((&status["spec"]["size"], &status["status"]["ok"]), (&json!(3), &json!(true)));
+    assert_eq!(
+        (&status["spec"]["size"], &status["status"]["ok"]),
+        (&json!(3), &json!(true))
+    );
     assert_eq!(status["metadata"]["generation"], 1);
-    store.delete_object(&CRDS, "", "widgets.weft.dev", &DeleteOptions::default()).expect("gone");
+    store
+        .delete_object(&CRDS, "", "widgets.weft.dev", &DeleteOptions::default())
+        .expect("gone");
     assert!(store.get_object(&widgets, "default", "w").is_err());
     assert!(store.resource(&widgets).is_err());
 }

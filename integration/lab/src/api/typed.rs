@@ -288,8 +288,7 @@ impl RawWatch {
     fn list_again(&mut self) {
         let (objects, revision) = self.store.list_objects(&self.id, None);
         self.cursor = Some(revision);
-        let now: BTreeMap<Key, Arc<Value>> =
-            objects.into_iter().map(|o| (key_of(&o), o)).collect();
+        let now: BTreeMap<Key, Arc<Value>> = objects.into_iter().map(|o| (key_of(&o), o)).collect();
         for (key, old) in &self.known {
             let same = now.get(key).map(|new| object::uid(new)) == Some(object::uid(old));
             if !same {

@@ -220,12 +220,16 @@ fn scalar(
     if tag.is_yaml_core_schema_tag("binary") || tag.suffix() == "binary" {
         let packed: String = text.split_whitespace().collect();
         let bytes = STANDARD.decode(packed).map_err(|_| wrong())?;
-        return String::from_utf8(bytes).map(Value::String).map_err(|_| wrong());
+        return String::from_utf8(bytes)
+            .map(Value::String)
+            .map_err(|_| wrong());
     }
     match tag.core_suffix() {
         Some("str") => Ok(Value::String(text.to_owned())),
         Some("null") => Ok(Value::Null),
-        Some("bool") => Some(plain(text)).filter(Value::is_boolean).ok_or_else(wrong),
+        Some("bool") => Some(plain(text))
+            .filter(Value::is_boolean)
+            .ok_or_else(wrong),
         Some("int") => Some(plain(text)).filter(Value::is_number).ok_or_else(wrong),
         Some("float") => Some(plain(text)).filter(Value::is_number).ok_or_else(wrong),
         _ => Ok(plain(text)),
@@ -234,7 +238,10 @@ fn scalar(
 
 fn is_not_finite(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN")
+    matches!(
+        unsigned,
+        ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN"
+    )
 }
 
 /// An unquoted scalar's value.

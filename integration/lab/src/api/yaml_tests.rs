@@ -64,7 +64,10 @@ fn documents_lists_and_keys() {
         documents(text).expect("reads"),
         [json!({"a": 1}), json!({"b": 2}), json!({"c": 3})]
     );
-    assert_eq!(one("80: a\ntrue: b\n\"x y\": c"), json!({"80": "a", "true": "b", "x y": "c"}));
+    assert_eq!(
+        one("80: a\ntrue: b\n\"x y\": c"),
+        json!({"80": "a", "true": "b", "x y": "c"})
+    );
     let text = "z: 1\nw:\n  x: [a, {w: b}]\n  v: |\n    line\n";
     assert_eq!(
         one(text).to_string(),

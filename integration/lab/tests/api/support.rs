@@ -44,11 +44,15 @@ impl TestApi {
         for name in ["kind-worker", "kind-worker2"] {
             store.create(&node(name)).expect("a new node");
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
         let router = api::router(store.clone(), Arc::new(HostRuntime));
         let serve = tokio::spawn(async move {
-            axum::serve(listener, router).await.expect("the server goes on");
+            axum::serve(listener, router)
+                .await
+                .expect("the server goes on");
         });
         let tasks = vec![
             serve,
@@ -127,7 +131,13 @@ impl PodRuntime for HostRuntime {
     ) -> BoxFuture<'_, Result<ExecSession, RuntimeError>> {
         Box::pin(async move {
             let (program, arguments) = request.command.split_first().expect("checked by the API");
-            let pipe = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
+            let pipe = |wanted: bool| {
+                if wanted {
+                    Stdio::piped()
+                } else {
+                    Stdio::null()
+                }
+            };
             let mut child = Command::new(program)
                 .args(arguments)
                 .env("POD", &target.pod)
@@ -155,7 +165,9 @@ impl PodRuntime for HostRuntime {
     ) -> BoxFuture<'_, Result<BoxStream<'static, io::Result<Bytes>>, RuntimeError>> {
         Box::pin(async move {
             let tail = usize::try_from(options.tail.unwrap_or(2)).unwrap_or(2);
-            let lines = ["first", "second"].into_iter().skip(2_usize.saturating_sub(tail));
+            let lines = ["first", "second"]
+                .into_iter()
+                .skip(2_usize.saturating_sub(tail));
             let lines: Vec<_> = lines
                 .map(|line| Ok(Bytes::from(format!("{} {line}\n", target.container))))
                 .collect();

@@ -108,11 +108,21 @@ fn pod_spec(spec: &mut Value) {
     default(map, "enableServiceLinks", json!(true));
     let on_host = map.get("hostNetwork") == Some(&Value::Bool(true));
     for list in ["initContainers", "containers"] {
-        for item in map.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for item in map
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             container(item, on_host);
         }
     }
-    for volume in map.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+    for volume in map
+        .get_mut("volumes")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         for source in ["configMap", "secret", "projected"] {
             if let Some(source) = volume.get_mut(source).and_then(Value::as_object_mut) {
                 default(source, "defaultMode", json!(420));
@@ -123,7 +133,10 @@ fn pod_spec(spec: &mut Value) {
 
 fn container(item: &mut Value, on_host: bool) {
     let image = object::text(item, "/image");
-    let tag = image.rsplit('/').next().and_then(|last| last.split_once(':'));
+    let tag = image
+        .rsplit('/')
+        .next()
+        .and_then(|last| last.split_once(':'));
     let newest = !image.contains('@') && tag.is_none_or(|(_, tag)| tag == "latest");
     let pull = if newest { "Always" } else { "IfNotPresent" };
     let Some(map) = item.as_object_mut() else {
@@ -133,7 +146,12 @@ fn container(item: &mut Value, on_host: bool) {
     default(map, "terminationMessagePath", json!("/dev/termination-log"));
     default(map, "terminationMessagePolicy", json!("File"));
     default(map, "resources", json!({}));
-    for port in map.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in map
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let number = port["containerPort"].clone();
         if let Some(port) = port.as_object_mut() {
             default(port, "protocol", json!("TCP"));
@@ -142,8 +160,15 @@ fn container(item: &mut Value, on_host: bool) {
             }
         }
     }
-    for env in map.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten() {
-        let field = env.pointer_mut("/valueFrom/fieldRef").and_then(Value::as_object_mut);
+    for env in map
+        .get_mut("env")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let field = env
+            .pointer_mut("/valueFrom/fieldRef")
+            .and_then(Value::as_object_mut);
         if let Some(field) = field {
             default(field, "apiVersion", json!("v1"));
         }
@@ -182,7 +207,11 @@ fn deployment(object: &mut Value) {
 fn service(spec: &mut Map<String, Value>) {
     default(spec, "type", json!("ClusterIP"));
     default(spec, "sessionAffinity", json!("None"));
-    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = spec
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if kind != "ExternalName" {
         default(spec, "internalTrafficPolicy", json!("Cluster"));
         default(spec, "ipFamilies", json!(["IPv4"]));
@@ -194,7 +223,12 @@ fn service(spec: &mut Map<String, Value>) {
     if kind == "LoadBalancer" {
         default(spec, "allocateLoadBalancerNodePorts", json!(true));
     }
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let number = port["port"].clone();
         if let Some(port) = port.as_object_mut() {
             default(port, "protocol", json!("TCP"));
@@ -213,7 +247,11 @@ fn keep_service_addresses(current: &Value, updated: &mut Value) {
     }
     let old = object::list(current, "/spec/ports");
     let ports = updated["spec"]["ports"].as_array_mut();
-    for port in ports.into_iter().flatten().filter(|p| p["nodePort"].is_null()) {
+    for port in ports
+        .into_iter()
+        .flatten()
+        .filter(|p| p["nodePort"].is_null())
+    {
         let same = |o: &&Value| o["port"] == port["port"] && o["protocol"] == port["protocol"];
         if let Some(number) = old.iter().find(same).map(|o| o["nodePort"].clone())
             && number.is_number()

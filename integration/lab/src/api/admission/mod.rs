@@ -197,7 +197,12 @@ fn name_it(
     namespace: &str,
     metadata: &mut serde_json::Map<String, Value>,
 ) -> Result<(), ApiError> {
-    let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
+    let text = |key: &str| {
+        metadata
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let (mut name, prefix) = (text("name").to_owned(), text("generateName"));
     if name.is_empty() && !prefix.is_empty() {
         // Kubernetes cuts the prefix so that the name still fits a label.

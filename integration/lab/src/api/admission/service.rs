@@ -79,8 +79,7 @@ fn free_address(key: &str, taken: impl Fn(&str) -> bool) -> Result<String, ApiEr
     });
     (0..span)
         .map(|step| {
-            let [_, _, high, low] =
-                (u32::from(FIRST) + (hash % span + step) % span).to_be_bytes();
+            let [_, _, high, low] = (u32::from(FIRST) + (hash % span + step) % span).to_be_bytes();
             format!("{}.{}.{high}.{low}", NETWORK[0], NETWORK[1])
         })
         .find(|address| !taken(address))
@@ -91,7 +90,11 @@ fn node_ports(service: &mut Value, mut used: Vec<u64>) {
     let own = object::list(service, "/spec/ports");
     used.extend(own.iter().filter_map(|p| p["nodePort"].as_u64()));
     let ports = service["spec"]["ports"].as_array_mut();
-    for port in ports.into_iter().flatten().filter(|p| p["nodePort"].is_null()) {
+    for port in ports
+        .into_iter()
+        .flatten()
+        .filter(|p| p["nodePort"].is_null())
+    {
         let free = NODE_PORTS.map(u64::from).find(|n| !used.contains(n));
         if let Some(number) = free {
             used.push(number);

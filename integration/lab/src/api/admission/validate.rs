@@ -15,7 +15,11 @@ type Causes = Vec<(String, String)>;
 /// Judges a new, complete object.
 pub(super) fn on_create(info: &ResourceType, object: &Value) -> Result<(), ApiError> {
     let mut causes = Vec::new();
-    labels(&object["metadata"]["labels"], "metadata.labels", &mut causes);
+    labels(
+        &object["metadata"]["labels"],
+        "metadata.labels",
+        &mut causes,
+    );
     if info.custom {
         crate::api::crd::validate(info, object, &mut causes);
     } else {
@@ -189,9 +193,8 @@ fn service(object: &Value, causes: &mut Causes) {
         if ports.len() > 1 && object::text(port, "/name").is_empty() {
             causes.push((format!("{path}.name"), "Required value".to_owned()));
         }
-        let same = |other: &Value| {
-            other["port"] == port["port"] && other["protocol"] == port["protocol"]
-        };
+        let same =
+            |other: &Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
         if ports.iter().take(i).any(same) {
             let message = format!(
                 "Duplicate value: {{\"port\":{},\"protocol\":{}}}",

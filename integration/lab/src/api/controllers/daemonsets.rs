@@ -53,8 +53,7 @@ fn one(store: &Store, set: &Value, nodes: &[Arc<Value>]) {
 }
 
 fn leaving(store: &Store, set: &Value) -> Vec<String> {
-    let (all, _) =
-        store.list_objects(&crate::api::resource::PODS, Some(object::namespace(set)));
+    let (all, _) = store.list_objects(&crate::api::resource::PODS, Some(object::namespace(set)));
     all.iter()
         .filter(|p| object::is_deleting(p) && object::is_controlled_by(p, object::uid(set)))
         .map(|p| object::text(p, "/spec/nodeName").to_owned())
@@ -71,7 +70,10 @@ fn replace_old(store: &Store, set: &Value, hash: &str, wanted: usize) {
     let limit = share(limit, wanted, true).max(1);
     let ready = found.iter().filter(|p| pods::is_ready(p)).count();
     let mut spare = limit - (wanted - i64::try_from(ready).unwrap_or(0));
-    for pod in found.iter().filter(|p| object::label(p, HASH) != Some(hash)) {
+    for pod in found
+        .iter()
+        .filter(|p| object::label(p, HASH) != Some(hash))
+    {
         // One that does not serve costs nothing.
         if pods::is_ready(pod) {
             if spare <= 0 {
@@ -86,7 +88,10 @@ fn replace_old(store: &Store, set: &Value, hash: &str, wanted: usize) {
 fn report(store: &Store, set: &Value, hash: &str, wanted: usize) {
     let found = pods::active(store, set);
     let ready = found.iter().filter(|p| pods::is_ready(p)).count();
-    let updated = found.iter().filter(|p| object::label(p, HASH) == Some(hash)).count();
+    let updated = found
+        .iter()
+        .filter(|p| object::label(p, HASH) == Some(hash))
+        .count();
     let mut status = json!({
         "currentNumberScheduled": found.len(), "desiredNumberScheduled": wanted,
         "numberMisscheduled": 0, "numberReady": ready,

@@ -23,7 +23,9 @@ pub(super) fn reconcile(store: &Store) {
 
 fn sets_of(store: &Store, deployment: &Value) -> Vec<Arc<Value>> {
     let (mut sets, _) = store.list_objects(&REPLICA_SETS, Some(object::namespace(deployment)));
-    sets.retain(|s| object::is_controlled_by(s, object::uid(deployment)) && !object::is_deleting(s));
+    sets.retain(|s| {
+        object::is_controlled_by(s, object::uid(deployment)) && !object::is_deleting(s)
+    });
     sets.sort_by_key(|s| revision(s));
     sets
 }
@@ -102,10 +104,21 @@ fn scale(store: &Store, deployment: &Value, set: &Value, to: i64) {
     if from == to {
         return;
     }
-    update(store, &REPLICA_SETS, set, Part::Whole, |s| s["spec"]["replicas"] = json!(to));
+    update(store, &REPLICA_SETS, set, Part::Whole, |s| {
+        s["spec"]["replicas"] = json!(to)
+    });
     let way = if to > from { "up" } else { "down" };
-    let message = format!("Scaled {way} replica set {} from {from} to {to}", object::name(set));
-    store.event(deployment, "Normal", "ScalingReplicaSet", &message, "deployment-controller");
+    let message = format!(
+        "Scaled {way} replica set {} from {from} to {to}",
+        object::name(set)
+    );
+    store.event(
+        deployment,
+        "Normal",
+        "ScalingReplicaSet",
+        &message,
+        "deployment-controller",
+    );
 }
 
 /// One step from the old sets to the new one.
@@ -117,7 +130,9 @@ fn roll(store: &Store, deployment: &Value, new: &Value, old: &[Arc<Value>]) {
         for set in &active_old {
             scale(store, deployment, set, 0);
         }
-        let gone = old.iter().all(|s| object::number(s, "/status/replicas") == 0);
+        let gone = old
+            .iter()
+            .all(|s| object::number(s, "/status/replicas") == 0);
         if gone && active_old.is_empty() {
             scale(store, deployment, new, wanted);
         }
@@ -192,9 +207,21 @@ fn report(store: &Store, deployment: &Value, hash: &str) {
     let done = updated == wanted && total == wanted && available == wanted;
     let conditions = [
         if enough {
-            condition(old, "Available", true, "MinimumReplicasAvailable", "Deployment has minimum availability.")
+            condition(
+                old,
+                "Available",
+                true,
+                "MinimumReplicasAvailable",
+                "Deployment has minimum availability.",
+            )
         } else {
-            condition(old, "Available", false, "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+            condition(
+                old,
+                "Available",
+                false,
+                "MinimumReplicasUnavailable",
+                "Deployment does not have minimum availability.",
+            )
         },
         if done {
             let message = format!("ReplicaSet \"{name}\" has successfully progressed.");
@@ -213,7 +240,10 @@ fn report(store: &Store, deployment: &Value, hash: &str) {
         ("updatedReplicas", updated),
         ("readyReplicas", sum("/status/readyReplicas", false)),
         ("availableReplicas", available),
-        ("unavailableReplicas", (wanted.max(total) - available).max(0)),
+        (
+            "unavailableReplicas",
+            (wanted.max(total) - available).max(0),
+        ),
     ] {
         if count > 0 {
             status[field] = json!(count);

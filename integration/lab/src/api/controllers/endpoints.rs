@@ -49,7 +49,8 @@ fn one(store: &Store, service: &Value) {
         .collect();
     let (existing, _) = store.list_objects(&ENDPOINT_SLICES, Some(namespace));
     let ours = existing.iter().filter(|s| {
-        object::is_controlled_by(s, object::uid(service)) && object::label(s, MANAGED_BY) == Some(MANAGER)
+        object::is_controlled_by(s, object::uid(service))
+            && object::label(s, MANAGED_BY) == Some(MANAGER)
     });
     for old in ours {
         if !wanted.iter().any(|w| object::name(w) == object::name(old)) {
@@ -57,7 +58,13 @@ fn one(store: &Store, service: &Value) {
         }
     }
     for slice in &wanted {
-        put(store, &ENDPOINT_SLICES, namespace, slice, &["endpoints", "ports"]);
+        put(
+            store,
+            &ENDPOINT_SLICES,
+            namespace,
+            slice,
+            &["endpoints", "ports"],
+        );
     }
     let subsets: Vec<Value> = groups.values().map(|(p, pods)| subset(p, pods)).collect();
     let mut endpoints = json!({
@@ -89,15 +96,17 @@ fn put(store: &Store, id: &ResourceId, namespace: &str, object: &Value, fields: 
 }
 
 fn ports(service: &Value, pod: &Value) -> Value {
-    let ports = object::list(service, "/spec/ports").iter().filter_map(|port| {
-        let target = &port["targetPort"];
-        let number = match target.as_str() {
-            Some(name) => named_port(pod, name, &port["protocol"])?,
-            None => target.clone(),
-        };
-        let name = object::text(port, "/name");
-        Some(json!({ "name": name, "port": number, "protocol": port["protocol"] }))
-    });
+    let ports = object::list(service, "/spec/ports")
+        .iter()
+        .filter_map(|port| {
+            let target = &port["targetPort"];
+            let number = match target.as_str() {
+                Some(name) => named_port(pod, name, &port["protocol"])?,
+                None => target.clone(),
+            };
+            let name = object::text(port, "/name");
+            Some(json!({ "name": name, "port": number, "protocol": port["protocol"] }))
+        });
     Value::Array(ports.collect())
 }
 

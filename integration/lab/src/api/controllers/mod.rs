@@ -94,7 +94,9 @@ fn update(
 }
 
 fn set_status(store: &Store, id: &ResourceId, object: &Value, status: Value) {
-    update(store, id, object, Part::Status, |updated| updated["status"] = status);
+    update(store, id, object, Part::Status, |updated| {
+        updated["status"] = status
+    });
 }
 
 /// A condition, with the time of its last change carried over from `old` ones.
@@ -104,9 +106,8 @@ fn condition(old: &[Value], kind: &str, status: bool, reason: &str, message: &st
     let now = object::now();
     let same_status = before.filter(|c| c["status"] == status);
     let same = same_status.filter(|c| c["reason"] == reason && c["message"] == message);
-    let since = |found: Option<&Value>, field: &str| {
-        found.map_or_else(|| json!(now), |c| c[field].clone())
-    };
+    let since =
+        |found: Option<&Value>, field: &str| found.map_or_else(|| json!(now), |c| c[field].clone());
     json!({
         "type": kind, "status": status, "reason": reason, "message": message,
         "lastTransitionTime": since(same_status, "lastTransitionTime"),

@@ -21,7 +21,10 @@ pub(super) fn reconcile(store: &Store) {
 
 fn account(store: &Store, space: &Value) {
     let name = object::name(space);
-    if store.get_object(&SERVICE_ACCOUNTS, name, "default").is_err() {
+    if store
+        .get_object(&SERVICE_ACCOUNTS, name, "default")
+        .is_err()
+    {
         let account = json!({ "metadata": { "name": "default" } });
         let created = store.create_object(&SERVICE_ACCOUNTS, name, account, false);
         note("cannot make the service account of", space, created);
@@ -43,6 +46,8 @@ fn empty(store: &Store, space: &Value) {
         }
     }
     if !left {
-        update(store, &NAMESPACES, space, Part::Whole, |s| s["spec"]["finalizers"] = json!([]));
+        update(store, &NAMESPACES, space, Part::Whole, |s| {
+            s["spec"]["finalizers"] = json!([])
+        });
     }
 }

@@ -15,9 +15,8 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// One round over all pods without a node.
 pub(super) fn reconcile(store: &Store) {
     let (pods, _) = store.list_objects(&PODS, None);
-    let waiting = |p: &&Arc<Value>| {
-        object::text(p, "/spec/nodeName").is_empty() && !object::is_deleting(p)
-    };
+    let waiting =
+        |p: &&Arc<Value>| object::text(p, "/spec/nodeName").is_empty() && !object::is_deleting(p);
     for pod in pods.iter().filter(waiting) {
         place(store, pod);
     }
@@ -32,7 +31,11 @@ fn place(store: &Store, pod: &Value) {
     });
     let owner = object::controller_of(pod).map_or(&Value::Null, |o| &o["uid"]);
     let best = fitting.min_by_key(|node| {
-        let here = || others.iter().filter(|p| p["spec"]["nodeName"] == object::name(node));
+        let here = || {
+            others
+                .iter()
+                .filter(|p| p["spec"]["nodeName"] == object::name(node))
+        };
         let siblings = here().filter(|p| {
             !owner.is_null() && object::controller_of(p).is_some_and(|o| o["uid"] == *owner)
         });
@@ -64,13 +67,23 @@ fn refuse(store: &Store, pod: &Value, nodes: usize) {
     let old = object::list(pod, "/status/conditions");
     let message =
         format!("0/{nodes} nodes are available: none is ready and matches what the pod asks for.");
-    let told = old.iter().any(|c| c["type"] == "PodScheduled" && c["message"] == message.as_str());
+    let told = old
+        .iter()
+        .any(|c| c["type"] == "PodScheduled" && c["message"] == message.as_str());
     if told {
         return;
     }
     let refused = condition(old, "PodScheduled", false, "Unschedulable", &message);
-    update(store, &PODS, pod, Part::Status, |p| set_condition(p, refused));
-    store.event(pod, "Warning", "FailedScheduling", &message, "default-scheduler");
+    update(store, &PODS, pod, Part::Status, |p| {
+        set_condition(p, refused)
+    });
+    store.event(
+        pod,
+        "Warning",
+        "FailedScheduling",
+        &message,
+        "default-scheduler",
+    );
 }
 
 fn set_condition(pod: &mut Value, condition: Value) {
@@ -86,7 +99,8 @@ fn set_condition(pod: &mut Value, condition: Value) {
 /// True when the pod's node selector and required node affinity choose the node.
 pub(super) fn selects(spec: &Value, node: &Value) -> bool {
     let by_map = LabelSelector::from_map(&spec["nodeSelector"]).matches(node);
-    let terms = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let terms =
+        "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
     let terms = object::list(spec, terms);
     let by_term = terms.iter().any(|term| {
         let fields = object::list(term, "/matchFields").iter().all(|f| {
@@ -105,8 +119,7 @@ pub(super) fn selects(spec: &Value, node: &Value) -> bool {
 /// there already decides.
 fn neighbours_fit(pod: &Value, node: &Value, nodes: &[Arc<Value>], others: &[Arc<Value>]) -> bool {
     let terms = |kind: &str| {
-        let path =
-            format!("/spec/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution");
+        let path = format!("/spec/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution");
         object::list(pod, &path)
     };
     let present = |term: &&Value| {
@@ -124,7 +137,9 @@ fn neighbours_fit(pod: &Value, node: &Value, nodes: &[Arc<Value>], others: &[Arc
             } else {
                 spaces.iter().any(|s| s == space)
             };
-            let home = nodes.iter().find(|n| other["spec"]["nodeName"] == object::name(n));
+            let home = nodes
+                .iter()
+                .find(|n| other["spec"]["nodeName"] == object::name(n));
             let there = home.and_then(|n| object::label(n, key));
             let same_place = here.is_some() && here == there;
             let itself = object::uid(other) == object::uid(pod);

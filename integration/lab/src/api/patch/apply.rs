@@ -157,7 +157,11 @@ impl<F: FnMut(String)> Walk<'_, F> {
         other: &mut Fields,
         path: &str,
     ) {
-        let shared: Vec<String> = owned.keys().filter(|k| other.contains_key(*k)).cloned().collect();
+        let shared: Vec<String> = owned
+            .keys()
+            .filter(|k| other.contains_key(*k))
+            .cloned()
+            .collect();
         for name in shared {
             let Some(field) = name.strip_prefix("f:") else {
                 continue;
@@ -293,7 +297,11 @@ fn merge_map(kind: &str, target: &mut Map<String, Value>, config: &Map<String, V
                 merge_items(keys, of, items, config);
             }
             (Shape::Set, Value::Array(config), Value::Array(items)) => {
-                let new: Vec<Value> = config.iter().filter(|v| !items.contains(v)).cloned().collect();
+                let new: Vec<Value> = config
+                    .iter()
+                    .filter(|v| !items.contains(v))
+                    .cloned()
+                    .collect();
                 items.extend(new);
             }
             _ => *slot = value.clone(),
@@ -304,7 +312,9 @@ fn merge_map(kind: &str, target: &mut Map<String, Value>, config: &Map<String, V
 fn merge_items(keys: &[&str], of: &str, items: &mut Vec<Value>, config: &[Value]) {
     for wanted in config {
         let name = fields::item_name(keys, wanted);
-        let same = items.iter_mut().find(|i| fields::item_name(keys, i) == name);
+        let same = items
+            .iter_mut()
+            .find(|i| fields::item_name(keys, i) == name);
         match (same, wanted) {
             (Some(Value::Object(map)), Value::Object(wanted)) => merge_map(of, map, wanted),
             (Some(other), wanted) => *other = wanted.clone(),

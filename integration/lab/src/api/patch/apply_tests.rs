@@ -82,7 +82,8 @@ fn ports_are_told_apart_by_protocol() {
 #[test]
 fn an_unchanged_apply_changes_nothing() {
     let info = info(&SERVICES);
-    let config = json!({"apiVersion": "v1", "metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}}});
+    let config =
+        json!({"apiVersion": "v1", "metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}}});
     let object = apply(&info, &Value::Null, &by("one", &config)).expect("creates");
     assert_eq!(
         apply(&info, &object, &by("one", &config)).expect("applies"),

@@ -63,7 +63,8 @@ pub fn patched(
             ));
         }
         PatchKind::Strategic => {
-            updated = strategic::apply(&info.kind, current, patch).map_err(ApiError::bad_request)?;
+            updated =
+                strategic::apply(&info.kind, current, patch).map_err(ApiError::bad_request)?;
         }
         PatchKind::Apply => {
             return Err(ApiError::internal("apply is not a plain patch"));

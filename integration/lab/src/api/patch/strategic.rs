@@ -221,18 +221,25 @@ fn merge_items(
     of: &str,
 ) -> Result<(), String> {
     let directive = |item: &Value| item[DIRECTIVE].as_str().map(str::to_owned);
-    if patch.iter().any(|i| directive(i).as_deref() == Some("replace")) {
+    if patch
+        .iter()
+        .any(|i| directive(i).as_deref() == Some("replace"))
+    {
         items.clear();
     }
     for item in patch {
         let Value::Object(map) = item else {
-            return Err(format!("items of this list must be objects with {identity:?}"));
+            return Err(format!(
+                "items of this list must be objects with {identity:?}"
+            ));
         };
         let wanted = &item[identity];
         match directive(item).as_deref() {
             Some("replace") if wanted.is_null() => continue,
             _ if wanted.is_null() => {
-                return Err(format!("an item of the list lacks its merge key {identity:?}"));
+                return Err(format!(
+                    "an item of the list lacks its merge key {identity:?}"
+                ));
             }
             Some("delete") => {
                 items.retain(|i| i[identity] != *wanted);

@@ -75,7 +75,8 @@ fn sets_of_plain_values() {
 #[test]
 fn equal_keys_survive_an_order() {
     // DNS listens on one port with two protocols, and `port` is the merge key.
-    let ports = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}, {"port": 9153}]);
+    let ports =
+        json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}, {"port": 9153}]);
     let current = json!({"spec": {"ports": ports}});
     let patch = json!({"spec": {"$setElementOrder/ports": [{"port": 53}, {"port": 53}, {"port": 9153}],
         "sessionAffinity": "None"}});
@@ -93,7 +94,12 @@ fn unknown_items_keep_their_neighbours() {
 #[test]
 fn nulls_delete_and_the_rest_is_plain_json() {
     let current = json!({"data": {"a": "1", "b": "2"}});
-    let out = apply("ConfigMap", &current, &json!({"data": {"a": null, "c": "3"}})).expect("applies");
+    let out = apply(
+        "ConfigMap",
+        &current,
+        &json!({"data": {"a": null, "c": "3"}}),
+    )
+    .expect("applies");
     assert_eq!(out, json!({"data": {"b": "2", "c": "3"}}));
     assert!(apply("Pod", &json!({}), &json!([])).is_err());
     let keyless = json!({"spec": {"containers": [{"image": "a"}]}});

@@ -24,7 +24,10 @@ pub(super) fn find<'a>(object: &'a Value, path: &str) -> Vec<&'a Value> {
 fn walk<'a>(object: &'a Value, steps: &[Step]) -> Vec<&'a Value> {
     let mut found = vec![object];
     for step in steps {
-        found = found.into_iter().flat_map(|value| next(value, step)).collect();
+        found = found
+            .into_iter()
+            .flat_map(|value| next(value, step))
+            .collect();
     }
     found
 }

@@ -21,7 +21,13 @@ pub fn print(table: &Value, wide: bool) -> String {
         lines.push(shown.iter().map(cell).collect());
     }
     let widths: Vec<usize> = (0..shown.len())
-        .map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0))
+        .map(|i| {
+            lines
+                .iter()
+                .map(|l| l[i].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut out = String::new();
     for line in &lines {

@@ -78,7 +78,10 @@ fn readiness_gates(pod: &Value) -> String {
 }
 
 fn restarts(statuses: &[Value], now: Timestamp) -> String {
-    let count: i64 = statuses.iter().map(|s| object::number(s, "/restartCount")).sum();
+    let count: i64 = statuses
+        .iter()
+        .map(|s| object::number(s, "/restartCount"))
+        .sum();
     let last = statuses
         .iter()
         .map(|s| &s["lastState"]["terminated"]["finishedAt"])
@@ -172,7 +175,11 @@ fn initializing(pod: &Value) -> Option<String> {
 pub(super) fn deployment(deployment: &Value, now: Timestamp) -> Vec<Value> {
     let of = |pointer: &str| object::number(deployment, pointer);
     let mut cells = vec![
-        json!(format!("{}/{}", of("/status/readyReplicas"), of("/spec/replicas"))),
+        json!(format!(
+            "{}/{}",
+            of("/status/readyReplicas"),
+            of("/spec/replicas")
+        )),
         json!(of("/status/updatedReplicas")),
         json!(of("/status/availableReplicas")),
         json!(age::of(deployment, now)),
