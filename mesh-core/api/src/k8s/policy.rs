@@ -208,4 +208,4 @@ policy_object!(
 
 #[cfg(test)]
 #[path = "policy_tests.rs"]
-mod tests;
+pub(super) mod tests;

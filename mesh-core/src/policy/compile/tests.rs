@@ -2,4 +2,6 @@
 //! written out.
 
 mod agreement;
+mod l7;
 mod rules;
+mod support;

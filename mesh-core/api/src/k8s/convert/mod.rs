@@ -216,3 +216,6 @@ impl Traffic for EgressDenyRule {
         PortsOf::Deny(self.to_ports.as_deref().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;
