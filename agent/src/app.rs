@@ -27,6 +27,8 @@ use crate::status::AgentStatus;
 use crate::upkeep;
 use crate::view::ViewHandle;
 
+/// Where the BPF file system is by convention.
+const BPFFS: &str = "/sys/fs/bpf";
 /// UDP port of the overlay.
 const VXLAN_PORT: u16 = 8472;
 /// How long tasks may take to end when the agent is told to stop.
@@ -155,6 +157,10 @@ fn load(args: &RunArgs, facts: &NodeFacts) -> anyhow::Result<weft_datapath::Data
     NodeSettings::new(&config.marks)
         .apply(&node_settings(&args.state_dir))
         .context("routing and sysctls of the node")?;
+    let bpffs = Path::new(BPFFS);
+    if args.pin_dir.starts_with(bpffs) {
+        weft_datapath::ensure_bpffs(bpffs).context("BPF file system")?;
+    }
     let mut datapath =
         weft_datapath::Datapath::load(&args.pin_dir, &config).context("eBPF programs")?;
     datapath

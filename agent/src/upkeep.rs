@@ -63,8 +63,7 @@ pub async fn pump(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut lost_before = events.lost().unwrap_or_default();
-    let mut ring =
-        AsyncFd::register_with_interest(events, Interest::READABLE).context("waiting for events")?;
+    let mut ring = watched(events).context("waiting for events")?;
     let mut dropped = 0;
     loop {
         let readable = stop.run_until_cancelled(ring.readable_mut()).await;
@@ -96,4 +95,12 @@ pub async fn pump(
             Err(TrySendError::Closed(_)) => return Ok(()),
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; `Events` owns the ring's descriptor and never changes it"
+)]
+fn watched(events: Events) -> std::io::Result<AsyncFd<Events>> {
+    AsyncFd::with_interest(events, Interest::READABLE)
 }

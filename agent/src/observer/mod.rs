@@ -13,7 +13,10 @@ mod query;
 mod ring;
 mod seen;
 mod server;
-
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;

@@ -8,7 +8,8 @@ mod flows;
 mod merge;
 mod peers;
 mod service;
-
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

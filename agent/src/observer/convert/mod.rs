@@ -4,7 +4,8 @@ mod ends;
 mod packet;
 mod record;
 mod summary;
-
+#[cfg(test)]
+mod tests;
 
 use std::time::SystemTime;
 
