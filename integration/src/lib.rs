@@ -1,1 +1,7 @@
-//! Placeholder.
+//! What the tests and benches of the whole mesh share. They start the real
+//! programs and link none of their code.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod bench;
+pub mod programs;

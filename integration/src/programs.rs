@@ -1,0 +1,27 @@
+//! The programs under test, built by the same profile as what starts them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+/// Path of one of the workspace's programs: the folder above that of the
+/// running test or bench.
+///
+/// # Errors
+/// When it was not built; says how to.
+pub fn find(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("this program is not where cargo puts it")?;
+    let path = folder.join(name);
+    if !path.is_file() {
+        bail!(
+            "{name} is not built: `cargo build --workspace --bins`, with the profile of this \
+             program, puts it into {}",
+            folder.display()
+        );
+    }
+    Ok(path)
+}
