@@ -161,7 +161,6 @@ pub(crate) fn response(second: i64, id: &str, code: u32, milliseconds: u64) -> R
 
 /// A node's observer, serving on a Unix socket until it is dropped.
 pub(crate) struct TestNode {
-    pub view: ViewHandle,
     pub events: mpsc::Sender<EventBatch>,
     pub records: mpsc::Sender<RecordBatch>,
     pub socket: PathBuf,
@@ -185,14 +184,13 @@ impl TestNode {
             capacity,
         };
         let inputs = ObserverInputs {
-            view: handle.clone(),
+            view: handle,
             events: events_in,
             records: records_in,
         };
         let server = run(config, inputs, stop.clone());
         let server = tokio::spawn(async move { server.await.expect("the observer serves") });
         let node = Self {
-            view: handle,
             events,
             records,
             socket,

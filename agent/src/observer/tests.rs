@@ -218,6 +218,7 @@ async fn masks_leave_out_what_was_not_asked_for() {
         &mut client,
         GetFlowsRequest {
             field_mask: Some(mask),
+            first: true,
             ..last(1)
         },
     )

@@ -131,9 +131,12 @@ impl Session {
                 return None;
             }
             tokio::select! {
-                Some(item) = self.streams.next(), if !self.streams.is_empty() => self.absorb(item),
-                Some((name, answer)) = self.dialling.next(), if !self.dialling.is_empty() => {
-                    self.dialled(name, answer);
+                // The end of the last stream is no item, but news all the same.
+                item = self.streams.next(), if !self.streams.is_empty() => {
+                    item.into_iter().for_each(|item| self.absorb(item));
+                }
+                dialled = self.dialling.next(), if !self.dialling.is_empty() => {
+                    dialled.into_iter().for_each(|(name, answer)| self.dialled(name, answer));
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 () = tokio::time::sleep_until(self.give_up), if !follow => self.give_up(),

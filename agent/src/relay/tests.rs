@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
@@ -90,8 +91,14 @@ async fn the_past_of_two_nodes_is_merged_by_time() {
     let relay = TestRelay::start().await;
     let (_one, _two) = two_nodes(&relay).await;
     let mut client = relay.client().await;
+    let began = Instant::now();
     let answer = ask(&mut client, GetFlowsRequest::default()).await;
     assert_eq!(seconds(&answer), [1, 2, 3, 4, 5, 6]);
+    // Far below the patience with nodes that do not finish.
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "ends when the last node does"
+    );
     let both = vec!["kind-worker".to_owned(), "kind-worker2".to_owned()];
     assert_eq!(states(&answer), [(NodeState::NodeConnected, both)]);
     let nodes: Vec<&str> = answer[1..]
