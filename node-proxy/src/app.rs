@@ -4,12 +4,11 @@
 //! agent's streams, telemetry, exporters, the admin page - runs on the runtime
 //! that [`start`] is called on, and never touches a request.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use weft_core::snapshot::{Node, Parts};
 
 use crate::accept::worker::{self, Seed, Shared};
 use crate::admin;
+use crate::control::apply::{Control, Request, SharedStatus, Status};
 use crate::control::client::{self, Offer};
 use crate::control::config::Config;
 use crate::control::publish::Publisher;
@@ -65,23 +65,10 @@ pub enum Origin {
     },
 }
 
-/// What is known of the running configuration.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// Version that is in force; empty before the first.
-    pub version: String,
-    /// Why the last snapshot was refused, if it was.
-    pub refused: Option<String>,
-    /// Where each listener accepts.
-    pub listeners: HashMap<String, SocketAddr>,
-    /// A snapshot is in force and its listeners accept.
-    pub ready: bool,
-}
-
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    status: Arc<Mutex<Status>>,
+    status: SharedStatus,
     requests: mpsc::Sender<Request>,
     workers: Vec<thread::JoinHandle<()>>,
     telemetry: JoinHandle<()>,
@@ -92,13 +79,6 @@ pub struct Proxy {
     metrics: Metrics,
 }
 
-/// What the control task is asked for.
-#[derive(Debug)]
-enum Request {
-    Apply(Box<Snapshot>, oneshot::Sender<Result<(), String>>),
-    Drain(Duration),
-}
-
 /// Starts everything. Returns as soon as the workers run; whether there is a
 /// configuration yet is in [`Proxy::status`].
 ///
@@ -107,18 +87,10 @@ enum Request {
 /// thread that cannot be made.
 pub async fn start(options: Options) -> anyhow::Result<Proxy> {
     let workers = options.workers.max(1);
-    let (senders, receiver) = ring::rings(workers, ring::CAPACITY);
-    let shared = Arc::new(Shared {
-        config: ArcSwap::from_pointee(empty(options.otlp.is_some())?),
-        connections: AtomicUsize::new(0),
-        refused: AtomicUsize::new(0),
-        upstream_connections: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
-        workers,
-    });
+    let (rings, receiver) = ring::rings(workers, ring::CAPACITY);
+    let shared = shared(workers, options.otlp.is_some())?;
     let (versions, watched) = watch::channel(0);
-    let (commands, threads) = start_workers(&shared, senders, &watched)?;
-    let publisher = Publisher::new(Arc::clone(&shared), commands, versions);
-    let mut tasks = Vec::new();
+    let (commands, threads) = start_workers(&shared, rings, &watched)?;
 
     let metrics = Metrics::new();
     let mut sinks = Sinks {
@@ -126,58 +98,22 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
         spans: None,
         metrics: metrics.clone(),
     };
-    let mut export = None;
-    if let Some(otlp) = &options.otlp {
-        let (spans, exporting) = spans::spans(otlp, options.node.as_deref(), Arc::clone(&shared))
-            .context("span exporter")?;
-        sinks.spans = Some(spans);
-        export = Some(tokio::spawn(exporting.run()));
-    }
+    let export = start_export(&options, &shared, &mut sinks)?;
 
-    let status = Arc::new(Mutex::new(Status::default()));
+    let publisher = Publisher::new(Arc::clone(&shared), commands, versions);
     let (requests, asked) = mpsc::channel(16);
-    let (offering, offers) = mpsc::channel(1);
-    let mut control = Control {
-        publisher,
-        status: Arc::clone(&status),
-        store: None,
-    };
-    match &options.origin {
-        Origin::File(path) => {
-            let snapshot = store::load(path)?;
-            control
-                .apply(&snapshot)
-                .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-        }
-        Origin::Agent { socket, state } => {
-            let (batches, queue) = mpsc::channel(BATCHES);
-            sinks.records = Some(batches);
-            tasks.push(tokio::spawn(client::records(socket.clone(), queue)));
-            control.store = state.clone().map(Store::new);
-            control.restore();
-            let status = Arc::clone(&status);
-            let running = move || lock(&status).version.clone();
-            tasks.push(tokio::spawn(client::snapshots(
-                socket.clone(),
-                running,
-                offering,
-            )));
-        }
-    }
+    let (control, offers, mut tasks) = open_origin(&options.origin, publisher, &mut sinks)?;
+    let status = control.status();
     tasks.push(tokio::spawn(control.run(asked, offers)));
+
     let (stop_telemetry, stopped) = oneshot::channel();
     let telemetry = tokio::spawn(telemetry::run(receiver, sinks, stopped));
-    tasks.extend(
-        admin::serve(
-            &options,
-            admin::State {
-                status: Arc::clone(&status),
-                shared: Arc::clone(&shared),
-                metrics: metrics.clone(),
-            },
-        )
-        .await?,
-    );
+    let page = admin::State {
+        status: status.clone(),
+        shared: Arc::clone(&shared),
+        metrics: metrics.clone(),
+    };
+    tasks.extend(admin::serve(&options, page).await?);
     Ok(Proxy {
         status,
         requests,
@@ -189,6 +125,61 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
         shared,
         metrics,
     })
+}
+
+fn shared(workers: usize, spans: bool) -> anyhow::Result<Arc<Shared>> {
+    Ok(Arc::new(Shared {
+        config: Arc::new(ArcSwap::from_pointee(empty(spans)?)),
+        connections: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
+        upstream_connections: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
+        workers,
+    }))
+}
+
+/// Connects telemetry with the exporter of spans, if one is wanted.
+fn start_export(
+    options: &Options,
+    shared: &Arc<Shared>,
+    sinks: &mut Sinks,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let Some(otlp) = &options.otlp else {
+        return Ok(None);
+    };
+    let (spans, export) =
+        spans::spans(otlp, options.node.as_deref(), Arc::clone(shared)).context("span exporter")?;
+    sinks.spans = Some(spans);
+    Ok(Some(tokio::spawn(export.run())))
+}
+
+type Opened = (Control, mpsc::Receiver<Offer>, Vec<JoinHandle<()>>);
+
+/// Puts in force what is there already, and connects what brings more.
+fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyhow::Result<Opened> {
+    let (offering, offers) = mpsc::channel(1);
+    match origin {
+        Origin::File(path) => {
+            let snapshot = store::load(path)?;
+            let mut control = Control::new(publisher, None);
+            control
+                .apply(&snapshot)
+                .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+            Ok((control, offers, Vec::new()))
+        }
+        Origin::Agent { socket, state } => {
+            let (batches, queue) = mpsc::channel(BATCHES);
+            sinks.records = Some(batches);
+            let mut control = Control::new(publisher, state.clone().map(Store::new));
+            control.restore();
+            let status = control.status();
+            let running = move || status.get().version;
+            let tasks = vec![
+                tokio::spawn(client::records(socket.clone(), queue)),
+                tokio::spawn(client::snapshots(socket.clone(), running, offering)),
+            ];
+            Ok((control, offers, tasks))
+        }
+    }
 }
 
 type Started = (
@@ -245,92 +236,11 @@ fn empty(spans: bool) -> anyhow::Result<Config> {
     Ok(Config::build(parts, None, spans)?)
 }
 
-/// The task that puts snapshots in force.
-#[derive(Debug)]
-struct Control {
-    publisher: Publisher,
-    status: Arc<Mutex<Status>>,
-    store: Option<Store>,
-}
-
-impl Control {
-    async fn run(mut self, mut asked: mpsc::Receiver<Request>, mut offers: mpsc::Receiver<Offer>) {
-        loop {
-            tokio::select! {
-                request = asked.recv() => match request {
-                    Some(Request::Apply(snapshot, answer)) => {
-                        let _gone = answer.send(self.apply(&snapshot));
-                    }
-                    Some(Request::Drain(patience)) => self.publisher.drain(patience),
-                    None => return,
-                },
-                Some(offer) = offers.recv() => self.answer(offer).await,
-            }
-        }
-    }
-
-    async fn answer(&mut self, offer: Offer) {
-        let version = offer.snapshot.version.clone();
-        let outcome = self.apply(&offer.snapshot);
-        let error = outcome.clone().err().unwrap_or_default();
-        let status = client::status(version, error);
-        if offer.answer.send(status).await.is_err() {
-            tracing::debug!("agent went away before it was answered");
-        }
-        if outcome.is_ok()
-            && let Some(store) = &self.store
-        {
-            let store = store.clone();
-            let saving = tokio::task::spawn_blocking(move || store.save(&offer.snapshot));
-            match saving.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "snapshot was not stored"),
-                Err(error) => tracing::warn!(%error, "snapshot was not stored"),
-            }
-        }
-    }
-
-    /// Runs from what was stored, until the agent has something newer.
-    fn restore(&mut self) {
-        let Some(store) = &self.store else { return };
-        match store.load() {
-            Ok(Some(snapshot)) => {
-                let _logged = self.apply(&snapshot);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "stored snapshot is of no use"),
-        }
-    }
-
-    fn apply(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        let outcome = self.publisher.apply(snapshot);
-        let mut status = lock(&self.status);
-        match outcome {
-            Ok(()) => {
-                *status = Status {
-                    version: snapshot.version.clone(),
-                    refused: None,
-                    listeners: self.publisher.addresses(),
-                    ready: true,
-                };
-                tracing::info!(version = %snapshot.version, "snapshot in force");
-                Ok(())
-            }
-            Err(error) => {
-                let error = error.to_string();
-                tracing::warn!(version = %snapshot.version, %error, "snapshot refused");
-                status.refused = Some(error.clone());
-                Err(error)
-            }
-        }
-    }
-}
-
 impl Proxy {
     /// What is known of the running configuration.
     #[must_use]
     pub fn status(&self) -> Status {
-        lock(&self.status).clone()
+        self.status.get()
     }
 
     /// Puts a snapshot in force.
@@ -380,11 +290,4 @@ impl Proxy {
             task.abort();
         }
     }
-}
-
-/// A status that a panicking task left behind is still a status.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -17,6 +17,10 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest request target, in bytes; above it 414.
 pub const MAX_URI_BYTES: usize = 16 * 1024;
 
+/// How long a request whose client has closed its half of the connection may
+/// wait for its response.
+pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Longest wait for the handshake with an address that was dialled directly.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::addr::{Local, OriginalDst, Source};
 use super::clock::Tick;
-use super::io::BytesRead;
+use super::io::Progress;
 use super::worker::Worker;
 use crate::control::config::Config;
 use crate::failure::Failure;
@@ -46,9 +46,9 @@ pub struct Connection {
     pub route: Route,
     /// The proxy's listener.
     pub local: Local,
-    /// Bytes that were read from it.
-    pub read: BytesRead,
-    judged: RefCell<Option<(Arc<Config>, Judged)>>,
+    /// What was read from it.
+    pub progress: Progress,
+    judged: RefCell<Option<(Arc<Config>, Rc<Judged>)>>,
     running: RefCell<Vec<Rc<InFlight>>>,
     /// Bytes read when the last request's head was complete.
     boundary: Cell<u64>,
@@ -57,6 +57,8 @@ pub struct Connection {
     head_began: Cell<bool>,
     /// Frames between requests are no head that someone is slow to send.
     http2: Cell<bool>,
+    /// When it was seen that the client had closed its half.
+    ended_since: Cell<Option<Tick>>,
     served: Cell<u64>,
     close: Cell<Option<Close>>,
     task: RefCell<Option<Waker>>,
@@ -74,13 +76,14 @@ impl Connection {
             source,
             route,
             local,
-            read: BytesRead::default(),
+            progress: Progress::default(),
             judged: RefCell::new(None),
             running: RefCell::default(),
             boundary: Cell::new(0),
             since: Cell::new(now),
             head_began: Cell::new(false),
             http2: Cell::new(false),
+            ended_since: Cell::new(None),
             served: Cell::new(0),
             close: Cell::new(None),
             task: RefCell::new(None),
@@ -98,16 +101,21 @@ impl Connection {
     /// Both ends and the policies that apply to requests towards
     /// `destination`, as `config` has them. Looked up once and again only
     /// when the snapshot or the destination changed.
-    pub fn judged(&self, config: &Arc<Config>, destination: OriginalDst) -> Judged {
+    pub fn judged(&self, config: &Arc<Config>, destination: OriginalDst) -> Rc<Judged> {
         let mut cache = self.judged.borrow_mut();
         if let Some((of, judged)) = &*cache
             && Arc::ptr_eq(of, config)
             && judged.ends.destination.address == destination.0
         {
-            return judged.clone();
+            return Rc::clone(judged);
         }
-        let judged = Judged::resolve(config, self.source, destination, self.local);
-        *cache = Some((Arc::clone(config), judged.clone()));
+        let judged = Rc::new(Judged::resolve(
+            config,
+            self.source,
+            destination,
+            self.local,
+        ));
+        *cache = Some((Arc::clone(config), Rc::clone(&judged)));
         judged
     }
 
@@ -129,8 +137,9 @@ impl Connection {
             running.swap_remove(index);
         }
         if running.is_empty() {
+            self.progress.release_end();
             self.since.set(self.now());
-            self.boundary.set(self.read.get());
+            self.boundary.set(self.progress.bytes());
         }
     }
 
@@ -161,6 +170,14 @@ impl Connection {
         self.http2.set(true);
     }
 
+    /// A request was read to its end.
+    pub fn request_done(&self) {
+        // In HTTP/2 a stream has an end of its own.
+        if !self.http2.get() {
+            self.progress.hold_end();
+        }
+    }
+
     /// The check of HTTP/1 requests that is to be told of an upgrade.
     pub fn set_strict(&self, handle: StrictHandle) {
         self.strict.replace(Some(handle));
@@ -171,6 +188,8 @@ impl Connection {
         if let Some(strict) = &*self.strict.borrow() {
             strict.tunnel();
         }
+        // From here on an end is the other side's business.
+        self.progress.release_end();
         self.tunnel.replace(Some(task));
     }
 
@@ -194,9 +213,13 @@ impl Connection {
             }
         }
         if !running.is_empty() {
+            self.sweep_half_closed(now, &running, limits.half_closed);
             return;
         }
-        if !self.http2.get() && !self.head_began.get() && self.read.get() != self.boundary.get() {
+        if !self.http2.get()
+            && !self.head_began.get()
+            && self.progress.bytes() != self.boundary.get()
+        {
             self.head_began.set(true);
             self.since.set(now);
         }
@@ -205,6 +228,20 @@ impl Connection {
             self.close(Close::HeaderTimeout);
         } else if waited > limits.idle {
             self.close(Close::Graceful);
+        }
+    }
+
+    /// A client that closed its half may still wait for its answer, or be
+    /// gone: only a write would tell. It is given some time.
+    fn sweep_half_closed(&self, now: Tick, running: &[Rc<InFlight>], limit: u64) {
+        if !self.progress.ended() {
+            return;
+        }
+        let since = self.ended_since.get().unwrap_or(now);
+        self.ended_since.set(Some(since));
+        if now.since(since) > limit {
+            let waiting = running.iter().filter(|request| !request.is_answered());
+            waiting.for_each(|request| request.cut(Failure::ClientGone));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -62,7 +63,7 @@ pub async fn serve(connection: Rc<Connection>, mut stream: TcpStream) {
     let settings = &config.settings;
     match detect(&mut stream, settings.detect_timeout).await {
         Detected::Http1(prefix) => {
-            let io = DownstreamIo::new(stream, prefix, connection.read.clone());
+            let io = DownstreamIo::new(stream, prefix, connection.progress.clone());
             http1(connection, io, settings).await;
         }
         Detected::Http2(prefix) => {
@@ -86,7 +87,7 @@ fn refuse(connection: &Connection, reason: &'static str) {
         .records
         .push(Event::Refused(Box::new(RefusedConnection {
             direction: judged.first_direction(),
-            ends: judged.ends,
+            ends: Arc::clone(&judged.ends),
             time: SystemTime::now(),
             reason,
         })));
@@ -105,7 +106,8 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
     let strict = Strict::new(io, limits);
     connection.set_strict(strict.handle());
     let serving = http1::Builder::new()
-        .half_close(true)
+        // The socket itself tells a half-closed client from one that left.
+        .half_close(false)
         .writev(false)
         // Not `pipeline_flush`: with it hyper buffers responses without bound
         // for a client that does not read.
@@ -145,7 +147,7 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
 }
 
 async fn http2(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes, settings: &Settings) {
-    let io = DownstreamIo::new(stream, prefix, connection.read.clone());
+    let io = DownstreamIo::new(stream, prefix, connection.progress.clone());
     let service = service_fn({
         let connection = Rc::clone(&connection);
         move |request| pipeline::handle(Rc::clone(&connection), request)

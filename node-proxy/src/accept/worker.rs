@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Cache};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -47,7 +48,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Shared {
     /// The newest snapshot.
-    pub config: arc_swap::ArcSwap<Config>,
+    pub config: Arc<ArcSwap<Config>>,
     /// Downstream connections of the whole proxy.
     pub connections: AtomicUsize,
     /// Connections that were turned away because of the limit.
@@ -67,6 +68,8 @@ pub struct Deadlines {
     pub header: u64,
     /// Of unused connections.
     pub idle: u64,
+    /// Of requests whose client has closed its half.
+    pub half_closed: u64,
 }
 
 impl Deadlines {
@@ -78,6 +81,7 @@ impl Deadlines {
             },
             header: ticks(settings.header_timeout),
             idle: ticks(settings.idle_timeout),
+            half_closed: ticks(settings.idle_timeout.min(settings::HALF_CLOSED_TIMEOUT)),
         }
     }
 }
@@ -94,7 +98,7 @@ pub struct Worker {
     /// Where records go.
     pub records: ring::Sender,
     upstream: RefCell<Upstream>,
-    config: RefCell<Arc<Config>>,
+    config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
     deadlines: Cell<Deadlines>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
@@ -136,7 +140,7 @@ async fn drive(seed: Seed) {
         clock: Clock::new(),
         upstream: RefCell::new(upstream_of(&config, seed.shared.workers)),
         deadlines: Cell::new(Deadlines::new(&config.settings)),
-        config: RefCell::new(config),
+        config: RefCell::new(Cache::new(Arc::clone(&seed.shared.config))),
         shared: seed.shared,
         records: seed.records,
         connections: RefCell::default(),
@@ -201,9 +205,10 @@ async fn sweep(worker: Rc<Worker>) {
 
 /// Takes over each new snapshot and cuts what it no longer allows.
 async fn follow(worker: Rc<Worker>, mut versions: watch::Receiver<u64>) {
+    let mut followed = worker.config();
     while versions.changed().await.is_ok() {
-        let config = worker.shared.config.load_full();
-        let old = worker.config.replace(Arc::clone(&config));
+        let config = worker.config();
+        let old = std::mem::replace(&mut followed, Arc::clone(&config));
         if old.settings != config.settings || old.privileged != config.privileged {
             worker.deadlines.set(Deadlines::new(&config.settings));
             worker
@@ -229,11 +234,10 @@ fn upstream_of(config: &Config, workers: usize) -> Upstream {
 }
 
 impl Worker {
-    /// The newest snapshot. One atomic load for a request, which then keeps
-    /// it to its end.
+    /// The newest snapshot. A request asks once and keeps it to its end.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        self.shared.config.load_full()
+        Arc::clone(self.config.borrow_mut().load())
     }
 
     /// The upstream pools.
@@ -259,7 +263,7 @@ impl Worker {
     /// Registers a connection with the sweeper, or `None` when the proxy has
     /// as many as it may.
     pub fn register(self: &Rc<Self>, connection: Rc<Connection>) -> Option<Registered> {
-        let limit = self.config.borrow().settings.max_connections as usize;
+        let limit = self.config().settings.max_connections as usize;
         if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             self.shared.refused.fetch_add(1, Ordering::Relaxed);

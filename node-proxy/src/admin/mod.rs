@@ -10,7 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context;
 use axum::extract::{self, Request};
@@ -24,7 +24,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use crate::accept::worker::Shared;
-use crate::app::{Options, Status};
+use crate::app::Options;
+use crate::control::apply::SharedStatus;
 use crate::control::config::ListenerMode;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,21 +33,11 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug, Clone)]
 pub struct State {
     /// The running configuration.
-    pub status: Arc<Mutex<Status>>,
+    pub status: SharedStatus,
     /// Counters of the workers.
     pub shared: Arc<Shared>,
     /// Counters of telemetry.
     pub metrics: Metrics,
-}
-
-impl State {
-    fn status(&self) -> Status {
-        let status = self
-            .status
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        status.clone()
-    }
 }
 
 /// Serves the page where the options say.
@@ -81,12 +72,17 @@ pub async fn serve(options: &Options, state: State) -> anyhow::Result<Vec<JoinHa
 /// A socket that only the proxy's own user may open. One that an earlier
 /// process left behind is replaced.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
+    // Under another name until its permissions are right: there is no moment
+    // at which others could open it.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&new, path)?;
     Ok(listener)
 }
 
@@ -109,7 +105,7 @@ async fn index() -> &'static str {
 }
 
 async fn ready(extract::State(state): extract::State<State>) -> Response {
-    let status = state.status();
+    let status = state.status.get();
     if status.ready {
         return "ok\n".into_response();
     }
@@ -121,7 +117,7 @@ async fn ready(extract::State(state): extract::State<State>) -> Response {
 
 /// Names and numbers only: rules may hold secrets in their header values.
 async fn config(extract::State(state): extract::State<State>) -> Json<Value> {
-    let status = state.status();
+    let status = state.status.get();
     let config = state.shared.config.load();
     let listeners: Vec<Value> = config
         .snapshot

@@ -29,14 +29,20 @@ impl RequestBody {
     /// The body of a request that may be cut from outside.
     #[must_use]
     pub fn new(inner: Incoming, request: Rc<InFlight>, connection: Rc<Connection>) -> Self {
-        if inner.is_end_stream() {
-            request.request_done();
-        }
-        Self {
+        let body = Self {
             inner,
             request,
             connection,
+        };
+        if body.inner.is_end_stream() {
+            body.done();
         }
+        body
+    }
+
+    fn done(&self) {
+        self.request.request_done();
+        self.connection.request_done();
     }
 }
 
@@ -57,13 +63,13 @@ impl Body for RequestBody {
         match frame {
             Some(Ok(frame)) => {
                 if this.inner.is_end_stream() {
-                    this.request.request_done();
+                    this.done();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(client_failure(&error)))),
             None => {
-                this.request.request_done();
+                this.done();
                 Poll::Ready(None)
             }
         }
@@ -79,7 +85,11 @@ impl Body for RequestBody {
 }
 
 fn client_failure(error: &hyper::Error) -> Failure {
-    if error.is_parse() {
+    // The strict reading of bodies speaks through the socket's errors.
+    let refused = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData);
+    if refused || error.is_parse() {
         Failure::Malformed("body")
     } else {
         Failure::ClientGone

@@ -113,6 +113,12 @@ impl InFlight {
         self.progress.set(now);
     }
 
+    /// Whether the head of the response is there.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered.get()
+    }
+
     /// The request's body was read to its end.
     pub fn request_done(&self) {
         self.request_done.set(true);

@@ -26,10 +26,10 @@ const BATCH: usize = 1024;
 
 /// Nap between rounds: long enough to find several events at once under load,
 /// short enough that a flow is seen as it happens.
-const NAP: Duration = Duration::from_millis(2);
+const NAP: Duration = Duration::from_millis(5);
 
 /// Naps without an event before going to sleep until one comes.
-const PATIENCE: u32 = 50;
+const PATIENCE: u32 = 20;
 
 /// Where telemetry goes.
 #[derive(Debug)]
@@ -48,11 +48,13 @@ pub async fn run(receiver: Receiver, mut sinks: Sinks, mut stop: oneshot::Receiv
     let mut idle = 0;
     let alarm = receiver.alarm();
     loop {
-        if round(&receiver, &mut sinks, &mut lost) > 0 {
-            idle = 0;
-        } else {
-            idle += 1;
+        let taken = round(&receiver, &mut sinks, &mut lost);
+        if taken >= BATCH {
+            // More is waiting; others of this thread first.
+            tokio::task::yield_now().await;
+            continue;
         }
+        idle = if taken > 0 { 0 } else { idle + 1 };
         if idle > PATIENCE {
             receiver.announce_sleep();
             if round(&receiver, &mut sinks, &mut lost) == 0 {

@@ -21,7 +21,6 @@ use super::connect;
 use super::exec::LocalExec;
 use super::target::Target;
 use crate::failure::Failure;
-use crate::http::body::RequestBody;
 
 /// Requests on one connection before another is opened. Below the 100 that
 /// servers commonly allow, so that a burst does not queue behind the limit.
@@ -44,31 +43,37 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The HTTP/2 connections of one worker.
 #[derive(Debug)]
-pub struct Pool {
+pub struct Pool<B> {
     connect: connect::Options,
     idle_timeout: Duration,
     budget: Budget,
-    slots: RefCell<HashMap<Target, Rc<Slot>>>,
+    slots: RefCell<HashMap<Target, Rc<Slot<B>>>>,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    live: RefCell<Vec<Rc<Live>>>,
+#[derive(Debug)]
+struct Slot<B> {
+    live: RefCell<Vec<Rc<Live<B>>>>,
     /// Held while dialling, so that a burst of first requests opens one
     /// connection and not one each.
     dialling: Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Live {
-    sender: SendRequest<RequestBody>,
-    streams: Cell<usize>,
-    idle_since: Cell<Instant>,
+struct Live<B> {
+    sender: SendRequest<B>,
+    load: Rc<Load>,
     used: Cell<bool>,
     _permit: Permit,
 }
 
-impl Live {
+/// What a connection is doing; outlives it in the bodies of its responses.
+#[derive(Debug)]
+struct Load {
+    streams: Cell<usize>,
+    idle_since: Cell<Instant>,
+}
+
+impl<B> Live<B> {
     fn usable(&self) -> bool {
         !self.sender.is_closed()
     }
@@ -76,12 +81,12 @@ impl Live {
 
 /// Counts a stream of a connection while it lives.
 #[derive(Debug)]
-struct Stream(Rc<Live>);
+struct Stream(Rc<Load>);
 
 impl Stream {
-    fn open(live: &Rc<Live>) -> Self {
-        live.streams.set(live.streams.get() + 1);
-        Self(Rc::clone(live))
+    fn open(load: &Rc<Load>) -> Self {
+        load.streams.set(load.streams.get() + 1);
+        Self(Rc::clone(load))
     }
 }
 
@@ -92,7 +97,10 @@ impl Drop for Stream {
     }
 }
 
-impl Pool {
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes, Error = Failure> + Unpin + 'static,
+{
     /// A pool without connections.
     #[must_use]
     pub fn new(connect: connect::Options, idle_timeout: Duration, budget: Budget) -> Self {
@@ -113,7 +121,7 @@ impl Pool {
         &self,
         target: &Target,
         head: &Parts,
-        body: RequestBody,
+        body: B,
     ) -> Result<Response<ResponseBody>, Failure> {
         let mut body = body;
         let mut last = Failure::UpstreamReset {
@@ -123,7 +131,7 @@ impl Pool {
         for _attempt in 0..3 {
             let live = self.acquire(target).await?;
             let reused = live.used.replace(true);
-            let stream = Stream::open(&live);
+            let stream = Stream::open(&live.load);
             let request = request(head, body);
             match live.sender.clone().try_send_request(request).await {
                 Ok(response) => {
@@ -152,8 +160,8 @@ impl Pool {
         self.slots.borrow_mut().retain(|_target, slot| {
             let mut live = slot.live.borrow_mut();
             live.retain(|connection| {
-                let idle = connection.streams.get() == 0
-                    && now.saturating_duration_since(connection.idle_since.get())
+                let idle = connection.load.streams.get() == 0
+                    && now.saturating_duration_since(connection.load.idle_since.get())
                         > self.idle_timeout;
                 connection.usable() && !idle
             });
@@ -169,13 +177,28 @@ impl Pool {
             .values()
             .flat_map(|slot| {
                 let live = slot.live.borrow();
-                live.iter().map(|one| one.streams.get()).collect::<Vec<_>>()
+                live.iter()
+                    .map(|one| one.load.streams.get())
+                    .collect::<Vec<_>>()
             })
             .sum()
     }
 
-    async fn acquire(&self, target: &Target) -> Result<Rc<Live>, Failure> {
-        let slot = Rc::clone(self.slots.borrow_mut().entry(*target).or_default());
+    /// Connections to this target that still take requests.
+    #[cfg(test)]
+    fn live(&self, target: &Target) -> usize {
+        let slots = self.slots.borrow();
+        slots.get(target).map_or(0, |slot| {
+            slot.live.borrow().iter().filter(|one| one.usable()).count()
+        })
+    }
+
+    async fn acquire(&self, target: &Target) -> Result<Rc<Live<B>>, Failure> {
+        let slot = {
+            let mut slots = self.slots.borrow_mut();
+            let slot = slots.entry(*target).or_insert_with(|| Rc::new(Slot::new()));
+            Rc::clone(slot)
+        };
         if let Some(live) = slot.pick(false) {
             return Ok(live);
         }
@@ -193,7 +216,7 @@ impl Pool {
         Ok(live)
     }
 
-    async fn dial(&self, target: &Target) -> Result<Rc<Live>, Failure> {
+    async fn dial(&self, target: &Target) -> Result<Rc<Live<B>>, Failure> {
         let permit = self.budget.take(target.source)?;
         let stream = connect::connect(target, &self.connect).await?;
         let handshake = http2::Builder::new(LocalExec)
@@ -216,14 +239,16 @@ impl Pool {
         });
         Ok(Rc::new(Live {
             sender,
-            streams: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            load: Rc::new(Load {
+                streams: Cell::new(0),
+                idle_since: Cell::new(Instant::now()),
+            }),
             used: Cell::new(false),
             _permit: permit,
         }))
     }
 
-    fn discard(&self, target: &Target, dead: &Rc<Live>) {
+    fn discard(&self, target: &Target, dead: &Rc<Live<B>>) {
         if let Some(slot) = self.slots.borrow().get(target) {
             slot.live
                 .borrow_mut()
@@ -232,20 +257,27 @@ impl Pool {
     }
 }
 
-impl Slot {
+impl<B> Slot<B> {
+    fn new() -> Self {
+        Self {
+            live: RefCell::default(),
+            dialling: Mutex::default(),
+        }
+    }
+
     /// The connection with the fewest requests; one that is full only when
     /// `full` allows it.
-    fn pick(&self, full: bool) -> Option<Rc<Live>> {
+    fn pick(&self, full: bool) -> Option<Rc<Live<B>>> {
         let mut live = self.live.borrow_mut();
         live.retain(|connection| connection.usable());
         live.iter()
-            .filter(|connection| full || connection.streams.get() < STREAMS)
-            .min_by_key(|connection| connection.streams.get())
+            .filter(|connection| full || connection.load.streams.get() < STREAMS)
+            .min_by_key(|connection| connection.load.streams.get())
             .map(Rc::clone)
     }
 }
 
-fn request(head: &Parts, body: RequestBody) -> Request<RequestBody> {
+fn request<B>(head: &Parts, body: B) -> Request<B> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
@@ -282,3 +314,7 @@ impl Body for ResponseBody {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+#[path = "h2_tests.rs"]
+mod tests;

@@ -49,7 +49,7 @@ pub struct Upstream(Rc<Pools>);
 #[derive(Debug)]
 struct Pools {
     http1: h1::Client,
-    http2: h2::Pool,
+    http2: h2::Pool<RequestBody>,
     budget: Budget,
 }
 

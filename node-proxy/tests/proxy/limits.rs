@@ -151,3 +151,27 @@ async fn a_source_has_so_many_upstream_connections_and_no_more() {
     assert_eq!(answer.status, 503);
     assert!(answer.body.contains("one source"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn a_client_that_left_does_not_hold_its_upstream_for_ever() {
+    let (told, mut closed) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::script(move |mut conversation| {
+        let told = told.clone();
+        async move {
+            conversation.request().await;
+            let _closed = conversation.until("never").await;
+            let _gone = told.send(());
+        }
+    })
+    .await;
+    let mut settings = impatient();
+    settings.request_timeout = None;
+    let world = World::new(server.address, &with(settings)).await;
+    let mut client = Client::connect(world.address).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    server.next().await;
+    drop(client);
+    within(closed.recv())
+        .await
+        .expect("the upstream was closed");
+}

@@ -270,3 +270,38 @@ async fn a_rule_that_does_not_compile_stops_the_start_with_its_field() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("policies[0].path"), "{said}");
 }
+
+#[tokio::test]
+async fn accepting_survives_a_lack_of_descriptors() {
+    let server = Server::landing().await;
+    let process = Process::start(&open().snapshot(server.address));
+    let address = process.address().await;
+    // Lowered while it runs: it started with what it needs.
+    let limit = rustix::process::Rlimit {
+        current: Some(32),
+        maximum: Some(32),
+    };
+    let id = i32::try_from(process.child.id()).expect("a process id");
+    let id = rustix::process::Pid::from_raw(id);
+    rustix::process::prlimit(id, rustix::process::Resource::Nofile, limit).expect("lowered");
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        let stream = within(TcpStream::connect(address))
+            .await
+            .expect("connected");
+        crowd.push(stream);
+    }
+    drop(crowd);
+    within(async {
+        loop {
+            let mut client = Client::connect(address).await;
+            client
+                .send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .await;
+            if client.closed().await.contains("200 OK") {
+                return;
+            }
+        }
+    })
+    .await;
+}
