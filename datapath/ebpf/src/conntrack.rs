@@ -81,6 +81,10 @@ impl Entry {
         set_rule, rule: u32;
         /// Sets the proxy's port, host order.
         set_proxy_port, proxy_port: u16;
+        /// Sets the address to translate to.
+        set_xlate_addr, xlate_addr: u32;
+        /// Sets the port to translate to.
+        set_xlate_port, xlate_port: u16;
         /// Sets what was seen of FIN and RST.
         set_closing, closing: u8;
         /// Sets the time of the last packet.
@@ -91,6 +95,18 @@ impl Entry {
     #[inline(always)]
     pub fn has(self, flags: u32) -> bool {
         self.flags() & flags == flags
+    }
+
+    /// Makes answers come from this service; with zeroes, from where they come.
+    #[inline(always)]
+    pub fn answer_as(self, addr: u32, port: u16) {
+        if self.xlate_addr() == addr && self.xlate_port() == port {
+            return;
+        }
+        self.set_xlate_addr(addr);
+        self.set_xlate_port(port);
+        let flags = self.flags() & !ct_flags::NAT;
+        self.set_flags(if addr == 0 { flags } else { flags | ct_flags::NAT });
     }
 
     /// Whether the packet goes against the direction in which the flow was opened.

@@ -32,10 +32,17 @@ pub fn relate(skb: Skb, flow: &Flow) -> Relation {
     };
     if let Some(entry) = conntrack::lookup(&quoted, Leg::Direct)
         && !entry.has(ct_flags::SERVICE)
-        && !entry.has(ct_flags::PROXY)
-        && !entry.has(ct_flags::REVOKED)
     {
-        return Relation::Flow;
+        if !entry.has(ct_flags::PROXY) {
+            return match entry.has(ct_flags::REVOKED) {
+                true => Relation::None,
+                false => Relation::Flow,
+            };
+        }
+        // What the proxy answered in the destination's name.
+        if entry.is_reply(&quoted) {
+            return Relation::Proxy;
+        }
     }
     match conntrack::lookup(&quoted, Leg::Upstream) {
         Some(entry) if !entry.is_reply(&quoted) => Relation::Proxy,

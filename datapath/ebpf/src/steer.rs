@@ -53,6 +53,11 @@ pub fn known(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Outcom
             false => Err(DropReason::UnknownConnection),
         };
     }
+    if !reply && flow.origin == Origin::Pod {
+        // One socket may ask a server both directly and through services: the answer goes out
+        // under the name that was asked last.
+        entry.answer_as(flow.service, flow.service_port);
+    }
     let now = conntrack::now();
     entry.touch(now, &flow.packet);
     if entry.has(ct_flags::PROXY) {

@@ -34,7 +34,7 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     }
     let entry = match conntrack::lookup(&flow.packet, Leg::Direct) {
         Some(entry) if !from_upstream(skb, config, flow, entry) => {
-            report(config, flow, entry);
+            report(skb, config, flow, entry);
             entry
         }
         _ if proxy::sent(skb, config) => steer::from_proxy(config, flow, point(flow))?,
@@ -85,19 +85,22 @@ fn point(flow: &Flow) -> TracePoint {
     }
 }
 
-/// Encapsulation is reported here; on the uplink `from_pod` did.
+/// Reports what `from_pod` did not: encapsulation, and what the proxy answers in a pod's name.
 #[inline(always)]
-fn report(config: &Config, flow: &mut Flow, entry: Entry) {
+fn report(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) {
+    if flow.origin != Origin::Overlay && !proxy::sent(skb, config) {
+        return;
+    }
     let reply = entry.is_reply(&flow.packet);
-    let now = conntrack::now();
-    if flow.origin == Origin::Overlay && entry.take_news(config, &flow.packet, reply, now) {
+    if entry.take_news(config, &flow.packet, reply, conntrack::now()) {
         flow.rule = entry.rule();
         flow.direction = if reply {
             direction::INGRESS
         } else {
             direction::EGRESS
         };
-        event::trace(config, flow, TracePoint::ToOverlay, reply);
+        let point = point(flow);
+        event::trace(config, flow, point, reply);
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod cluster;
+mod datagrams;
 mod events;
 mod lifecycle;
 mod policy;

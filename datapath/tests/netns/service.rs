@@ -61,7 +61,7 @@ fn a_client_meets_every_backend(routing: Routing, change: impl Fn(&mut Config)) 
             .unwrap()
             .entries()
             .unwrap();
-        let own = SocketAddr::from(stream.local_addr().unwrap());
+        let own = stream.local_addr().unwrap();
         met.extend(
             flows
                 .iter()
