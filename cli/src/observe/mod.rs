@@ -1,5 +1,6 @@
 //! `weft observe`: print flows, from a server or from a file.
 
+mod fields;
 mod filters;
 mod flags;
 mod replay;
