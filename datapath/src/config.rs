@@ -80,7 +80,7 @@ impl Config {
             // Above the usual ephemeral range (32768 to 60999), of which the proxy gets the upper
             // part for itself.
             snat_ports: 61000..=65535,
-            upstream_ports: 45000..=60999,
+            upstream_ports: 50000..=60999,
             hairpin: Ipv4Addr::new(169, 254, 42, 1),
             report_interval: Duration::from_secs(5),
             aggregation: Aggregation::Medium,

@@ -324,11 +324,17 @@ mod tests {
 
     fn tracked(src: &str, dst: &str, idle: u64, entry: CtEntry) -> (CtKey, CtEntry) {
         let raw = |end: SocketAddrV4| (raw_addr(*end.ip()), end.port().to_be());
-        let (key, from_low) =
-            CtKey::new(raw(end(src)), raw(end(dst)), protocol::TCP, Leg::Direct);
+        let (key, from_low) = CtKey::new(raw(end(src)), raw(end(dst)), protocol::TCP, Leg::Direct);
         let flags = entry.flags | if from_low { ct_flags::FROM_LOW } else { 0 };
         let last_seen = NOW - idle * SECOND;
-        (key, CtEntry { flags, last_seen, ..entry })
+        (
+            key,
+            CtEntry {
+                flags,
+                last_seen,
+                ..entry
+            },
+        )
     }
 
     fn kept(flows: &[(CtKey, CtEntry)]) -> Vec<bool> {
@@ -339,8 +345,14 @@ mod tests {
             .collect()
     }
 
-    const ANSWERED: CtEntry = CtEntry { seen: [tcp::SYN, tcp::SYN | tcp::ACK], ..BLANK };
-    const CLOSED: CtEntry = CtEntry { closing: tcp::FIN, ..ANSWERED };
+    const ANSWERED: CtEntry = CtEntry {
+        seen: [tcp::SYN, tcp::SYN | tcp::ACK],
+        ..BLANK
+    };
+    const CLOSED: CtEntry = CtEntry {
+        closing: tcp::FIN,
+        ..ANSWERED
+    };
     const BLANK: CtEntry = CtEntry {
         last_seen: 0,
         flags: 0,
@@ -366,14 +378,21 @@ mod tests {
             (CLOSED, 9, true),
             (CLOSED, 11, false),
         ] {
-            assert_eq!(kept(&[tracked(a, b, idle, entry)]), [stays], "{entry:?} {idle}");
+            assert_eq!(
+                kept(&[tracked(a, b, idle, entry)]),
+                [stays],
+                "{entry:?} {idle}"
+            );
         }
     }
 
     #[test]
     fn a_choice_lives_with_its_connection() {
         let service = end("10.96.0.1:80");
-        let choice = CtEntry { flags: ct_flags::SERVICE, ..BLANK };
+        let choice = CtEntry {
+            flags: ct_flags::SERVICE,
+            ..BLANK
+        };
         let translated = CtEntry {
             flags: ct_flags::NAT,
             xlate_addr: raw_addr(*service.ip()),

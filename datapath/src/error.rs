@@ -54,6 +54,14 @@ pub enum Error {
     /// The pins' folder is not on a BPF file system.
     #[error("{0} is not on a BPF file system: mount bpffs on /sys/fs/bpf first")]
     NotBpffs(PathBuf),
+    /// The kernel lacks what the programs are attached with.
+    #[error("Linux {found} is too old: the datapath needs {needed} or newer (TCX links)")]
+    OldKernel {
+        /// Release of the running kernel.
+        found: String,
+        /// First release that will do.
+        needed: &'static str,
+    },
     /// A map is full.
     #[error("no room for {0}")]
     Full(&'static str),

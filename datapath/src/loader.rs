@@ -5,6 +5,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray},
     programs::SchedClassifier,
 };
+use rustix::system::uname;
 use tracing::debug;
 use weft_datapath_common::{Config as RawConfig, map_names};
 
@@ -36,8 +37,10 @@ impl Datapath {
     /// between.
     ///
     /// # Errors
-    /// Without the right to load programs, without bpffs, or when the kernel refuses.
+    /// Without the right to load programs, without bpffs, on a kernel before 6.6, or when the kernel
+    /// refuses.
     pub fn load(pin_dir: &Path, config: &Config) -> Result<Self, Error> {
+        check_kernel(&uname().release().to_string_lossy())?;
         let pins = Pins::new(pin_dir);
         pins.create()?;
         let mut ebpf = EbpfLoader::new()
@@ -246,6 +249,21 @@ impl Datapath {
     }
 }
 
+/// TCX links came with 6.6, the youngest of what the programs need.
+const KERNEL: (u32, u32) = (6, 6);
+
+fn check_kernel(release: &str) -> Result<(), Error> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    match (next(), next()) {
+        (Some(major), Some(minor)) if (major, minor) < KERNEL => Err(Error::OldKernel {
+            found: release.to_owned(),
+            needed: "6.6",
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn hook(program: &'static str) -> Result<Hook, Error> {
     HOOKS
         .iter()
@@ -259,4 +277,27 @@ fn classifier(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, Error
         .program_mut(hook.program)
         .ok_or(Error::MissingProgram(hook.program))?;
     program.try_into().map_err(Error::program(hook.program))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_tcx_are_named() {
+        for (release, fine) in [
+            ("6.18.44-fc", true),
+            ("6.6.0", true),
+            ("7.0", true),
+            ("6.5.13-generic", false),
+            ("5.15.0", false),
+        ] {
+            assert_eq!(check_kernel(release).is_ok(), fine, "{release}");
+        }
+        let error = check_kernel("5.10.0-8").unwrap_err().to_string();
+        assert!(
+            error.contains("5.10.0-8") && error.contains("6.6"),
+            "{error}"
+        );
+    }
 }

@@ -106,7 +106,11 @@ impl Entry {
         self.set_xlate_addr(addr);
         self.set_xlate_port(port);
         let flags = self.flags() & !ct_flags::NAT;
-        self.set_flags(if addr == 0 { flags } else { flags | ct_flags::NAT });
+        self.set_flags(if addr == 0 {
+            flags
+        } else {
+            flags | ct_flags::NAT
+        });
     }
 
     /// Whether the packet goes against the direction in which the flow was opened.

@@ -99,7 +99,9 @@ fn set(socket: &UdpSocket, option: i32, value: i32) {
 }
 
 /// A datagram, its sender, and where it was going.
-fn receive_with_destination(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddrV4, SocketAddrV4)> {
+fn receive_with_destination(
+    socket: &UdpSocket,
+) -> io::Result<(Vec<u8>, SocketAddrV4, SocketAddrV4)> {
     let mut data = [0_u8; 512];
     let mut control = [0_u64; 16];
     // SAFETY: plain structures for which all zeroes are valid; every pointer put into them
@@ -123,11 +125,10 @@ fn receive_with_destination(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAd
         }
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_IP
-                && (*header).cmsg_type == libc::IP_ORIGDSTADDR
-            {
-                let server: libc::sockaddr_in =
-                    libc::CMSG_DATA(header).cast::<libc::sockaddr_in>().read_unaligned();
+            if (*header).cmsg_level == libc::SOL_IP && (*header).cmsg_type == libc::IP_ORIGDSTADDR {
+                let server: libc::sockaddr_in = libc::CMSG_DATA(header)
+                    .cast::<libc::sockaddr_in>()
+                    .read_unaligned();
                 return Ok((data[..len as usize].to_vec(), addr(&name), addr(&server)));
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);

@@ -4,7 +4,7 @@ use weft_datapath::{Direction, DropReason, EventKind, Verdict};
 
 use crate::{
     cluster::{Cluster, Routing, WORLD, entry},
-    support::{Echo, ask},
+    support::{Echo, ask, eventually},
 };
 
 /// Two clients and a server; `same` puts them on one node.
@@ -150,4 +150,23 @@ fn a_pod_cannot_send_from_another_address() {
     let drop = cluster.nodes[0].wait_for_drop(victim.addr(), server.addr());
     assert_eq!(drop.kind, EventKind::Drop(DropReason::InvalidSourceIp));
     assert_eq!(drop.endpoint, thief.endpoint.id);
+}
+
+#[test]
+fn a_policed_pods_link_comes_up_with_ipv6() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let pod = cluster.pod(0, 300);
+    cluster.police(&pod, Direction::Ingress, &[]);
+    // Duplicate address detection begins anew, now under policy.
+    pod.namespace.ip("link set eth0 down\nlink set eth0 up");
+    eventually("a link-local address", || {
+        let addresses = pod
+            .namespace
+            .command("ip", &["-6", "-o", "addr", "show", "dev", "eth0"]);
+        assert!(!addresses.contains("dadfailed"), "{addresses}");
+        (addresses.contains("fe80:") && !addresses.contains("tentative")).then_some(())
+    });
+    let drops = |event: &&weft_datapath::Event| matches!(event.kind, EventKind::Drop(_));
+    let link = cluster.nodes[0].seen().iter().find(drops).cloned();
+    assert_eq!(link, None, "neighbour discovery is no news");
 }

@@ -35,7 +35,7 @@ impl Proxy {
         Self::start_on(node, 0)
     }
 
-    /// Starts one on this port; 0 for any.
+    /// Starts one on this port, beside others that may be there; 0 for any port.
     pub fn start_on(node: &Node, port: u16) -> Self {
         let config = node.config.clone();
         let listener = node.namespace.enter(|| listen(&config, port)).unwrap();
@@ -75,6 +75,7 @@ impl Drop for Proxy {
 fn listen(config: &Config, port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
     socket.set_ip_transparent_v4(true)?;
     socket.set_mark(config.marks.from_proxy)?;
     socket.bind(&SocketAddr::from((config.listener, port)).into())?;

@@ -222,3 +222,25 @@ fn direct_connections_live_beside_proxied_ones() {
         }
     }
 }
+
+#[test]
+fn listeners_on_one_port_share_the_connections() {
+    const CONNECTIONS: usize = 120;
+    let mut cluster = Cluster::new(Routing::Native);
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(0, 301));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let first = Proxy::start(&cluster.nodes[0]);
+    let second = Proxy::start_on(&cluster.nodes[0], first.port);
+    let redirect = Verdict::Redirect(first.port);
+    let rule = entry(Direction::Ingress, 300, echo.addr().port(), redirect);
+    cluster.police(&server, Direction::Ingress, &[rule]);
+    for _ in 0..CONNECTIONS {
+        client.namespace.talks_to(echo.addr());
+    }
+    let shares = [&first, &second].map(|proxy| proxy.taken.try_iter().count());
+    assert_eq!(shares.iter().sum::<usize>(), CONNECTIONS);
+    assert!(
+        shares.iter().all(|share| *share > CONNECTIONS / 5),
+        "{shares:?}"
+    );
+}
