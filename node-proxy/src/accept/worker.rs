@@ -99,6 +99,8 @@ pub struct Worker {
     pub records: ring::Sender,
     upstream: RefCell<Upstream>,
     config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
+    /// What deadlines and pools were made from.
+    adopted: RefCell<Arc<Config>>,
     deadlines: Cell<Deadlines>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
@@ -141,6 +143,7 @@ async fn drive(seed: Seed) {
         upstream: RefCell::new(upstream_of(&config, seed.shared.workers)),
         deadlines: Cell::new(Deadlines::new(&config.settings)),
         config: RefCell::new(Cache::new(Arc::clone(&seed.shared.config))),
+        adopted: RefCell::new(config),
         shared: seed.shared,
         records: seed.records,
         connections: RefCell::default(),
@@ -155,6 +158,9 @@ async fn drive(seed: Seed) {
     let patience = loop {
         match commands.recv().await {
             Some(Command::Listen { name, socket, mode }) => {
+                // The listener belongs to a snapshot whose news may still be
+                // on its way here.
+                worker.adopt();
                 match listener::start(&worker, socket, mode) {
                     Ok(handle) => {
                         if let Some(old) = listeners.insert(name, handle) {
@@ -193,7 +199,7 @@ async fn sweep(worker: Rc<Worker>) {
             connection.sweep(now, &deadlines);
         }
         // Pools need no better than a second.
-        if now.0 % 10 == 0 {
+        if now.0.is_multiple_of(10) {
             let upstream = worker.upstream();
             upstream.sweep(Instant::now());
             if let Some(gauge) = worker.shared.upstream_connections.get(worker.id) {
@@ -205,16 +211,8 @@ async fn sweep(worker: Rc<Worker>) {
 
 /// Takes over each new snapshot and cuts what it no longer allows.
 async fn follow(worker: Rc<Worker>, mut versions: watch::Receiver<u64>) {
-    let mut followed = worker.config();
     while versions.changed().await.is_ok() {
-        let config = worker.config();
-        let old = std::mem::replace(&mut followed, Arc::clone(&config));
-        if old.settings != config.settings || old.privileged != config.privileged {
-            worker.deadlines.set(Deadlines::new(&config.settings));
-            worker
-                .upstream
-                .replace(upstream_of(&config, worker.shared.workers));
-        }
+        let config = worker.adopt();
         for connection in worker.snapshot_of_connections() {
             connection.rejudge(&config);
         }
@@ -238,6 +236,18 @@ impl Worker {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(self.config.borrow_mut().load())
+    }
+
+    /// Makes deadlines and pools anew if the newest snapshot asks for others.
+    fn adopt(&self) -> Arc<Config> {
+        let config = self.config();
+        let old = self.adopted.replace(Arc::clone(&config));
+        if old.settings != config.settings || old.privileged != config.privileged {
+            self.deadlines.set(Deadlines::new(&config.settings));
+            self.upstream
+                .replace(upstream_of(&config, self.shared.workers));
+        }
+        config
     }
 
     /// The upstream pools.

@@ -1,7 +1,6 @@
 //! The whole proxy on loopback: real sockets, an agent that speaks the real
 //! protocol, raw clients and servers.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "a test that cannot go on should say so loudly"
