@@ -1,5 +1,6 @@
 //! The composition root of a node's agent: everything that runs is wired here.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::endpoint::{Found, Monitor};
 use crate::identity::CidrIdentities;
 use crate::kube::spawn_watch;
 use crate::node::{self, NodeFacts};
+use crate::observer::{self, ObserverConfig, ObserverInputs};
 use crate::policy::{LastGood, Repository};
 use crate::program::{Datapath, Leftovers, Programmer};
 use crate::reconcile::{self, Inputs, Settings, Start, Work};
@@ -31,6 +33,8 @@ use crate::view::ViewHandle;
 const BPFFS: &str = "/sys/fs/bpf";
 /// UDP port of the overlay.
 const VXLAN_PORT: u16 = 8472;
+/// Between attempts to be the node's only agent.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// How long tasks may take to end when the agent is told to stop.
 const STOPPING: Duration = Duration::from_secs(2);
 
@@ -43,6 +47,13 @@ const STOPPING: Duration = Duration::from_secs(2);
 pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("state directory {}", args.state_dir.display()))?;
+    let Some(_lock) = stop
+        .run_until_cancelled(lock(&args.state_dir))
+        .await
+        .transpose()?
+    else {
+        return Ok(());
+    };
     let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
 
     // The admin socket first: whoever waits for the agent can see why.
@@ -128,24 +139,41 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tasks.spawn(upkeep::sweep(conntrack, stop.clone()));
     let (batches, receiver) = upkeep::event_channel();
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
-    // observer
-    tasks.spawn(drain(receiver, records, stop.clone()));
+    let config = ObserverConfig {
+        socket: args.hubble_socket,
+        listen: Some(args.hubble_listen),
+        capacity: observer::DEFAULT_CAPACITY,
+    };
+    let inputs = ObserverInputs {
+        view,
+        events: receiver,
+        records,
+    };
+    let token = stop.clone();
+    tasks.spawn(async move { Ok(observer::run(config, inputs, token).await?) });
 
     finish(tasks, &stop).await
 }
 
-async fn drain(
-    mut events: tokio::sync::mpsc::Receiver<upkeep::EventBatch>,
-    mut records: tokio::sync::mpsc::Receiver<weft_api::node::RecordBatch>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+/// Waits until no other agent of this node runs: two would undo each other's
+/// work. The lock goes with the process, however it ends.
+async fn lock(state_dir: &Path) -> anyhow::Result<File> {
+    let path = state_dir.join("agent.lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    let mut told = false;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            batch = events.recv() => for event in batch.into_iter().flat_map(|batch| batch.events) {
-                tracing::debug!(?event);
-            },
-            batch = records.recv() => tracing::debug!(?batch),
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    info!("another agent of this node still runs, waiting for its end");
+                    told = true;
+                }
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
         }
     }
 }

@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use weft_datapath::{Conntrack, Event, Events};
+use weft_datapath::{Conntrack, Events};
+
+use crate::observer::EventBatch;
 
 /// The connection table evicts by itself when it is full; a sweep this often
 /// keeps it from getting there.
@@ -20,15 +22,6 @@ const SWEEP: Duration = Duration::from_secs(15);
 const BATCH: usize = 256;
 /// Batches that may wait for the observer.
 const BATCHES: usize = 128;
-
-/// Events of the kernel, in the order in which they were read.
-#[derive(Debug, Default)]
-pub struct EventBatch {
-    /// The events.
-    pub events: Vec<Event>,
-    /// How many were lost since the last batch.
-    pub lost: u64,
-}
 
 /// Removes connections that have timed out, until `stop` is cancelled.
 ///

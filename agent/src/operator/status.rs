@@ -80,7 +80,7 @@ async fn reconcile(
         return Ok(Action::await_change());
     };
     info!(kind = %context.kind, policy = %policy.key, valid = %condition.status,
-        message = %condition.message, "status of a policy changed");
+        because = %condition.message, "status of a policy changed");
     let status = PolicyStatus {
         conditions: vec![condition],
     };

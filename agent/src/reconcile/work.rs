@@ -26,13 +26,13 @@ pub enum Done {
         /// Their number.
         result: Option<NumericIdentity>,
     },
-    /// Whether a pod still exists.
+    /// Whether a pod goes on living.
     Confirmed {
         /// Its uid.
         uid: String,
         /// The interface that it was asked for.
         ifindex: u32,
-        /// The API still has it; none when the API could not be asked.
+        /// It does; none when the API could not be asked.
         found: Option<bool>,
     },
 }
@@ -77,7 +77,7 @@ impl Work {
         });
     }
 
-    /// Asks whether a pod still exists under this uid.
+    /// Asks whether a pod goes on living under this uid.
     pub fn confirm(&mut self, key: &ObjectKey, uid: String, ifindex: u32) {
         if !self.confirming.insert((uid.clone(), ifindex)) {
             return;
@@ -86,7 +86,7 @@ impl Work {
         let name = key.name.clone();
         self.tasks.spawn(async move {
             let found = match api.get_opt(&name).await {
-                Ok(pod) => Some(pod.and_then(|pod| pod.uid()) == Some(uid.clone())),
+                Ok(pod) => Some(pod.is_some_and(|pod| lives(&pod, &uid))),
                 Err(_) => {
                     tokio::time::sleep(RETRY).await;
                     None
@@ -120,6 +120,12 @@ impl Work {
             }
         }
     }
+}
+
+/// Whether it is this pod and it goes on living: the address of one that is
+/// being deleted may be another's already.
+fn lives(pod: &Pod, uid: &str) -> bool {
+    pod.uid().as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn warn_allocation(error: &AllocateError, labels: &Labels) {
