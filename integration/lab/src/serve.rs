@@ -14,14 +14,14 @@ use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::api::{self, Change, Store};
 use crate::cgroup::Cgroup;
 use crate::cluster::{self, Component, SYSTEM};
 use crate::kubelet::{self, Kubelet};
 use crate::net::{NetNs, Plan, topology};
-use crate::process::ProcessId;
-use crate::state::{LabInfo, StateDir, write_json};
+use crate::state::{LabInfo, StateDir};
 use crate::{apps, control, dns, host, teardown};
 
 /// What a lab is to be.
@@ -62,43 +62,40 @@ pub fn serve(order: &Order) -> anyhow::Result<ExitCode> {
     // A session of its own: no terminal's end reaches it.
     let _ = rustix::process::setsid();
     let state = StateDir::of(&order.plan.lab);
-    write_json(&state.daemon(), &ProcessId::current()?)?;
     let cgroup = teardown::cgroup_of(&order.plan.lab)?;
     Cgroup::create(cgroup.join("daemon"))?.join()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let brought_up = tokio::select! {
-            up = bring_up(order, &state, cgroup) => up,
-            () = starter_gone() => Err(anyhow::anyhow!("interrupted")),
-        };
-        match brought_up {
-            Ok((info, lab)) => {
-                tell(&News::Ready(info))?;
-                // Until `down` kills it; a signal from elsewhere does the same.
-                let mut stop = signal(SignalKind::terminate())?;
-                stop.recv().await;
-                drop(lab);
-                clean(&order.plan.lab)?;
-                Ok(ExitCode::SUCCESS)
+    let ended = runtime.block_on(live(order, &state, cgroup));
+    // Everything that could make something again is gone before the clean-up.
+    drop(runtime);
+    let cleaned = teardown::Lock::take().and_then(|lock| teardown::remove(&order.plan.lab, &lock));
+    match ended {
+        Ok(()) => cleaned.map(|()| ExitCode::SUCCESS),
+        Err(error) => {
+            let mut text = format!("{error:#}");
+            if let Err(left) = cleaned {
+                text = format!("{text}\n{left:#}");
             }
-            Err(error) => {
-                let mut text = format!("{error:#}");
-                if let Err(left) = clean(&order.plan.lab) {
-                    text = format!("{text}\n{left:#}");
-                }
-                // Whoever started it may be gone.
-                let _ = tell(&News::Failed(text));
-                Ok(ExitCode::FAILURE)
-            }
+            // Whoever started it may be gone.
+            let _ = tell(&News::Failed(text));
+            Ok(ExitCode::FAILURE)
         }
-    })
+    }
 }
 
-fn clean(lab: &str) -> anyhow::Result<()> {
-    teardown::remove(lab, &teardown::Lock::take()?)
+/// Brings the lab up and waits for its end, which is a signal: `down` kills.
+async fn live(order: &Order, state: &StateDir, cgroup: PathBuf) -> anyhow::Result<()> {
+    let (info, _tasks) = tokio::select! {
+        up = bring_up(order, state, cgroup) => up?,
+        () = starter_gone() => bail!("interrupted"),
+    };
+    let mut stop = signal(SignalKind::terminate())?;
+    tell(&News::Ready(info))?;
+    stop.recv().await;
+    Ok(())
 }
 
 fn tell(news: &News) -> anyhow::Result<()> {
@@ -123,16 +120,11 @@ async fn starter_gone() {
     }
 }
 
-/// What lives as long as the lab.
-struct Lab {
-    tasks: tokio::task::JoinSet<()>,
-}
-
 async fn bring_up(
     order: &Order,
     state: &StateDir,
     cgroup: PathBuf,
-) -> anyhow::Result<(LabInfo, Lab)> {
+) -> anyhow::Result<(LabInfo, JoinSet<()>)> {
     let plan = &order.plan;
     if order.mesh {
         check_programs(&order.bin_dir)?;
@@ -159,7 +151,7 @@ async fn bring_up(
     step("Kubernetes API")?;
     let store = Store::new();
     let relay = relay_address()?;
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     let controllers = api::controllers::spawn(store.clone());
     tasks.spawn(async move {
         // It ends only with the lab.
@@ -207,13 +199,7 @@ async fn bring_up(
         ),
     }
     state.write_info(&info)?;
-    Ok((info, Lab { tasks }))
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.tasks.abort_all();
-    }
+    Ok((info, tasks))
 }
 
 fn check_programs(dir: &std::path::Path) -> anyhow::Result<()> {
@@ -246,11 +232,7 @@ fn relay_address() -> anyhow::Result<String> {
 
 /// Serves the API on loopback of the machine and, under the same port, of every
 /// node: a node's processes use the same kubeconfig as the user.
-fn listen(
-    plan: &Plan,
-    router: &Router,
-    tasks: &mut tokio::task::JoinSet<()>,
-) -> anyhow::Result<u16> {
+fn listen(plan: &Plan, router: &Router, tasks: &mut JoinSet<()>) -> anyhow::Result<u16> {
     let machine = TcpListener::bind("127.0.0.1:0").context("find a port for the API")?;
     let address = machine.local_addr()?;
     let mut listeners = vec![machine];
@@ -267,7 +249,7 @@ fn listen(
 fn spawn_server(
     listener: TcpListener,
     router: Router,
-    tasks: &mut tokio::task::JoinSet<()>,
+    tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     use axum::serve::ListenerExt;
     listener.set_nonblocking(true)?;
@@ -284,7 +266,7 @@ fn spawn_server(
 }
 
 /// The hosts outside the cluster answer HTTP with what they got.
-fn serve_world(plan: &Plan, tasks: &mut tokio::task::JoinSet<()>) -> anyhow::Result<()> {
+fn serve_world(plan: &Plan, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     let ns = NetNs::open(&plan.world_netns())?;
     let listener = ns.run(|| TcpListener::bind("0.0.0.0:80"))??;
     listener.set_nonblocking(true)?;

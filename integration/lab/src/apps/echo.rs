@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -29,15 +30,30 @@ fn router() -> Router {
         .to_string_lossy()
         .into_owned();
     Router::new().fallback(
-        async move |method: Method, uri: Uri, version: Version, headers: HeaderMap, body: Bytes| {
-            answer(&hostname, &method, &uri, version, &headers, &body)
+        async move |ConnectInfo(client): ConnectInfo<SocketAddr>,
+                    method: Method,
+                    uri: Uri,
+                    version: Version,
+                    headers: HeaderMap,
+                    body: Bytes| {
+            let ends = Ends {
+                hostname: &hostname,
+                client,
+            };
+            answer(&ends, &method, &uri, version, &headers, &body)
         },
     )
 }
 
+/// Who answers whom.
+struct Ends<'a> {
+    hostname: &'a str,
+    client: SocketAddr,
+}
+
 /// `/status/CODE` answers with that code, `/foo` with 404, anything else with 200.
 fn answer(
-    hostname: &str,
+    ends: &Ends<'_>,
     method: &Method,
     uri: &Uri,
     version: Version,
@@ -52,7 +68,8 @@ fn answer(
             .unwrap_or(200),
     };
     let told = json!({
-        "hostname": hostname,
+        "hostname": ends.hostname,
+        "client": ends.client,
         "method": method.as_str(),
         "path": uri.path_and_query().map_or("/", |pq| pq.as_str()),
         "protocol": format!("{version:?}"),
@@ -87,6 +104,14 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
+    const ENDS: Ends<'static> = Ends {
+        hostname: "pod-1",
+        client: SocketAddr::new(
+            std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 10)),
+            40000,
+        ),
+    };
+
     #[tokio::test]
     async fn it_tells_what_arrived() {
         let mut headers = HeaderMap::new();
@@ -94,7 +119,7 @@ mod tests {
         headers.append("accept", "a".parse().unwrap());
         headers.append("accept", "b".parse().unwrap());
         let response = answer(
-            "pod-1",
+            &ENDS,
             &Method::PATCH,
             &"/a?b=c".parse().unwrap(),
             Version::HTTP_2,
@@ -106,7 +131,7 @@ mod tests {
         assert_eq!(
             told,
             json!({
-                "hostname": "pod-1", "method": "PATCH", "path": "/a?b=c",
+                "hostname": "pod-1", "client": "10.244.1.10:40000", "method": "PATCH", "path": "/a?b=c",
                 "protocol": "HTTP/2.0", "body": "hello",
                 "headers": {"x-request-id": "42", "accept": ["a", "b"]},
             })
@@ -118,7 +143,7 @@ mod tests {
         let ask = |path: &str| {
             let uri = path.parse().unwrap();
             let (headers, body) = (HeaderMap::new(), Bytes::new());
-            answer("p", &Method::GET, &uri, Version::HTTP_11, &headers, &body).status()
+            answer(&ENDS, &Method::GET, &uri, Version::HTTP_11, &headers, &body).status()
         };
         assert_eq!(ask("/status/503").as_u16(), 503);
         assert_eq!(ask("/foo").as_u16(), 404);

@@ -1,5 +1,6 @@
 //! Serving HTTP/1.1 and cleartext HTTP/2 until SIGTERM.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use axum::Router;
@@ -26,5 +27,6 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> std::io::Res
         // that refuses is already closed.
         let _ = stream.set_nodelay(true);
     });
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router).await
 }

@@ -3,6 +3,7 @@
 mod components;
 mod lab;
 mod objects;
+mod rollout;
 mod run;
 mod target;
 
@@ -46,6 +47,9 @@ enum Command {
     Get(objects::GetArgs),
     /// Delete objects.
     Delete(objects::DeleteArgs),
+    /// Wait until a deployment or daemon set runs as it should.
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
     /// Run a command in a pod.
     Exec(run::ExecArgs),
     /// Run a command in a node's network namespace (also `world`, `fabric`).
@@ -125,6 +129,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => block_on(objects::apply(lab, &args)),
         Command::Get(args) => block_on(objects::get(lab, &args)),
         Command::Delete(args) => block_on(objects::delete(lab, &args)),
+        Command::Rollout(rollout) => block_on(rollout::run(lab, &rollout)),
         Command::Exec(args) => run::exec(lab, &args),
         Command::Node(args) => run::node(lab, &args),
         Command::PortForward(args) => block_on(run::port_forward(lab, &args)),

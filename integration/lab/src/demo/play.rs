@@ -83,10 +83,9 @@ impl Stage {
 
     /// The command line that is run for a step.
     fn line(&self, step: &Step) -> String {
-        match (self.kubectl, &step.without_kubectl) {
-            (true, _) => step.run.clone(),
-            (false, Some(other)) => other.clone(),
-            (false, None) => step.run.replace("kubectl ", "weft-lab "),
+        match self.kubectl {
+            true => step.run.clone(),
+            false => step.run.replace("kubectl ", "weft-lab "),
         }
     }
 

@@ -60,12 +60,9 @@ pub(super) struct Step {
     /// Why, in words.
     #[serde(default)]
     pub say: String,
-    /// A shell command line.
+    /// A shell command line. Where there is no kubectl it runs with `weft-lab`
+    /// in its place.
     pub run: String,
-    /// The command line where there is no kubectl, when it is not the same
-    /// with `weft-lab` for `kubectl`.
-    #[serde(default)]
-    pub without_kubectl: Option<String>,
     /// What it must come to.
     #[serde(default)]
     pub expect: Expect,

@@ -60,6 +60,8 @@ pub fn enter(args: &EnterArgs) -> anyhow::Result<ExitCode> {
     if !target.is_alive() {
         bail!("the pod is gone (its process number is another's now)");
     }
+    // While /proc is the machine's: inside, this process has no entry in it.
+    let argv = apps::resolve(&args.command)?;
     move_into_thread_name_spaces(
         pidfd.as_fd(),
         ThreadNameSpaceType::NETWORK
@@ -76,18 +78,17 @@ pub fn enter(args: &EnterArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(&args.command))
+    runtime.block_on(run(&argv))
 }
 
 /// Runs the command as a child: joining a PID namespace concerns children only.
-async fn run(command: &[OsString]) -> anyhow::Result<ExitCode> {
+async fn run(argv: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     // The terminal sends these to the command as well; it decides what they do.
     let mut _interrupt = signal(SignalKind::interrupt())?;
     let mut _quit = signal(SignalKind::quit())?;
 
-    let argv = apps::resolve(command)?;
     let Some((program, arguments)) = argv.split_first() else {
         bail!("no command");
     };

@@ -1,0 +1,7 @@
+//! A lab without the mesh, from outside: its command line, real namespaces,
+//! real processes. What every other test of the mesh stands on.
+
+mod faults;
+mod pods;
+mod support;
+mod topology;

@@ -1,0 +1,149 @@
+//! What a pod is: its processes, its files, its end.
+
+use crate::support::{TestLab, eventually, ip_of};
+
+#[test]
+fn a_command_in_a_pod_is_inside_in_every_way() {
+    let lab = TestLab::up(&["--nodes", "1"]);
+    lab.deploy(
+        "ship",
+        1,
+        "image: curlimages/curl, env: [{name: COLOUR, value: red}]",
+    );
+    let pod = &lab.pods("app=ship")[0];
+    let name = pod["metadata"]["name"].as_str().unwrap();
+
+    assert_eq!(lab.exec("ship", &["hostname"]).output.trim(), name);
+    assert_eq!(
+        lab.exec("ship", &["sh", "-c", "echo $COLOUR"]).output,
+        "red\n"
+    );
+    let addresses = lab
+        .exec("ship", &["ip", "-br", "-4", "addr", "show", "eth0"])
+        .output;
+    assert!(addresses.contains(ip_of(pod)), "{addresses}");
+    let resolver = lab.exec("ship", &["cat", "/etc/resolv.conf"]).output;
+    assert!(resolver.contains("nameserver 10.96.0.10\n"), "{resolver}");
+    assert!(resolver.contains("search default.svc.cluster.local svc.cluster.local"));
+    let processes = lab.exec("ship", &["ls", "/proc"]).output;
+    let numbers = processes.lines().filter(|name| name.parse::<u32>().is_ok());
+    assert!(numbers.count() <= 4, "only the pod's own: {processes}");
+
+    let input = lab.run_with(&["exec", "deploy/ship", "--", "tr", "a-z", "A-Z"], "hello");
+    assert_eq!((input.code, input.output.as_str()), (0, "HELLO"));
+    assert_eq!(lab.exec("ship", &["sh", "-c", "exit 7"]).code, 7);
+    assert_eq!(lab.exec("ship", &["sh", "-c", "kill -9 $$"]).code, 137);
+    assert_eq!(lab.exec("ship", &["no-such-program"]).code, 127);
+    let nowhere = lab.run(&["exec", "nobody", "--", "true"]);
+    assert!(nowhere.errors.contains("not found"), "{}", nowhere.errors);
+}
+
+#[test]
+fn a_deleted_pods_address_goes_to_the_next() {
+    let lab = TestLab::up(&["--nodes", "1"]);
+    lab.deploy("first", 1, "image: curlimages/curl");
+    let before = lab.namespaces().len();
+    let first = lab.pods("app=first")[0].clone();
+    lab.must(&["delete", "deployment", "first"]);
+    eventually(|| match lab.pods("app=first").len() {
+        0 => Ok(()),
+        _ => Err("the pod does not go".to_owned()),
+    });
+    assert_eq!(lab.namespaces().len(), before - 1, "its namespace is gone");
+    let links = lab.must(&["node", "kind-worker", "--", "ip", "route"]);
+    assert!(!links.contains(ip_of(&first)), "its route is gone: {links}");
+    lab.deploy("second", 1, "image: curlimages/curl");
+    assert_eq!(ip_of(&lab.pods("app=second")[0]), ip_of(&first));
+}
+
+#[test]
+fn containers_start_again_as_their_policy_says() {
+    let lab = TestLab::up(&["--nodes", "1"]);
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: once}\nspec:\n  restartPolicy: Never\n\
+         \x20 containers: [{name: main, image: any, command: [sh, -c, 'echo done; exit 3']}]\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: again}\nspec:\n\
+         \x20 containers: [{name: main, image: any, command: [sh, -c, 'exit 4']}]\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: unknown}\nspec:\n\
+         \x20 containers: [{name: main, image: 'example.com/unknown:1'}]\n",
+    );
+    let container = |name: &str| {
+        let pod = lab.get("pod", name);
+        (
+            pod["status"]["phase"].clone(),
+            pod["status"]["containerStatuses"][0].clone(),
+        )
+    };
+    let once = eventually(|| match container("once") {
+        (phase, container) if phase == "Failed" => Ok(container),
+        (phase, _) => Err(format!("once is {phase}")),
+    });
+    assert_eq!(once["state"]["terminated"]["exitCode"], 3);
+    assert_eq!(once["restartCount"], 0);
+    let again = eventually(|| match container("again").1 {
+        container if container["restartCount"].as_i64() >= Some(1) => Ok(container),
+        container => Err(format!("{container}")),
+    });
+    assert_eq!(again["lastState"]["terminated"]["exitCode"], 4);
+    let unknown = eventually(
+        || match container("unknown").1["state"]["waiting"].clone() {
+            waiting if waiting["reason"] == "ErrImagePull" => Ok(waiting),
+            waiting => Err(format!("{waiting}")),
+        },
+    );
+    let message = unknown["message"].as_str().unwrap();
+    assert!(message.contains("example.com/unknown:1"), "{message}");
+}
+
+#[test]
+fn fortio_reports_on_the_echo_service() {
+    let lab = TestLab::up(&["--nodes", "2"]);
+    lab.deploy(
+        "echo",
+        1,
+        "image: quay.io/cilium/json-mock, ports: [{containerPort: 8080}]",
+    );
+    lab.deploy("fortio", 1, "image: fortio/fortio");
+    let url = format!("http://{}:8080", ip_of(&lab.pods("app=echo")[0]));
+    let load = [
+        "/usr/bin/fortio",
+        "load",
+        "-c",
+        "2",
+        "-qps",
+        "0",
+        "-n",
+        "20",
+        &url,
+    ];
+    let ran = lab.exec("fortio", &load);
+    assert_eq!(ran.code, 0, "{}", ran.errors);
+    assert!(
+        ran.output.contains("\nCode 200 : 20 (100.0 %)\n"),
+        "{}",
+        ran.output
+    );
+    assert!(
+        ran.output
+            .contains("Sockets used: 2 (for perfect keepalive, would be 2)")
+    );
+    let failing = lab.exec(
+        "fortio",
+        &[
+            "fortio",
+            "load",
+            "-c",
+            "1",
+            "-n",
+            "4",
+            "-qps",
+            "0",
+            &format!("{url}/status/503"),
+        ],
+    );
+    assert!(
+        failing.output.contains("Code 503 : 4 (100.0 %)"),
+        "{}",
+        failing.output
+    );
+}
