@@ -3,6 +3,8 @@ use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 use ipnet::Ipv4Net;
 use weft_datapath_common::{Config as RawConfig, config_flags};
 
+use crate::Error;
+
 /// Packet marks, in the bits under `mask`. The defaults are the numbers that are usual in
 /// Kubernetes networking for this purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,28 @@ impl Config {
         }
     }
 
+    /// Refuses what cannot work, before it is in the kernel.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Marks {
+            mask,
+            to_proxy,
+            from_proxy,
+        } = self.marks;
+        let outside = (to_proxy | from_proxy) & !mask != 0;
+        let wrong = if outside || to_proxy == from_proxy || to_proxy == 0 || from_proxy == 0 {
+            "marks must differ, be none of them 0, and lie inside their mask"
+        } else if self.snat_ports.is_empty() || *self.snat_ports.start() == 0 {
+            "no ports for masquerading"
+        } else if overlap(&self.snat_ports, &self.upstream_ports) {
+            "ports for masquerading are the proxy's"
+        } else if self.pods.contains(&self.node) {
+            "the node's address is among its pods'"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Invalid(format!("datapath settings: {wrong}")))
+    }
+
     pub(crate) fn to_raw(&self) -> RawConfig {
         let flags = [
             (self.redirect_peer, config_flags::REDIRECT_PEER),
@@ -126,6 +150,10 @@ impl Config {
     }
 }
 
+fn overlap(a: &RangeInclusive<u16>, b: &RangeInclusive<u16>) -> bool {
+    a.start() <= b.end() && b.start() <= a.end()
+}
+
 /// An address as the maps hold it: network byte order.
 pub(crate) fn raw_addr(addr: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(addr.octets())
@@ -134,4 +162,29 @@ pub(crate) fn raw_addr(addr: Ipv4Addr) -> u32 {
 /// An address out of a map.
 pub(crate) fn addr(raw: u32) -> Ipv4Addr {
     Ipv4Addr::from(raw.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let pods = "10.244.1.0/24".parse().unwrap();
+        let usual = || Config::new(Ipv4Addr::new(172, 18, 0, 2), pods);
+        assert!(usual().check().is_ok());
+        let refused = |change: fn(&mut Config)| {
+            let mut config = usual();
+            change(&mut config);
+            config.check().is_err()
+        };
+        assert!(refused(|config| config.marks.to_proxy = 0x1200));
+        assert!(refused(|config| config.marks.from_proxy = 0x0200));
+        assert!(refused(|config| config.marks.to_proxy = 0));
+        #[expect(clippy::reversed_empty_ranges, reason = "an empty range is the point")]
+        let empty = |config: &mut Config| config.snat_ports = 62000..=61000;
+        assert!(refused(empty));
+        assert!(refused(|config| config.snat_ports = 60000..=65535));
+        assert!(refused(|config| config.node = Ipv4Addr::new(10, 244, 1, 1)));
+    }
 }

@@ -41,6 +41,7 @@ impl Datapath {
     /// refuses.
     pub fn load(pin_dir: &Path, config: &Config) -> Result<Self, Error> {
         check_kernel(&uname().release().to_string_lossy())?;
+        config.check()?;
         let pins = Pins::new(pin_dir);
         pins.create()?;
         let mut ebpf = EbpfLoader::new()
@@ -96,8 +97,9 @@ impl Datapath {
     /// Changes the settings; the programs see them with the next packet.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When they contradict each other, or the kernel refuses.
     pub fn set_config(&mut self, config: &Config) -> Result<(), Error> {
+        config.check()?;
         self.config
             .set(0, config.to_raw(), 0)
             .map_err(Error::map(map_names::CONFIG))

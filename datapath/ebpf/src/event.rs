@@ -2,7 +2,8 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use weft_datapath_common::{
-    Config, DropReason, EventKind, RawEvent, TracePoint, XlatePoint, action, event_flags, protocol,
+    Config, DropReason, EventKind, RawEvent, TracePoint, XlatePoint, action, config_flags,
+    event_flags, protocol,
 };
 
 use crate::{
@@ -34,6 +35,16 @@ pub fn dropped(skb: Skb, config: &Config, flow: &mut Flow, reason: DropReason) {
 pub fn trace(config: &Config, flow: &mut Flow, point: TracePoint, reply: bool) {
     flow.identify(config);
     emit(flow, EventKind::Trace, point.code(), 0, reply_flags(reply));
+}
+
+/// The packet came in; told only if every packet is to be reported.
+#[inline(always)]
+pub fn arrival(config: &Config, flow: &mut Flow, point: TracePoint) {
+    if config.flags & config_flags::REPORT_ALL != 0 {
+        flow.identify(config);
+        emit(flow, EventKind::Trace, point.code(), 0, 0);
+        flow.forget_identities();
+    }
 }
 
 /// A policy was asked.

@@ -1,9 +1,9 @@
 //! Uplink and overlay, ingress: what other nodes and the world send.
 
-use weft_datapath_common::{Config, DropReason};
+use weft_datapath_common::{Config, DropReason, TracePoint, identity};
 
 use crate::{
-    Outcome,
+    Outcome, event,
     flow::{Flow, Origin},
     maps, masquerade,
     skb::{Skb, ethertype},
@@ -38,6 +38,11 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if flow.packet.src == config.node {
         return Err(DropReason::InvalidSourceIp);
     }
+    let point = match flow.origin {
+        Origin::Overlay => TracePoint::FromOverlay,
+        _ => TracePoint::FromNetwork,
+    };
+    event::arrival(config, flow, point);
     steer::admit(skb, config, flow)
 }
 
@@ -51,7 +56,7 @@ fn for_pods(config: &Config, addr: u32) -> bool {
 fn not_a_pod(config: &Config, flow: &mut Flow) -> Outcome {
     flow.identify(config);
     match flow.dst_identity {
-        weft_datapath_common::identity::HOST => Ok(()),
+        identity::HOST => Ok(()),
         _ => Err(DropReason::NoEndpoint),
     }
 }

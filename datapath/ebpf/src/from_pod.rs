@@ -1,9 +1,9 @@
 //! Host veth, ingress: what a pod sends.
 
-use weft_datapath_common::{Config, DropReason, EndpointEntry, Leg, ct_flags};
+use weft_datapath_common::{Config, DropReason, EndpointEntry, Leg, TracePoint, ct_flags};
 
 use crate::{
-    Outcome, conntrack,
+    Outcome, conntrack, event,
     flow::Flow,
     ipv6, maps, service,
     skb::{Skb, ethertype},
@@ -25,6 +25,7 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
         ethertype::IPV4 => {
             flow.packet.parse(skb)?;
             check_sender(skb, flow, pod)?;
+            event::arrival(config, flow, TracePoint::FromEndpoint);
             ipv4(skb, config, flow)
         }
         ethertype::IPV6 => {

@@ -245,3 +245,28 @@ fn sweeping_keeps_live_flows() {
     let report = bench.datapath.conntrack().unwrap().gc().unwrap();
     assert_eq!((report.kept, report.removed), (1, 0));
 }
+
+#[test]
+fn without_aggregation_every_packet_is_told() {
+    let mut bench = bench_with(|config| {
+        config.aggregation = weft_datapath::Aggregation::None;
+        config.overlay = Some(8472);
+    });
+    bench.events();
+    for _ in 0..3 {
+        passes(&mut bench, "from_pod", &sent((WORLD, 80), ACK));
+        let (came, left) = (TracePoint::FromEndpoint, TracePoint::ToStack);
+        assert_eq!(kinds(&bench.events()), [came, left].map(EventKind::Trace));
+        passes(
+            &mut bench,
+            "from_overlay",
+            &received((REMOTE, 5000), 80, ACK),
+        );
+        let events = bench.events();
+        assert_eq!(kinds(&events), [EventKind::Trace(TracePoint::FromOverlay)]);
+        assert_eq!(
+            (events[0].src_identity, events[0].reply),
+            (REMOTE_IDENTITY, None)
+        );
+    }
+}
