@@ -65,6 +65,7 @@ pub fn target(
     Target {
         address: judged.ends.destination.address,
         source,
+        identity: judged.ends.source.identity.0,
         protocol,
         connect_timeout: connect_timeout(config, connection),
     }

@@ -64,6 +64,7 @@ fn target(address: SocketAddr) -> Target {
     Target {
         address,
         source: None,
+        identity: 256,
         protocol: Protocol::Http2,
         connect_timeout: Duration::from_secs(5),
     }

@@ -23,6 +23,10 @@ pub struct Target {
     pub address: SocketAddr,
     /// Address to bind, which may be a pod's; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
+    /// Identity of who asks. A connection that was opened for one pod, and
+    /// admitted as that pod's, must not carry requests of another one that
+    /// has its address now.
+    pub identity: u32,
     /// What is spoken there.
     pub protocol: Protocol,
     /// Longest wait for the handshake.

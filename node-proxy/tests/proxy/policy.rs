@@ -213,3 +213,32 @@ async fn a_request_in_flight_whose_pod_is_gone_is_cut() {
     within(world.proxy.apply(snapshot)).await.expect("in force");
     assert_eq!(client.answer().await.status, 403);
 }
+
+#[tokio::test]
+async fn a_connection_opened_for_one_pod_serves_no_other_that_has_its_address() {
+    let server = Server::script(|mut conversation| async move {
+        let peer = conversation.peer.to_string();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{peer}",
+            peer.len()
+        );
+        while conversation.request().await.is_some() {
+            conversation.send(&answer).await;
+        }
+    })
+    .await;
+    let world = World::new(server.address, &open()).await;
+    let mut old = Client::connect(world.address).await;
+    let first = old.get("GET", "/").await.body;
+    assert_eq!(old.get("GET", "/").await.body, first, "kept alive");
+    let mut snapshot = open().version("2").snapshot(server.address);
+    snapshot.endpoints[0].id = 77;
+    snapshot.endpoints[0].identity = 4711;
+    snapshot.addresses[0].identity = 4711;
+    within(world.proxy.apply(snapshot)).await.expect("in force");
+    let mut new = Client::connect(world.address).await;
+    assert_ne!(new.get("GET", "/").await.body, first);
+    let records = world.agent.records(6).await;
+    let source = records[4].source.as_ref().expect("source");
+    assert_eq!((source.identity, source.endpoint_id), (4711, 77));
+}

@@ -37,6 +37,7 @@ fn target(address: SocketAddr) -> Target {
     Target {
         address,
         source: None,
+        identity: 256,
         protocol: Protocol::Http1,
         connect_timeout: DEADLINE,
     }
