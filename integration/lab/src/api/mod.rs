@@ -4,7 +4,7 @@
 //! ```text
 //! HTTP ── server ── objects, scale, watch ──┐                      ┌── controllers
 //!           │   └── discovery, openapi      ├── store (admission) ─┤
-//!           └── exec, logs ── PodRuntime    ┘                      └── typed (kubelet)
+//!           └── exec, logs, portforward ── PodRuntime                      └── typed (kubelet)
 //! ```
 //!
 //! Objects are untyped JSON in a versioned store. Everything that writes, over HTTP or
@@ -32,6 +32,7 @@ mod logs;
 mod names;
 mod objects;
 mod openapi;
+mod portforward;
 mod protobuf;
 mod runtime;
 mod scale;

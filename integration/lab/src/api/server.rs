@@ -18,7 +18,7 @@ use super::resource::{PODS, ResourceType};
 use super::runtime::PodRuntime;
 use super::status::ApiError;
 use super::store::Store;
-use super::{discovery, exec, logs, objects, openapi, scale, watch};
+use super::{discovery, exec, logs, objects, openapi, portforward, scale, watch};
 
 /// Manifests are small; etcd's own limit is 1.5 MiB.
 const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -174,11 +174,9 @@ async fn into_pod(
         return logs::serve(&*api.runtime, &pod, query).await;
     }
     let container = logs::container(&pod, query.get("container"))?;
-    if target.subresource == "portforward" {
-        return Err(ApiError::no_such_resource());
-    }
+    let forward = target.subresource == "portforward";
     let request = exec::request(query);
-    if request.command.is_empty() {
+    if request.command.is_empty() && !forward {
         return Err(ApiError::bad_request(
             "you must specify at least one command",
         ));
@@ -189,5 +187,9 @@ async fn into_pod(
             ApiError::bad_request("this needs WebSocket, which kubectl speaks from 1.31 on")
         })?;
     let runtime = api.runtime.clone();
-    Ok(exec::serve(upgrade, runtime, container, request))
+    Ok(if forward {
+        portforward::serve(upgrade, runtime, container)
+    } else {
+        exec::serve(upgrade, runtime, container, request)
+    })
 }

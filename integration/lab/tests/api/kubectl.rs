@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use crate::support::TestApi;
@@ -52,18 +53,22 @@ impl Kubectl {
         Some(Self { api, home })
     }
 
-    async fn output(&self, line: &str, input: &str) -> Output {
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("kubectl {line}")])
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("exec kubectl {line}")])
             .current_dir(self.home.path())
             .env("KUBECONFIG", self.home.path().join("config"))
             .env("HOME", self.home.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("kubectl starts");
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn output(&self, line: &str, input: &str) -> Output {
+        let mut child = self.command(line).spawn().expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("piped");
         let both = async {
             // A command that reads nothing closes its end.
@@ -447,4 +452,52 @@ async fn the_mesh_shows_as_pods_of_the_system() {
         columns(&nodes, 2),
         ["NAME STATUS", "kind-worker Ready", "kind-worker2 Ready"]
     );
+}
+
+#[tokio::test]
+async fn ports_are_forwarded() {
+    let Some(k) = Kubectl::start().await else {
+        return;
+    };
+    k.run("run server --image x").await;
+    k.run("wait --for=condition=Ready pod/server --timeout=20s")
+        .await;
+    // Takes everything until the end of input, and sends it back.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let echo = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.expect("reads");
+            stream.write_all(&all).await.expect("writes");
+        }
+    });
+    let line = format!("port-forward --address 127.0.0.1 pod/server :{port}");
+    let mut child = k.command(&line).spawn().expect("kubectl starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let told = tokio::time::timeout(DEADLINE, lines.next_line()).await;
+    let told = told.expect("in time").expect("readable").expect("a line");
+    let address = told
+        .strip_prefix("Forwarding from ")
+        .and_then(|rest| rest.split_once(" -> "))
+        .map(|(address, _)| address.to_owned())
+        .unwrap_or_else(|| panic!("{told}"));
+    for size in [1, 500_000, 7] {
+        let sent = vec![b'x'; size];
+        let round = async {
+            let stream = TcpStream::connect(&address).await.expect("connects");
+            let (mut read, mut write) = stream.into_split();
+            let mut back = Vec::new();
+            write.write_all(&sent).await.expect("writes");
+            write.shutdown().await.expect("shuts down");
+            read.read_to_end(&mut back).await.expect("reads");
+            back
+        };
+        let back = tokio::time::timeout(DEADLINE, round)
+            .await
+            .expect("in time");
+        assert_eq!(back.len(), size);
+    }
+    child.kill().await.expect("killed");
+    echo.abort();
 }
