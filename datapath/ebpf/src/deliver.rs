@@ -108,7 +108,7 @@ fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u6
 }
 
 /// Sends on an ICMP error about a known flow.
-#[inline(always)]
+#[inline(never)]
 pub fn error(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
     match maps::endpoint_by_addr(flow.packet.dst) {
         Some(pod) if config.flags & config_flags::REDIRECT_PEER != 0 => {

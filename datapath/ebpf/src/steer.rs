@@ -41,7 +41,7 @@ pub fn admit(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
 }
 
 /// A packet of a flow that was judged before.
-#[inline(always)]
+#[inline(never)]
 pub fn known(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Outcome {
     let reply = entry.is_reply(&flow.packet);
     revalidate(config, flow, entry, reply)?;
@@ -207,7 +207,7 @@ fn check_ends(config: &Config, flow: &Flow) -> Result<(), DropReason> {
     Ok(())
 }
 
-#[inline(always)]
+#[inline(never)]
 fn to_proxy(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, now: u64) -> Outcome {
     flow.proxy_port = entry.proxy_port();
     flow.rule = entry.rule();
@@ -224,7 +224,7 @@ fn to_proxy(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, now: u64) 
 }
 
 /// A packet to a service that the proxy balances.
-#[inline(always)]
+#[inline(never)]
 pub fn to_balancer(skb: Skb, config: &Config, flow: &mut Flow, port: u16) -> Outcome {
     flow.proxy_port = port;
     proxy::hand_over(skb, config, &flow.packet, port)?;

@@ -15,7 +15,10 @@ use std::{
 };
 
 use aya::{TestRun as _, programs::TestRunOptions};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::geteuid,
+};
 
 pub use packet::{Packet, checksums_hold};
 pub use probe::{PolicyProbe, Probed, Tuple};
@@ -67,6 +70,11 @@ impl TempBpffs {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = env::temp_dir().join(format!("weft-bpffs-{}-{count}", process::id()));
+        if !geteuid().is_root() {
+            return Err(Error::Invalid(
+                "running eBPF programs needs root".to_owned(),
+            ));
+        }
         ensure_bpffs(&path)?;
         Ok(Self(path))
     }
