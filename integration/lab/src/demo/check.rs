@@ -38,6 +38,16 @@ pub(super) fn differences(expect: &Expect, exit: i32, output: &str) -> Vec<Strin
     found
 }
 
+/// The newest line for each pattern that was looked for, in their order.
+pub(super) fn telling<'a>(expect: &Expect, output: &'a str) -> Vec<&'a str> {
+    let lines: Vec<_> = output.lines().collect();
+    let newest = |pattern: &String| lines.iter().rposition(|line| matches(pattern, line));
+    let mut places: Vec<_> = expect.lines.iter().filter_map(newest).collect();
+    places.sort_unstable();
+    places.dedup();
+    places.into_iter().map(|place| lines[place]).collect()
+}
+
 fn json_differences(wanted: &[Value], output: &str) -> Vec<String> {
     let values = serde_json::Deserializer::from_str(output).into_iter::<Value>();
     let mut there = match values.collect::<Result<Vec<_>, _>>() {
@@ -143,6 +153,12 @@ mod tests {
         assert_eq!(json_differences(&wanted, &output.repeat(2)).len(), 1);
         assert_eq!(json_differences(&wanted, "{}").len(), 2);
         assert_eq!(json_differences(&wanted, "not").len(), 1);
+    }
+
+    #[test]
+    fn what_tells_most_is_the_newest_of_each() {
+        let expect = expect("lines: ['b*', 'a*', 'c*']\n");
+        assert_eq!(telling(&expect, "a1\nb1\na2\nx\n"), ["b1", "a2"]);
     }
 
     #[test]

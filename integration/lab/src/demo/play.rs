@@ -10,12 +10,14 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 
 use super::DemoArgs;
-use super::check::differences;
+use super::check::{differences, telling};
 use super::script::{Chapter, FILES, Step};
 use crate::state::StateDir;
 
 /// Oldest kubectl whose `exec` speaks WebSocket.
 const KUBECTL_MINOR: u32 = 31;
+/// Longest output that is shown whole.
+const MOST_LINES: usize = 12;
 /// Between two tries of a step.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -193,7 +195,7 @@ async fn play_step(stage: &Stage, step: &Step) -> anyhow::Result<bool> {
         let ran = stage.run(&line).await?;
         let found = differences(&step.expect, ran.exit, &ran.output);
         if found.is_empty() || Instant::now() >= deadline {
-            show(&ran);
+            show(stage, step, &ran, found.is_empty());
             for difference in &found {
                 println!("{}", stage.paint(31, &format!("✗ {difference}")));
             }
@@ -206,7 +208,18 @@ async fn play_step(stage: &Stage, step: &Step) -> anyhow::Result<bool> {
     }
 }
 
-fn show(ran: &Ran) {
+/// Shows an output; of a long one that is as it should be, what tells most.
+fn show(stage: &Stage, step: &Step, ran: &Ran, well: bool) {
+    let telling = telling(&step.expect, &ran.output);
+    let lines = ran.output.lines().count();
+    if well && lines > MOST_LINES && !telling.is_empty() {
+        for line in &telling {
+            println!("{line}");
+        }
+        let others = format!("... and {} other lines", lines - telling.len());
+        println!("{}", stage.paint(2, &others));
+        return;
+    }
     print!("{}", ran.output);
     if !ran.output.is_empty() && !ran.output.ends_with('\n') {
         println!();
