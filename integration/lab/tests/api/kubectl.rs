@@ -1,117 +1,12 @@
 //! Stock kubectl against the API: the command lines that users of the mesh type.
-//!
-//! Needs kubectl 1.31 or newer in the path (older ones exec over SPDY); says so and
-//! passes where there is none.
-
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 
-use crate::support::TestApi;
+use crate::harness::Kubectl;
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const SHIPS: &str = include_str!("ships.yaml");
 const RULES: &str = include_str!("rules.yaml");
 const SYSTEM: &str = include_str!("system.yaml");
-
-struct Kubectl {
-    api: TestApi,
-    home: TempDir,
-}
-
-impl Kubectl {
-    /// `None`, loudly, where there is no kubectl that is new enough.
-    async fn start() -> Option<Self> {
-        let found = Command::new("kubectl")
-            .args(["version", "--client", "-o", "json"])
-            .output()
-            .await;
-        let version: Value = match found {
-            Ok(output) => serde_json::from_slice(&output.stdout).unwrap_or_default(),
-            Err(_) => Value::Null,
-        };
-        let minor = version["clientVersion"]["minor"].as_str().unwrap_or("0");
-        let minor: u32 = minor.trim_end_matches('+').parse().unwrap_or(0);
-        if minor < 31 {
-            eprintln!("SKIPPED: no kubectl >= 1.31 in the path (found minor version {minor})");
-            return None;
-        }
-        let api = TestApi::start().await;
-        let home = TempDir::new().expect("a directory");
-        let config = format!(
-            "{{apiVersion: v1, kind: Config, current-context: t, contexts: [{{name: t, context: {{cluster: t, user: t}}}}], users: [{{name: t, user: {{}}}}], clusters: [{{name: t, cluster: {{server: {:?}}}}}]}}",
-            api.url
-        );
-        fs::write(home.path().join("config"), config).expect("written");
-        Some(Self { api, home })
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("exec kubectl {line}")])
-            .current_dir(self.home.path())
-            .env("KUBECONFIG", self.home.path().join("config"))
-            .env("HOME", self.home.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    }
-
-    async fn output(&self, line: &str, input: &str) -> Output {
-        let mut child = self.command(line).spawn().expect("kubectl starts");
-        let mut stdin = child.stdin.take().expect("piped");
-        let both = async {
-            // A command that reads nothing closes its end.
-            let _ = stdin.write_all(input.as_bytes()).await;
-            drop(stdin);
-            child.wait_with_output().await.expect("an exit")
-        };
-        tokio::time::timeout(DEADLINE, both)
-            .await
-            .unwrap_or_else(|_| panic!("kubectl {line} hangs"))
-    }
-
-    /// The output of a command that must succeed.
-    async fn run(&self, line: &str) -> String {
-        self.feed(line, "").await
-    }
-
-    async fn feed(&self, line: &str, input: &str) -> String {
-        let output = self.output(line, input).await;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(
-            output.status.success(),
-            "kubectl {line}: {}\n{}",
-            output.status,
-            text(&output.stderr)
-        );
-        text(&output.stdout)
-    }
-
-    /// Exit code and error output of a command that must fail.
-    async fn fail(&self, line: &str) -> (i32, String) {
-        let output = self.output(line, "").await;
-        assert!(!output.status.success(), "kubectl {line} succeeds");
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        (output.status.code().unwrap_or(-1), text)
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.home.path().join(name);
-        fs::write(&path, content).expect("written");
-        path
-    }
-}
 
 /// The columns before AGE, of every line.
 fn columns(table: &str, count: usize) -> Vec<String> {
@@ -452,52 +347,4 @@ async fn the_mesh_shows_as_pods_of_the_system() {
         columns(&nodes, 2),
         ["NAME STATUS", "kind-worker Ready", "kind-worker2 Ready"]
     );
-}
-
-#[tokio::test]
-async fn ports_are_forwarded() {
-    let Some(k) = Kubectl::start().await else {
-        return;
-    };
-    k.run("run server --image x").await;
-    k.run("wait --for=condition=Ready pod/server --timeout=20s")
-        .await;
-    // Takes everything until the end of input, and sends it back.
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let port = listener.local_addr().expect("bound").port();
-    let echo = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut all = Vec::new();
-            stream.read_to_end(&mut all).await.expect("reads");
-            stream.write_all(&all).await.expect("writes");
-        }
-    });
-    let line = format!("port-forward --address 127.0.0.1 pod/server :{port}");
-    let mut child = k.command(&line).spawn().expect("kubectl starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let told = tokio::time::timeout(DEADLINE, lines.next_line()).await;
-    let told = told.expect("in time").expect("readable").expect("a line");
-    let address = told
-        .strip_prefix("Forwarding from ")
-        .and_then(|rest| rest.split_once(" -> "))
-        .map(|(address, _)| address.to_owned())
-        .unwrap_or_else(|| panic!("{told}"));
-    for size in [1, 500_000, 7] {
-        let sent = vec![b'x'; size];
-        let round = async {
-            let stream = TcpStream::connect(&address).await.expect("connects");
-            let (mut read, mut write) = stream.into_split();
-            let mut back = Vec::new();
-            write.write_all(&sent).await.expect("writes");
-            write.shutdown().await.expect("shuts down");
-            read.read_to_end(&mut back).await.expect("reads");
-            back
-        };
-        let back = tokio::time::timeout(DEADLINE, round)
-            .await
-            .expect("in time");
-        assert_eq!(back.len(), size);
-    }
-    child.kill().await.expect("killed");
-    echo.abort();
 }

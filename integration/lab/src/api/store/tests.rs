@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::state::HISTORY;
 use super::*;
 use crate::api::resource::{CRDS, PODS, SERVICES};
 

@@ -5,19 +5,19 @@
 //! one step. Watches are not fed: they are told that the revision moved and read the
 //! history from where they were, so a slow one can fall behind but never miss something.
 
-use std::collections::{BTreeMap, VecDeque};
+mod state;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::object::{self, metadata_mut};
-use super::resource::{self, ResourceId, ResourceType};
+use super::object;
+use super::resource::{ResourceId, ResourceType};
 use super::status::ApiError;
-use super::{admission, bootstrap, crd};
+use super::{admission, bootstrap};
 
-/// How many changes are kept for watches to catch up from.
-const HISTORY: usize = 8192;
+pub(super) use state::State;
 
 /// Namespace ("" for cluster-scoped) and name.
 pub type Key = (String, String);
@@ -104,20 +104,6 @@ struct Inner {
     revision: watch::Sender<u64>,
 }
 
-/// Everything that is behind the lock.
-pub(super) struct State {
-    revision: u64,
-    kinds: BTreeMap<ResourceId, KindState>,
-    history: VecDeque<Arc<StoreEvent>>,
-    /// The revision of the newest change that has left the history.
-    forgotten: u64,
-}
-
-struct KindState {
-    info: Arc<ResourceType>,
-    objects: BTreeMap<Key, Arc<Value>>,
-}
-
 impl Default for Store {
     fn default() -> Self {
         Self::new()
@@ -127,22 +113,9 @@ impl Default for Store {
 impl Store {
     /// A store with the built-in kinds and what every cluster has from its first second.
     pub fn new() -> Self {
-        let kinds = resource::built_in().map(|info| {
-            let kind = KindState {
-                info: Arc::new(info),
-                objects: BTreeMap::new(),
-            };
-            (kind.info.id(), kind)
-        });
-        let state = State {
-            revision: 1,
-            kinds: kinds.collect(),
-            history: VecDeque::new(),
-            forgotten: 1,
-        };
         let store = Self {
             inner: Arc::new(Inner {
-                state: Mutex::new(state),
+                state: Mutex::new(State::new()),
                 revision: watch::Sender::new(1),
             }),
         };
@@ -159,7 +132,7 @@ impl Store {
     }
 
     fn publish(&self, state: &State) {
-        let revision = state.revision;
+        let revision = state.revision();
         self.inner.revision.send_if_modified(|seen| {
             let moved = *seen != revision;
             *seen = revision;
@@ -169,7 +142,7 @@ impl Store {
 
     /// The current revision.
     pub fn revision(&self) -> u64 {
-        self.lock().revision
+        self.lock().revision()
     }
 
     /// Told of every new revision.
@@ -179,12 +152,12 @@ impl Store {
 
     /// The resource of that name, if it is served.
     pub fn resource(&self, id: &ResourceId) -> Result<Arc<ResourceType>, ApiError> {
-        Ok(self.lock().kind(id)?.info.clone())
+        self.lock().served(id)
     }
 
     /// All resources that are served.
     pub fn resources(&self) -> Vec<Arc<ResourceType>> {
-        self.lock().kinds.values().map(|k| k.info.clone()).collect()
+        self.lock().all_served().cloned().collect()
     }
 
     /// One object.
@@ -194,11 +167,7 @@ impl Store {
         namespace: &str,
         name: &str,
     ) -> Result<Arc<Value>, ApiError> {
-        let state = self.lock();
-        let kind = state.kind(id)?;
-        kind.get(&key(namespace, name))
-            .cloned()
-            .ok_or_else(|| ApiError::not_found(&kind.info, name))
+        self.lock().get(id, &key(namespace, name))
     }
 
     /// The objects of one or (`None`) all namespaces, ordered by namespace and name, and
@@ -206,16 +175,15 @@ impl Store {
     pub fn list_objects(&self, id: &ResourceId, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let state = self.lock();
         let objects = state.objects(id, namespace).cloned().collect();
-        (objects, state.revision)
+        (objects, state.revision())
     }
 
     /// Every object of every resource, all at one revision.
     pub fn everything(&self) -> Vec<(ResourceId, Arc<Value>)> {
         let state = self.lock();
-        let kinds = state.kinds.iter();
-        let all =
-            kinds.flat_map(|(id, kind)| kind.objects.values().map(|o| (id.clone(), o.clone())));
-        all.collect()
+        let all = state.everything();
+        all.map(|(id, _, object)| (id.clone(), object.clone()))
+            .collect()
     }
 
     /// Adds an object: defaults, checks, `metadata` of its own.
@@ -227,10 +195,10 @@ impl Store {
         dry_run: bool,
     ) -> Result<Arc<Value>, ApiError> {
         let mut state = self.lock();
-        let info = state.kind(id)?.info.clone();
+        let info = state.served(id)?;
         admission::prepare_create(&state, &info, namespace, &mut object)?;
         let key = key(namespace, object::name(&object));
-        if state.kind(id)?.objects.contains_key(&key) {
+        if state.get(id, &key).is_ok() {
             return Err(ApiError::already_exists(&info, &key.1));
         }
         if dry_run {
@@ -253,13 +221,9 @@ impl Store {
         edit: impl FnOnce(&Value) -> Result<Value, ApiError>,
     ) -> Result<Arc<Value>, ApiError> {
         let mut state = self.lock();
-        let info = state.kind(id)?.info.clone();
+        let info = state.served(id)?;
         let key = key(namespace, name);
-        let current = state
-            .kind(id)?
-            .get(&key)
-            .cloned()
-            .ok_or_else(|| ApiError::not_found(&info, name))?;
+        let current = state.get(id, &key)?;
         let mut updated = edit(&current)?;
         admission::prepare_update(&state, &info, &current, &mut updated, part)?;
         if updated == *current {
@@ -286,13 +250,9 @@ impl Store {
         options: &DeleteOptions,
     ) -> Result<Deleted, ApiError> {
         let mut state = self.lock();
-        let info = state.kind(id)?.info.clone();
+        let info = state.served(id)?;
         let key = key(namespace, name);
-        let current = state
-            .kind(id)?
-            .get(&key)
-            .cloned()
-            .ok_or_else(|| ApiError::not_found(&info, name))?;
+        let current = state.get(id, &key)?;
         let marked = admission::prepare_delete(&info, &current, options)?;
         let held = admission::is_held(&marked);
         if options.dry_run {
@@ -322,8 +282,7 @@ impl Store {
     pub fn remove_object(&self, id: &ResourceId, namespace: &str, name: &str, uid: &str) {
         let mut state = self.lock();
         let key = key(namespace, name);
-        let Ok(kind) = state.kind(id) else { return };
-        let Some(current) = kind.get(&key).cloned() else {
+        let Ok(current) = state.get(id, &key) else {
             return;
         };
         if !uid.is_empty() && object::uid(&current) != uid {
@@ -342,24 +301,20 @@ impl Store {
         revision: u64,
     ) -> Result<(Vec<Arc<StoreEvent>>, u64), ApiError> {
         let state = self.lock();
-        if revision < state.forgotten {
-            return Err(ApiError::expired(revision, state.forgotten));
-        }
-        let start = state.history.partition_point(|e| e.revision <= revision);
-        let changes = state.history.range(start..).filter(|e| e.id == *id);
-        Ok((changes.cloned().collect(), state.revision))
+        let changes = state
+            .changes_after(revision)
+            .ok_or_else(|| ApiError::expired(revision, state.forgotten()))?;
+        let changes = changes.filter(|e| e.id == *id).cloned().collect();
+        Ok((changes, state.revision()))
     }
 
     /// The resources that changed after a revision, and the revision reached; `None` when
     /// that is no longer known.
     pub fn changed_since(&self, revision: u64) -> (Option<Vec<ResourceId>>, u64) {
         let state = self.lock();
-        if revision < state.forgotten {
-            return (None, state.revision);
-        }
-        let start = state.history.partition_point(|e| e.revision <= revision);
-        let ids = state.history.range(start..).map(|e| e.id.clone());
-        (Some(ids.collect()), state.revision)
+        let changes = state.changes_after(revision);
+        let ids = changes.map(|changes| changes.map(|e| e.id.clone()).collect());
+        (ids, state.revision())
     }
 }
 
@@ -367,169 +322,5 @@ fn key(namespace: &str, name: &str) -> Key {
     (namespace.to_owned(), name.to_owned())
 }
 
-impl KindState {
-    fn get(&self, key: &Key) -> Option<&Arc<Value>> {
-        self.objects.get(key)
-    }
-}
-
-impl State {
-    fn kind(&self, id: &ResourceId) -> Result<&KindState, ApiError> {
-        self.kinds.get(id).ok_or_else(ApiError::no_such_resource)
-    }
-
-    /// Objects of a resource, of one or all namespaces.
-    pub(super) fn objects<'a>(
-        &'a self,
-        id: &ResourceId,
-        namespace: Option<&'a str>,
-    ) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
-        let objects = self.kinds.get(id).map(|k| &k.objects);
-        objects
-            .into_iter()
-            .flatten()
-            .filter(move |((ns, _), _)| namespace.is_none_or(|wanted| wanted == ns))
-            .map(|(_, object)| object)
-    }
-
-    /// One object, if it is there.
-    pub(super) fn find(&self, id: &ResourceId, namespace: &str, name: &str) -> Option<&Value> {
-        let object = self.kinds.get(id)?.get(&key(namespace, name))?;
-        Some(object)
-    }
-
-    /// The resource's type.
-    pub(super) fn info(&self, id: &ResourceId) -> Option<&Arc<ResourceType>> {
-        self.kinds.get(id).map(|k| &k.info)
-    }
-
-    fn put(
-        &mut self,
-        id: &ResourceId,
-        key: Key,
-        mut object: Value,
-    ) -> Result<Arc<Value>, ApiError> {
-        self.revision += 1;
-        metadata_mut(&mut object).insert(
-            "resourceVersion".to_owned(),
-            json!(self.revision.to_string()),
-        );
-        let object = Arc::new(object);
-        let kind = self
-            .kinds
-            .get_mut(id)
-            .ok_or_else(ApiError::no_such_resource)?;
-        let previous = kind.objects.insert(key, object.clone());
-        let change = if previous.is_some() {
-            ChangeKind::Modified
-        } else {
-            ChangeKind::Added
-        };
-        self.record(id, change, object.clone(), previous);
-        if *id == resource::CRDS {
-            self.serve(crd::resource_of(&object));
-        }
-        Ok(object)
-    }
-
-    fn remove(
-        &mut self,
-        id: &ResourceId,
-        key: &Key,
-        mut last: Value,
-    ) -> Result<Arc<Value>, ApiError> {
-        self.revision += 1;
-        metadata_mut(&mut last).insert(
-            "resourceVersion".to_owned(),
-            json!(self.revision.to_string()),
-        );
-        let last = Arc::new(last);
-        let kind = self
-            .kinds
-            .get_mut(id)
-            .ok_or_else(ApiError::no_such_resource)?;
-        let previous = kind.objects.remove(key);
-        self.record(id, ChangeKind::Deleted, last.clone(), previous);
-        if *id == resource::CRDS
-            && let Some(custom) = crd::resource_of(&last)
-        {
-            self.stop_serving(&custom.id());
-        }
-        Ok(last)
-    }
-
-    fn record(
-        &mut self,
-        id: &ResourceId,
-        change: ChangeKind,
-        object: Arc<Value>,
-        previous: Option<Arc<Value>>,
-    ) {
-        self.history.push_back(Arc::new(StoreEvent {
-            revision: self.revision,
-            id: id.clone(),
-            change,
-            object,
-            previous,
-        }));
-        while self.history.len() > HISTORY {
-            if let Some(old) = self.history.pop_front() {
-                self.forgotten = old.revision;
-            }
-        }
-    }
-
-    fn serve(&mut self, info: Option<ResourceType>) {
-        let Some(info) = info else { return };
-        let info = Arc::new(info);
-        self.kinds
-            .entry(info.id())
-            .and_modify(|kind| kind.info = info.clone())
-            .or_insert_with(|| KindState {
-                info,
-                objects: BTreeMap::new(),
-            });
-    }
-
-    fn stop_serving(&mut self, id: &ResourceId) {
-        let keys: Vec<(Key, Arc<Value>)> = self
-            .kinds
-            .get(id)
-            .map(|k| {
-                k.objects
-                    .iter()
-                    .map(|(k, v)| (k.clone(), v.clone()))
-                    .collect()
-            })
-            .unwrap_or_default();
-        for (key, object) in keys {
-            let _ = self.remove(id, &key, Value::clone(&object));
-        }
-        self.kinds.remove(id);
-    }
-
-    fn orphan_dependents(&mut self, owner: &str) -> Result<(), ApiError> {
-        let owned: Vec<(ResourceId, Key, Value)> = self
-            .kinds
-            .iter()
-            .flat_map(|(id, kind)| kind.objects.iter().map(move |(k, o)| (id, k, o)))
-            .filter_map(|(id, key, object)| {
-                let owners = object::list(object, "/metadata/ownerReferences");
-                let kept: Vec<_> = owners.iter().filter(|o| o["uid"] != owner).collect();
-                (kept.len() < owners.len()).then(|| {
-                    let mut freed = Value::clone(object);
-                    freed["metadata"]["ownerReferences"] = json!(kept);
-                    (id.clone(), key.clone(), freed)
-                })
-            })
-            .collect();
-        for (id, key, freed) in owned {
-            self.put(&id, key, freed)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;
