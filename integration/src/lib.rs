@@ -4,4 +4,8 @@
 
 pub mod agent;
 pub mod bench;
+pub mod lab;
+pub mod lines;
+pub mod pods;
 pub mod programs;
+pub mod watch;

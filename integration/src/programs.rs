@@ -1,4 +1,5 @@
-//! The programs under test, built by the same profile as what starts them.
+//! The programs under test, built by the same profile as what starts them,
+//! unless `WEFT_BIN_DIR` names another folder.
 
 use std::path::PathBuf;
 
@@ -11,10 +12,14 @@ use anyhow::{Context, bail};
 /// When it was not built; says how to.
 pub fn find(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let folder = own
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("this program is not where cargo puts it")?;
+    let named = std::env::var_os("WEFT_BIN_DIR").map(PathBuf::from);
+    let folder = match &named {
+        Some(folder) => folder,
+        None => own
+            .parent()
+            .and_then(|deps| deps.parent())
+            .context("this program is not where cargo puts it")?,
+    };
     let path = folder.join(name);
     if !path.is_file() {
         bail!(
