@@ -82,6 +82,19 @@ impl Server {
     }
 }
 
+/// `GET path` on a connection; the status of the answer.
+///
+/// # Errors
+/// When the server breaks off.
+pub async fn get<S>(stream: S, path: &str) -> anyhow::Result<StatusCode>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let request = Request::get(path).header(header::HOST, "localhost");
+    let response = exchange(stream, request.body(Full::default())?).await?;
+    Ok(response.status())
+}
+
 async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -107,13 +107,7 @@ pub(super) async fn port_forward(lab: &str, args: &PortForwardArgs) -> anyhow::R
         let (mut here, client) = listener.accept().await?;
         let netns = record.netns.clone();
         tokio::spawn(async move {
-            let there = match netns {
-                Some(netns) => crate::kubelet::dial(netns, remote).await,
-                None => tokio::net::TcpStream::connect(("127.0.0.1", remote))
-                    .await
-                    .map_err(Into::into),
-            };
-            match there {
+            match crate::kubelet::dial(netns, remote).await {
                 Ok(mut there) => {
                     // Either side's end or error ends the other's.
                     let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;

@@ -53,6 +53,8 @@ pub(super) struct Container {
     pub restart: Restart,
     /// Files of the pod.
     pub pod_dir: PathBuf,
+    /// Name of the pod's network namespace; none for the machine's own.
+    pub netns: Option<String>,
     /// Logs, one file a run.
     pub logs: PathBuf,
     /// The pod's pause process.
@@ -242,6 +244,11 @@ impl Container {
         Ok(match ready {
             ReadyWhen::Started => Probe::Started,
             ReadyWhen::Healthy(socket) => Probe::healthy(socket),
+            ReadyWhen::Serves { port, path } => Probe::Serves {
+                netns: self.netns.clone(),
+                port: *port,
+                path: path.clone(),
+            },
             ReadyWhen::Notified => {
                 let path = self.notify_socket();
                 if path.exists() {

@@ -7,7 +7,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::net::plan::VXLAN_DEVICE;
 use crate::net::{NodePlan, Plan, Routing};
@@ -50,6 +51,14 @@ pub(super) enum ReadyWhen {
     Notified,
     /// When `GET /healthz` on this socket answers 200.
     Healthy(PathBuf),
+    /// When this port of its pod takes connections and, with a path, answers
+    /// `GET path` with a success.
+    Serves {
+        /// Port of 127.0.0.1.
+        port: u16,
+        /// Path and query, for HTTP.
+        path: Option<String>,
+    },
 }
 
 /// The network that a host-network pod joins.
@@ -79,8 +88,17 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// What a container on a node runs.
+    /// What a container on a node runs, ready when its probe says so, if it
+    /// has one that can be asked.
     pub fn program(&self, container: &Container, node: &NodePlan) -> Result<Program, UnknownImage> {
+        let program = self.image(container, node)?;
+        Ok(match (program, probe_of(container)) {
+            (Program::Process { argv, .. }, Some(ready)) => Program::Process { argv, ready },
+            (program, _) => program,
+        })
+    }
+
+    fn image(&self, container: &Container, node: &NodePlan) -> Result<Program, UnknownImage> {
         let image = container.image.as_deref().unwrap_or_default();
         let command = container.command.as_deref().unwrap_or_default();
         let args = container.args.as_deref().unwrap_or_default();
@@ -155,7 +173,12 @@ impl Machine<'_> {
                 let argv = words(agent, &["relay", "--listen", self.relay])
                     .path("--kubeconfig", &kubeconfig)
                     .pair("--peer-address", &template);
-                (argv, ReadyWhen::Started)
+                let port = self
+                    .relay
+                    .rsplit(':')
+                    .next()
+                    .and_then(|port| port.parse().ok())?;
+                (argv, ReadyWhen::Serves { port, path: None })
             }
             OPERATOR_IMAGE => {
                 let argv = words(agent, &["operator"]).path("--kubeconfig", &kubeconfig);
@@ -231,6 +254,64 @@ fn port_of(container: &Container) -> Option<u16> {
         value.parse().ok()
     });
     named.or_else(|| declared.and_then(|port| u16::try_from(port.container_port).ok()))
+}
+
+/// A container's readiness probe; exec and gRPC probes are not asked.
+fn probe_of(container: &Container) -> Option<ReadyWhen> {
+    let probe = container.readiness_probe.as_ref()?;
+    let (port, path) = match (&probe.http_get, &probe.tcp_socket) {
+        (Some(get), _) => (&get.port, get.path.clone().or_else(|| Some("/".to_owned()))),
+        (None, Some(socket)) => (&socket.port, None),
+        (None, None) => return None,
+    };
+    let port = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let ports = container.ports.iter().flatten();
+            let named = |port: &&ContainerPort| port.name.as_deref() == Some(name);
+            ports.clone().find(named)?.container_port
+        }
+    };
+    let port = u16::try_from(port).ok()?;
+    Some(ReadyWhen::Serves { port, path })
+}
+
+/// What of a pod's spec has no effect here, to be told.
+pub(super) fn not_provided(pod: &Pod) -> Vec<&'static str> {
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let any = |has: fn(&Container) -> bool| spec.containers.iter().any(has);
+    let odd_probe = |c: &Container| {
+        let probe = c.readiness_probe.as_ref();
+        probe.is_some_and(|probe| probe.http_get.is_none() && probe.tcp_socket.is_none())
+    };
+    [
+        (
+            "initContainers",
+            spec.init_containers
+                .as_ref()
+                .is_some_and(|list| !list.is_empty()),
+        ),
+        (
+            "volumeMounts",
+            any(|c| {
+                c.volume_mounts
+                    .as_ref()
+                    .is_some_and(|list| !list.is_empty())
+            }),
+        ),
+        (
+            "envFrom",
+            any(|c| c.env_from.as_ref().is_some_and(|list| !list.is_empty())),
+        ),
+        ("livenessProbe", any(|c| c.liveness_probe.is_some())),
+        ("startupProbe", any(|c| c.startup_probe.is_some())),
+        ("exec and gRPC readinessProbe", any(odd_probe)),
+    ]
+    .into_iter()
+    .filter_map(|(name, used)| used.then_some(name))
+    .collect()
 }
 
 /// A command line under construction.
@@ -319,6 +400,51 @@ mod tests {
         );
         let unknown = program(json!({"name": "c", "image": "x/y:1"}));
         assert_eq!(unknown, Err(UnknownImage("x/y:1".to_owned())));
+    }
+
+    #[test]
+    fn a_probe_says_when_a_container_is_ready() {
+        let ready = |container| match program(container).unwrap() {
+            Program::Process { ready, .. } => ready,
+            Program::Dns => panic!("not a process"),
+        };
+        let http = json!({
+            "name": "c", "image": "json-mock", "ports": [{"name": "web", "containerPort": 8080}],
+            "readinessProbe": {"httpGet": {"path": "/ok", "port": "web"}},
+        });
+        let path = Some("/ok".to_owned());
+        assert_eq!(ready(http), ReadyWhen::Serves { port: 8080, path });
+        let tcp = json!({
+            "name": "c", "image": "x", "command": ["nc"],
+            "readinessProbe": {"tcpSocket": {"port": 9}},
+        });
+        assert_eq!(
+            ready(tcp),
+            ReadyWhen::Serves {
+                port: 9,
+                path: None
+            }
+        );
+        let none = json!({"name": "c", "image": "x", "command": ["nc"]});
+        assert_eq!(ready(none), ReadyWhen::Started);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let pod = |spec| Pod {
+            spec: serde_json::from_value(spec).unwrap(),
+            ..Pod::default()
+        };
+        let plain = pod(json!({"containers": [{"name": "c"}]}));
+        assert!(not_provided(&plain).is_empty());
+        let odd = pod(json!({
+            "initContainers": [{"name": "i"}],
+            "containers": [{"name": "c", "readinessProbe": {"exec": {"command": ["x"]}}}],
+        }));
+        assert_eq!(
+            not_provided(&odd),
+            ["initContainers", "exec and gRPC readinessProbe"]
+        );
     }
 
     #[test]

@@ -171,14 +171,14 @@ impl PodTask {
             veth: plan::host_veth(uid),
             ip,
         };
-        config.state.note_netns(&net.netns)?;
-        let made = net.create(&config.plan).await;
+        // Known before it is made: this may be cut short by the pod's end.
         self.address = Some(ip);
+        self.place.ip = Some(ip.to_string());
+        self.net = Some(net.clone());
+        config.state.note_netns(&net.netns)?;
         self.state
             .send_modify(|state| state.netns = Some(net.netns.clone()));
-        self.place.ip = Some(ip.to_string());
-        self.net = Some(net);
-        Ok(made?)
+        Ok(net.create(&config.plan).await?)
     }
 
     async fn make_sandbox(&self) -> anyhow::Result<Sandbox> {
@@ -275,6 +275,11 @@ impl PodTask {
                 }
             }
         }
+        let odd = image::not_provided(&self.pod);
+        if !odd.is_empty() {
+            let message = format!("without effect in this lab: {}", odd.join(", "));
+            self.event("Warning", "NotProvided", &message);
+        }
         self.publish();
         incoming
     }
@@ -313,6 +318,7 @@ impl PodTask {
             program,
             restart,
             pod_dir: config.state.pod(uid),
+            netns: self.netns(),
             logs: config
                 .state
                 .container_logs(namespace, name, uid, &spec.name),
@@ -486,8 +492,14 @@ impl PodTask {
     }
 }
 
-/// Dials a port of 127.0.0.1 inside a network namespace.
-pub async fn dial(netns: String, port: u16) -> anyhow::Result<tokio::net::TcpStream> {
+/// Dials a port of 127.0.0.1 inside a network namespace, or of the machine.
+///
+/// # Errors
+/// When the namespace is gone or nobody listens.
+pub async fn dial(netns: Option<String>, port: u16) -> anyhow::Result<tokio::net::TcpStream> {
+    let Some(netns) = netns else {
+        return Ok(tokio::net::TcpStream::connect(("127.0.0.1", port)).await?);
+    };
     let stream = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let ns = NetNs::open(&netns)?;
         let stream = ns.run(|| std::net::TcpStream::connect(("127.0.0.1", port)))??;

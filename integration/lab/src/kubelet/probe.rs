@@ -23,6 +23,13 @@ pub(super) enum Probe {
     Notified(UnixDatagram),
     /// Ready while it says so.
     Healthy(Server),
+    /// Ready while a port of its network takes connections and, with a path,
+    /// answers well.
+    Serves {
+        netns: Option<String>,
+        port: u16,
+        path: Option<String>,
+    },
 }
 
 impl Probe {
@@ -51,6 +58,11 @@ impl Probe {
                     sleep(EAGER).await;
                 }
             }
+            Self::Serves { netns, port, path } => {
+                while !serves(netns.clone(), *port, path.as_deref()).await {
+                    sleep(EAGER).await;
+                }
+            }
         }
     }
 
@@ -63,8 +75,25 @@ impl Probe {
                     sleep(CALM).await;
                 }
             }
+            Self::Serves { netns, port, path } => {
+                while serves(netns.clone(), *port, path.as_deref()).await {
+                    sleep(CALM).await;
+                }
+            }
         }
     }
+}
+
+async fn serves(netns: Option<String>, port: u16, path: Option<&str>) -> bool {
+    let asked = async {
+        let stream = super::dial(netns, port).await?;
+        match path {
+            None => anyhow::Ok(true),
+            Some(path) => Ok(crate::client::get(stream, path).await?.is_success()),
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, asked).await;
+    answer.is_ok_and(|answer| answer.unwrap_or(false))
 }
 
 async fn is_healthy(server: &Server) -> bool {

@@ -62,9 +62,6 @@ impl PodRuntime for Arc<Kubelet> {
         async move {
             let (state, ..) = self.container(&target)?;
             let netns = state.borrow().netns.clone();
-            let Some(netns) = netns else {
-                return Ok(TcpStream::connect(("127.0.0.1", port)).await?);
-            };
             let dialed = pod::dial(netns, port).await;
             dialed.map_err(|error| RuntimeError::Command(format!("{error:#}")))
         }

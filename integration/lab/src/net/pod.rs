@@ -27,16 +27,18 @@ impl PodNet {
     /// # Errors
     /// When the kernel refuses; what was made is removed again.
     pub async fn create(&self, plan: &Plan) -> Result<(), RtnlError> {
-        let made = self.wire(plan).await;
+        // A name that is taken is another's: nothing of it is removed.
+        let pod = NetNs::create(&self.netns)?;
+        let made = self.wire(plan, &pod).await;
         if made.is_err() {
+            // The first error is the one to tell.
             let _ = self.remove().await;
         }
         made
     }
 
-    async fn wire(&self, plan: &Plan) -> Result<(), RtnlError> {
-        let pod = NetNs::create(&self.netns)?;
-        write_sysctls(&pod, &QUIET_IPV6)?;
+    async fn wire(&self, plan: &Plan, pod: &NetNs) -> Result<(), RtnlError> {
+        write_sysctls(pod, &QUIET_IPV6)?;
         let node = NetNs::open(&self.node_netns)?;
         let node_links = Rtnl::open(&node)?;
         let here = VethEnd {
@@ -48,10 +50,10 @@ impl PodNet {
             mac: Some(plan::pod_mac(self.ip)),
         };
         node_links
-            .add_veth(here, there, &pod, plan.routing.pod_mtu())
+            .add_veth(here, there, pod, plan.routing.pod_mtu())
             .await?;
 
-        let links = Rtnl::open(&pod)?;
+        let links = Rtnl::open(pod)?;
         links.up("lo").await?;
         links.up("eth0").await?;
         links.add_address("eth0", self.ip, 32).await?;

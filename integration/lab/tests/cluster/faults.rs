@@ -136,3 +136,30 @@ fn down_without_a_lab_is_fine() {
     assert_eq!(status.code, 1);
     assert!(status.errors.contains("is not up"), "{}", status.errors);
 }
+
+#[test]
+fn an_interrupted_up_leaves_nothing() {
+    // Agents that never get ready: up waits.
+    let scripts = [
+        ("weft-agent", "exec sleep 60"),
+        ("weft-proxy", "exec sleep 60"),
+    ];
+    let (lab, idle) = (TestLab::named(), Programs::new("idle", &scripts));
+    let mut up = std::process::Command::new(env!("CARGO_BIN_EXE_weft-lab"))
+        .args(["--name", &lab.name, "up", "--bin-dir", idle.path()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::support::eventually(|| match lab.namespaces().len() {
+        4.. => Ok(()),
+        n => Err(format!("{n} namespaces")),
+    });
+    up.kill().unwrap();
+    up.wait().unwrap();
+    crate::support::eventually(|| match lab.state().exists() {
+        false => Ok(()),
+        true => Err("the daemon stays".to_owned()),
+    });
+    lab.assert_nothing_left();
+}

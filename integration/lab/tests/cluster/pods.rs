@@ -147,3 +147,41 @@ fn fortio_reports_on_the_echo_service() {
         failing.output
     );
 }
+
+#[test]
+fn a_port_of_a_pod_is_reached_from_the_machine() {
+    use std::io::{BufRead, BufReader, Read, Write};
+
+    /// Ends the forwarding with the test.
+    struct Forward(std::process::Child);
+    impl Drop for Forward {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    let lab = TestLab::up(&["--nodes", "1"]);
+    lab.deploy(
+        "star",
+        1,
+        "image: starwars, readinessProbe: {httpGet: {path: /v1/healthz, port: 80}}",
+    );
+    let mut forward = Forward(
+        std::process::Command::new(env!("CARGO_BIN_EXE_weft-lab"))
+            .args(["--name", &lab.name, "port-forward", "deploy/star", "0:80"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    let mut output = BufReader::new(forward.0.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let address = line.split(' ').nth(2).unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = "POST /v1/request-landing HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("Ship landed\n"), "{answer}");
+}
