@@ -280,11 +280,14 @@ fn recover(skb: Skb, config: &Config, flow: &mut Flow, now: u64) -> Option<Entry
 }
 
 /// Remembers a packet of a connection that the proxy opened, so that the answers find it.
+///
+/// `point` is where it leaves the node. Delivery to a pod of this node has none: the request was
+/// seen on its way to the proxy, and its record says that it arrived.
 #[inline(never)]
 pub fn from_proxy(
     config: &Config,
     flow: &mut Flow,
-    point: TracePoint,
+    point: Option<TracePoint>,
 ) -> Result<Entry, DropReason> {
     let now = conntrack::now();
     let packet = &flow.packet;
@@ -308,7 +311,9 @@ pub fn from_proxy(
         }
     };
     entry.touch(now, &flow.packet);
-    if entry.take_news(config, &flow.packet, false, now) {
+    if let Some(point) = point
+        && entry.take_news(config, &flow.packet, false, now)
+    {
         event::trace(config, flow, point, false);
     }
     Ok(entry)

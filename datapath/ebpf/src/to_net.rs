@@ -37,7 +37,7 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
             report(skb, config, flow, entry);
             entry
         }
-        _ if proxy::sent(skb, config) => steer::from_proxy(config, flow, point(flow))?,
+        _ if proxy::sent(skb, config) => steer::from_proxy(config, flow, Some(point(flow)))?,
         // Errors are judged by what they quote and have no flow of their own.
         _ if flow.packet.is_icmp_error() => return error(config, flow),
         // `from_pod` would have opened a flow: this came from elsewhere under a pod's address.
@@ -72,7 +72,7 @@ fn not_from_pod(skb: Skb, config: &Config, flow: &mut Flow, parsed: bool) -> Out
         return Err(DropReason::UnknownSender);
     }
     if parsed && proxy::sent(skb, config) && flow.packet.src == config.node {
-        steer::from_proxy(config, flow, point(flow))?;
+        steer::from_proxy(config, flow, Some(point(flow)))?;
     }
     Ok(())
 }

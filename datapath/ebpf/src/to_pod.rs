@@ -57,7 +57,7 @@ fn ipv4(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outc
         }
     }
     if from_proxy {
-        steer::from_proxy(config, flow, TracePoint::ToEndpoint)?;
+        steer::from_proxy(config, flow, None)?;
         return Ok(());
     }
     first(skb, config, flow, pod)
