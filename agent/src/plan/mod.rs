@@ -7,4 +7,4 @@ mod policies;
 
 pub use addresses::{Address, addresses, ranges};
 pub use gate::{Coverage, Gate, Gated};
-pub use policies::{CLOSED_PORT, Compiled, compile, identities, map_entries};
+pub use policies::{CLOSED_PORT, Compiled, Rules, identities, map_entries};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use weft_core::model::{EndpointId, NamedPorts, NumericIdentity};
+use weft_core::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
 use weft_core::policy::{Compiler, EndpointPolicy, IdentityTable, Rule, RuleTable, Subject};
 use weft_datapath::PolicyEntry;
 
@@ -15,6 +15,22 @@ use crate::state::ClusterState;
 /// place of the proxy's port while the proxy does not have the rules yet.
 pub const CLOSED_PORT: u16 = 1;
 
+/// All rules in force, and which set of them it is.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// The rules, in a stable order.
+    pub list: Vec<Rule>,
+    generation: u64,
+}
+
+impl Rules {
+    /// Puts other rules in force.
+    pub fn replace(&mut self, list: Vec<Rule>) {
+        self.list = list;
+        self.generation += 1;
+    }
+}
+
 /// What the rules come to on this node.
 #[derive(Debug, Default)]
 pub struct Compiled {
@@ -22,28 +38,47 @@ pub struct Compiled {
     pub policies: BTreeMap<u32, EndpointPolicy>,
     /// The identities that the rules were compiled against.
     pub identities: IdentityTable,
+    generation: u64,
+    subjects: BTreeMap<u32, (Labels, NamedPorts)>,
 }
 
-/// Compiles all rules for all endpoints.
-pub fn compile(
-    endpoints: &BTreeMap<Ipv4Addr, LocalEndpoint>,
-    rules: &[Rule],
-    identities: IdentityTable,
-    table: &mut RuleTable,
-) -> Compiled {
-    let mut policies = BTreeMap::new();
-    let mut compiler = Compiler::new(&identities);
-    for endpoint in endpoints.values() {
-        let subject = Subject {
-            id: EndpointId(endpoint.id),
-            labels: &endpoint.labels,
-            named_ports: &endpoint.ports,
-        };
-        policies.insert(endpoint.id, compiler.compile(&subject, rules, table));
-    }
-    Compiled {
-        policies,
-        identities,
+impl Compiled {
+    /// Compiles what changed: everything under other rules or other
+    /// identities, else only endpoints that are new or changed.
+    pub fn update(
+        &mut self,
+        endpoints: &BTreeMap<Ipv4Addr, LocalEndpoint>,
+        rules: &Rules,
+        identities: IdentityTable,
+        table: &mut RuleTable,
+    ) {
+        if self.generation != rules.generation || self.identities != identities {
+            self.subjects.clear();
+        }
+        self.generation = rules.generation;
+        self.identities = identities;
+        let mut subjects = BTreeMap::new();
+        let mut policies = BTreeMap::new();
+        let mut compiler = Compiler::new(&self.identities);
+        for endpoint in endpoints.values() {
+            let id = endpoint.id;
+            let subject = (endpoint.labels.clone(), endpoint.ports.clone());
+            let known = match self.policies.remove(&id) {
+                Some(policy) if self.subjects.get(&id) == Some(&subject) => policy,
+                _ => {
+                    let subject = Subject {
+                        id: EndpointId(id),
+                        labels: &endpoint.labels,
+                        named_ports: &endpoint.ports,
+                    };
+                    compiler.compile(&subject, &rules.list, table)
+                }
+            };
+            policies.insert(id, known);
+            subjects.insert(id, subject);
+        }
+        self.policies = policies;
+        self.subjects = subjects;
     }
 }
 

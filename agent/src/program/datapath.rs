@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use tracing::warn;
 use weft_core::model::Protocol;
 use weft_datapath::{Endpoint, Ipcache, PolicyEntry, PolicyMap, Service, Services};
 
@@ -152,5 +153,11 @@ impl Kernel for Datapath {
 
     fn bump_epoch(&mut self) -> Result<u32, KernelError> {
         self.programs.bump_epoch().map_err(failed("epoch"))
+    }
+
+    fn settled(&mut self) {
+        if let Err(error) = self.programs.remove_other_versions() {
+            warn!(%error, "pins of another version are left");
+        }
     }
 }

@@ -50,6 +50,9 @@ pub trait Kernel {
     fn update(&mut self, endpoint: &Endpoint) -> Result<(), KernelError>;
     /// Has every connection judged again.
     fn bump_epoch(&mut self) -> Result<u32, KernelError>;
+    /// Everything is as wanted for the first time: what another version of the
+    /// datapath left may go.
+    fn settled(&mut self);
 }
 
 /// Everything that the kernel is to hold.
@@ -339,5 +342,7 @@ fn flagged(endpoint: &LocalEndpoint, policy: &EndpointPolicy) -> Endpoint {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

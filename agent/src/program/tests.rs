@@ -2,6 +2,7 @@ use weft_core::model::Direction;
 use weft_core::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
 use weft_core::policy::{Decision, EntryKey, EntryValue, MapEntry, Priority, RuleId};
 
+use super::testing::Told;
 use super::*;
 use crate::endpoint::Interface;
 use crate::plan::CLOSED_PORT;
@@ -10,73 +11,6 @@ use weft_datapath::Verdict;
 
 const IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
 const PROXY: u16 = 15001;
-
-/// A kernel that writes down what it is told.
-#[derive(Default)]
-struct Told {
-    calls: Vec<String>,
-    entries: BTreeMap<u32, Vec<PolicyEntry>>,
-    fail: Option<&'static str>,
-    epoch: u32,
-}
-
-impl Told {
-    fn call(&mut self, what: &'static str, detail: String) -> Result<(), KernelError> {
-        self.calls.push(format!("{what}{detail}"));
-        if self.fail == Some(what) {
-            return Err(KernelError {
-                what,
-                reason: "told to".into(),
-            });
-        }
-        Ok(())
-    }
-
-    fn take(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.calls)
-    }
-}
-
-fn flags(endpoint: &Endpoint) -> String {
-    let flag = |set, name: &'static str| if set { name } else { "" };
-    format!(
-        " {}={}{}{}",
-        endpoint.id,
-        endpoint.identity,
-        flag(endpoint.default_deny_ingress, " in"),
-        flag(endpoint.default_deny_egress, " eg"),
-    )
-}
-
-impl Kernel for Told {
-    fn detach(&mut self, ip: Ipv4Addr) -> Result<(), KernelError> {
-        self.call("detach", format!(" {ip}"))
-    }
-    fn policy(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<bool, KernelError> {
-        self.call("policy", format!(" {endpoint}"))?;
-        let old = self.entries.insert(endpoint, entries.to_vec());
-        Ok(old.as_deref() != Some(entries))
-    }
-    fn forget_policy(&mut self, endpoint: u32) -> Result<(), KernelError> {
-        self.call("forget", format!(" {endpoint}"))
-    }
-    fn addresses(&mut self, _: &BTreeMap<Ipv4Net, Address>) -> Result<bool, KernelError> {
-        self.call("addresses", String::new()).map(|()| false)
-    }
-    fn services(&mut self, _: &BTreeMap<Frontend, ServiceEntry>) -> Result<bool, KernelError> {
-        self.call("services", String::new()).map(|()| false)
-    }
-    fn attach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
-        self.call("attach", flags(endpoint))
-    }
-    fn update(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
-        self.call("update", flags(endpoint))
-    }
-    fn bump_epoch(&mut self) -> Result<u32, KernelError> {
-        self.epoch += 1;
-        self.call("epoch", String::new()).map(|()| self.epoch)
-    }
-}
 
 fn endpoint(id: u32, identity: u32) -> LocalEndpoint {
     LocalEndpoint {

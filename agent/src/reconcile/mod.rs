@@ -22,6 +22,7 @@ use crate::identity::CidrIdentities;
 use crate::kube::Watched;
 use crate::policy::{LastGood, Repository};
 use crate::program::{Kernel, Programmer};
+use crate::state::Change;
 use crate::status::StatusSender;
 use crate::view::ViewHandle;
 
@@ -68,79 +69,143 @@ pub struct Inputs {
     pub work: Work,
 }
 
+/// What happened.
+enum Input {
+    Change(Change),
+    Interfaces,
+    Answer(Done),
+    Proxy(ProxyStatus),
+}
+
+impl Inputs {
+    /// The next thing that happens; none when a source has ended. May be
+    /// dropped while it waits without losing anything.
+    async fn next(&mut self) -> Option<Input> {
+        tokio::select! {
+            change = self.watched.recv() => change.map(Input::Change),
+            () = self.monitor.changed() => Some(Input::Interfaces),
+            done = self.work.next() => Some(Input::Answer(done)),
+            changed = self.proxy.changed() => {
+                changed.ok()?;
+                Some(Input::Proxy(self.proxy.borrow_and_update().clone()))
+            }
+        }
+    }
+}
+
+/// When to program next, and why.
+#[derive(Default)]
+struct Due {
+    at: Option<Instant>,
+    /// The node's interfaces have to be read.
+    look: bool,
+    /// Something else than the interfaces changed.
+    changed: bool,
+}
+
+impl Due {
+    fn at(&mut self, when: Instant) {
+        self.at = Some(self.at.map_or(when, |earlier| earlier.min(when)));
+    }
+
+    async fn wait(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Runs until `stop` is cancelled or the watch ends.
 pub async fn run<K: Kernel>(start: Start<K>, mut inputs: Inputs, stop: CancellationToken) {
     let mut engine = Engine::new(start);
-    let mut due: Option<Instant> = None;
-    let mut look = true;
+    let mut due = Due {
+        look: true,
+        ..Due::default()
+    };
     inputs.proxy.mark_changed();
     loop {
-        let wait = due.map(tokio::time::sleep_until);
-        let timer = async {
-            match wait {
-                Some(wait) => wait.await,
-                None => std::future::pending().await,
-            }
-        };
-        let soon = Instant::now() + GATHER;
-        let mut gather = |at: Instant| due = Some(due.map_or(at, |earlier| earlier.min(at)));
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            // Before the changes: a stream of them must not put it off.
-            () = timer => {}
-            change = inputs.watched.recv() => {
-                let Some(change) = change else { return };
-                if engine.change(change) {
-                    gather(soon);
-                }
-                continue;
-            }
-            () = inputs.monitor.changed() => {
-                look = true;
-                gather(soon);
-                continue;
-            }
-            done = inputs.work.next() => {
-                match done {
-                    Done::Identity { labels, result } => engine.allocated(labels, result),
-                    Done::Confirmed { uid, ifindex, found } => engine.confirmed(uid, ifindex, found),
-                }
-                gather(soon);
-                continue;
-            }
-            changed = inputs.proxy.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let proxy = inputs.proxy.borrow_and_update().clone();
-                engine.proxy(proxy);
-                // An answer opens what waits for it: at once.
-                gather(Instant::now());
-                continue;
-            }
+            // Before what happens next: a stream of it must not put this off.
+            () = due.wait() => due = program(&mut engine, &mut inputs, due).await,
+            input = inputs.next() => match input {
+                Some(input) => take(&mut engine, input, &mut due),
+                None => return,
+            },
         }
-        due = None;
-        if !engine.in_sync() {
-            engine.describe_waiting();
-            continue;
-        }
-        if look {
-            match inputs.monitor.read().await {
-                Ok(interfaces) => engine.interfaces(interfaces),
-                Err(error) => debug!(%error, "interfaces not read, trying again"),
-            }
-        }
-        // Compiling and writing maps may take milliseconds: not on a worker
-        // that others wait for.
-        let pass = tokio::task::block_in_place(|| engine.pass(&mut inputs.work));
-        look = pass.waiting;
-        let again = pass
-            .again
-            .map(Instant::from_std)
-            .into_iter()
-            .chain(pass.waiting.then(|| Instant::now() + LOOK_AGAIN))
-            .min();
-        due = again;
     }
 }
+
+fn take<K: Kernel>(engine: &mut Engine<K>, input: Input, due: &mut Due) {
+    let soon = Instant::now() + GATHER;
+    match input {
+        Input::Change(change) => {
+            if !engine.change(change) {
+                return;
+            }
+            due.changed = true;
+        }
+        Input::Interfaces => due.look = true,
+        Input::Answer(Done::Identity { labels, result }) => {
+            engine.allocated(labels, result);
+            due.changed = true;
+        }
+        Input::Answer(Done::Confirmed {
+            uid,
+            ifindex,
+            lives,
+        }) => {
+            engine.confirmed(uid, ifindex, lives);
+            due.changed = true;
+        }
+        Input::Proxy(proxy) => {
+            engine.proxy(proxy);
+            due.changed = true;
+            // An answer opens what waits for it: at once.
+            return due.at(Instant::now());
+        }
+    }
+    due.at(soon);
+}
+
+/// Programs what is due and says when to come again.
+async fn program<K: Kernel>(engine: &mut Engine<K>, inputs: &mut Inputs, due: Due) -> Due {
+    if !engine.in_sync() {
+        engine.describe_waiting();
+        return Due { at: None, ..due };
+    }
+    let mut next = Due::default();
+    let mut changed = due.changed;
+    if due.look {
+        match inputs.monitor.read().await {
+            Ok(interfaces) => changed |= engine.interfaces(interfaces),
+            Err(error) => {
+                debug!(%error, "interfaces not read, trying again");
+                next.look = true;
+                next.at(Instant::now() + LOOK_AGAIN);
+            }
+        }
+    }
+    // What was announced may be none of our pods' business, and what failed or
+    // waits is due although nothing changed.
+    if !changed && due.look && !engine.unfinished() {
+        return next;
+    }
+    // Compiling and writing maps may take milliseconds: not on a worker that
+    // others wait for.
+    let passed = tokio::task::block_in_place(|| engine.pass(&mut inputs.work));
+    if passed.waiting {
+        next.look = true;
+        next.at(Instant::now() + LOOK_AGAIN);
+    }
+    if let Some(again) = passed.again {
+        next.changed = true;
+        next.at(Instant::from_std(again));
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests;

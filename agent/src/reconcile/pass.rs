@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 use weft_core::model::{Labels, NumericIdentity};
-use weft_core::policy::{Rule, RuleTable};
+use weft_core::policy::RuleTable;
 
 use super::Start;
 use super::work::Work;
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{Interfaces, Table, Update};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
-use crate::plan::{self, Coverage, Gate};
+use crate::plan::{self, Compiled, Coverage, Gate, Rules};
 use crate::policy::{Keep, LastGood, Repository};
 use crate::program::{Kernel, Outcome, Programmer, Wanted};
 use crate::service::{self, Frontend, ServiceEntry};
@@ -48,7 +48,7 @@ pub(super) struct Passed {
 /// The state and everything that is derived from it.
 pub(super) struct Engine<K> {
     pub(super) settings: Settings,
-    kernel: K,
+    pub(super) kernel: K,
     pub(super) programmer: Programmer,
     pub(super) state: ClusterState,
     pub(super) table: Table,
@@ -61,7 +61,8 @@ pub(super) struct Engine<K> {
     last_good: LastGood,
     /// Writes of valid policies that failed, to be tried again.
     unsaved: Vec<Keep>,
-    rules: Vec<Rule>,
+    rules: Rules,
+    compiled: Compiled,
     pub(super) rule_table: RuleTable,
     gate: Gate,
     pub(super) proxy: ProxyStatus,
@@ -70,6 +71,9 @@ pub(super) struct Engine<K> {
     pub(super) status: StatusSender,
     pub(super) revision: u64,
     pub(super) version: String,
+    unfinished: bool,
+    /// Everything was as wanted once.
+    settled: bool,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -87,7 +91,8 @@ impl<K: Kernel> Engine<K> {
             repository: start.repository,
             last_good: start.last_good,
             unsaved: Vec::new(),
-            rules: Vec::new(),
+            rules: Rules::default(),
+            compiled: Compiled::default(),
             rule_table: RuleTable::default(),
             gate: Gate::default(),
             proxy: ProxyStatus::default(),
@@ -96,6 +101,8 @@ impl<K: Kernel> Engine<K> {
             status: start.status,
             revision: 0,
             version: String::new(),
+            unfinished: true,
+            settled: false,
         }
     }
 
@@ -121,8 +128,8 @@ impl<K: Kernel> Engine<K> {
 
     /// A question about a pod was answered. A pod that is gone will leave the
     /// state by the watch.
-    pub(super) fn confirmed(&mut self, uid: String, ifindex: u32, found: Option<bool>) {
-        if found == Some(true) {
+    pub(super) fn confirmed(&mut self, uid: String, ifindex: u32, lives: Option<bool>) {
+        if lives == Some(true) {
             self.table.confirm(uid, ifindex);
         }
     }
@@ -133,9 +140,16 @@ impl<K: Kernel> Engine<K> {
         self.proxy = proxy;
     }
 
-    /// The node's interfaces were read.
-    pub(super) fn interfaces(&mut self, interfaces: Interfaces) {
+    /// The node's interfaces were read; true when they changed.
+    pub(super) fn interfaces(&mut self, interfaces: Interfaces) -> bool {
+        let changed = self.interfaces != interfaces;
         self.interfaces = interfaces;
+        changed
+    }
+
+    /// Whether the last pass left something to do, or there was none yet.
+    pub(super) fn unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// Whether every kind was listed once: before that, what is missing cannot
@@ -150,11 +164,12 @@ impl<K: Kernel> Engine<K> {
         self.numbers = Arc::new(self.known_numbers());
         let update = self.update_endpoints(work);
         self.update_policies();
-        self.cidrs.update(&plan::ranges(&self.rules));
+        self.cidrs.update(&plan::ranges(&self.rules.list));
         let settings = &self.settings;
         let identities =
             plan::identities(&self.state, &settings.cluster, &self.numbers, &self.cidrs);
-        let compiled = plan::compile(
+        let mut compiled = std::mem::take(&mut self.compiled);
+        compiled.update(
             self.table.endpoints(),
             &self.rules,
             identities,
@@ -189,10 +204,16 @@ impl<K: Kernel> Engine<K> {
             self.revision += 1;
         }
         self.describe(&update, &compiled, &addresses, &services, &outcome);
+        self.compiled = compiled;
         self.passed(&update, &outcome)
     }
 
-    fn passed(&self, update: &Update, outcome: &Outcome) -> Passed {
+    fn passed(&mut self, update: &Update, outcome: &Outcome) -> Passed {
+        self.unfinished = outcome.again.is_some() || !update.waiting.is_empty();
+        if !self.unfinished && !self.settled {
+            self.settled = true;
+            self.kernel.settled();
+        }
         Passed {
             again: outcome.again,
             waiting: !update.waiting.is_empty(),
@@ -246,7 +267,7 @@ impl<K: Kernel> Engine<K> {
     fn update_policies(&mut self) {
         let (changed, keep) = self.repository.update(&self.state.policies);
         if changed {
-            self.rules = self.repository.rules();
+            self.rules.replace(self.repository.rules());
         }
         self.unsaved.extend(keep);
         let last_good = &self.last_good;
@@ -261,7 +282,7 @@ impl<K: Kernel> Engine<K> {
 
     fn publish(
         &mut self,
-        compiled: &plan::Compiled,
+        compiled: &Compiled,
         addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
     ) {
         let ports: Vec<_> = compiled
@@ -293,7 +314,7 @@ impl<K: Kernel> Engine<K> {
     fn describe(
         &mut self,
         update: &Update,
-        compiled: &plan::Compiled,
+        compiled: &Compiled,
         addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
         services: &BTreeMap<Frontend, ServiceEntry>,
         outcome: &Outcome,

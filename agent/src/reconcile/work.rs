@@ -33,7 +33,7 @@ pub enum Done {
         /// The interface that it was asked for.
         ifindex: u32,
         /// It does; none when the API could not be asked.
-        found: Option<bool>,
+        lives: Option<bool>,
     },
 }
 
@@ -85,8 +85,8 @@ impl Work {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let name = key.name.clone();
         self.tasks.spawn(async move {
-            let found = match api.get_opt(&name).await {
-                Ok(pod) => Some(pod.is_some_and(|pod| lives(&pod, &uid))),
+            let lives = match api.get_opt(&name).await {
+                Ok(pod) => Some(pod.is_some_and(|pod| is_living(&pod, &uid))),
                 Err(_) => {
                     tokio::time::sleep(RETRY).await;
                     None
@@ -95,7 +95,7 @@ impl Work {
             Done::Confirmed {
                 uid,
                 ifindex,
-                found,
+                lives,
             }
         });
     }
@@ -124,7 +124,7 @@ impl Work {
 
 /// Whether it is this pod and it goes on living: the address of one that is
 /// being deleted may be another's already.
-fn lives(pod: &Pod, uid: &str) -> bool {
+fn is_living(pod: &Pod, uid: &str) -> bool {
     pod.uid().as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_none()
 }
 

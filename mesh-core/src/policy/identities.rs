@@ -22,7 +22,7 @@ pub struct KnownIdentity {
 }
 
 /// All identities that a peer may have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityTable {
     known: BTreeMap<NumericIdentity, KnownIdentity>,
 }

@@ -1,6 +1,7 @@
 //! Flows from what the datapath and the proxy report.
 
 mod ends;
+mod interfaces;
 mod packet;
 mod record;
 mod summary;
@@ -9,12 +10,15 @@ mod tests;
 
 use std::time::SystemTime;
 
-use weft_api::hubble::flow::{DropReason, Emitter, Flow, LostEvent, LostEventSource, Policy};
+use weft_api::hubble::flow::{
+    DropReason, Emitter, Flow, LostEvent, LostEventSource, NetworkInterface, Policy,
+};
 use weft_api::hubble::wkt::Timestamp;
 use weft_api::node::{Record, RuleRef};
 use weft_datapath::Event;
 
 use crate::view::{View, ViewHandle};
+use interfaces::Interfaces;
 
 /// Name under which flows say who made them.
 const EMITTER: &str = "weft";
@@ -23,6 +27,7 @@ const EMITTER: &str = "weft";
 #[derive(Debug)]
 pub(super) struct Converter {
     view: ViewHandle,
+    interfaces: Interfaces,
     /// When losses were last reported, so that each report covers a span.
     losses: [Option<Timestamp>; 2],
 }
@@ -31,14 +36,20 @@ impl Converter {
     pub(super) fn new(view: ViewHandle) -> Self {
         Self {
             view,
+            interfaces: Interfaces::default(),
             losses: [None; 2],
         }
     }
 
     /// A packet that passed, was translated, judged or dropped.
-    pub(super) fn event(&self, event: &Event) -> Flow {
+    pub(super) fn event(&mut self, event: &Event) -> Flow {
         let view = self.view.load();
-        packet::flow(event, &view)
+        let mut flow = packet::flow(event, &view);
+        flow.interface = (event.ifindex != 0).then(|| NetworkInterface {
+            index: event.ifindex,
+            name: self.interfaces.name(event.ifindex),
+        });
+        flow
     }
 
     /// A request or a response.

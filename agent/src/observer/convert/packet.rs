@@ -2,9 +2,8 @@
 
 use weft_api::hubble::flow::layer4::Protocol;
 use weft_api::hubble::flow::{
-    CiliumEventType, Flow, FlowType, IcmPv4, IcmPv6, Layer4, NetworkInterface, Sctp,
-    SocketTranslationPoint, Tcp, TcpFlags, TraceObservationPoint, TraceReason, TrafficDirection,
-    Udp, Verdict,
+    CiliumEventType, Flow, FlowType, IcmPv4, IcmPv6, Layer4, Sctp, SocketTranslationPoint, Tcp,
+    TcpFlags, TraceObservationPoint, TraceReason, TrafficDirection, Udp, Verdict,
 };
 use weft_api::hubble::names::event as types;
 use weft_datapath::{Action, Direction, DropReason, Event, EventKind, TracePoint, XlatePoint};
@@ -38,10 +37,6 @@ pub(super) fn flow(event: &Event, view: &View) -> Flow {
         traffic_direction: direction.into(),
         is_reply: event.reply,
         reply: event.reply.unwrap_or(false),
-        interface: (event.ifindex != 0).then(|| NetworkInterface {
-            index: event.ifindex,
-            name: String::new(),
-        }),
         proxy_port: u32::from(event.proxy_port),
         summary: summary::packet(event),
         ..base(view, event.time.into())
