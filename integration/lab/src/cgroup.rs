@@ -86,7 +86,11 @@ impl Cgroup {
                 tv_sec: 0,
                 tv_nsec: left.min(Duration::from_millis(200)).subsec_nanos().into(),
             };
-            poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout))?;
+            // A signal is as good as news: look again.
+            match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
         }
     }
 }

@@ -70,7 +70,9 @@ impl ProcessId {
             tv_nsec: most.subsec_nanos().into(),
         };
         // A pidfd becomes readable when its process ends.
-        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
+        let ended = rustix::io::retry_on_intr(|| {
+            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))
+        });
         matches!(ended, Ok(1..)) || !self.is_alive()
     }
 }

@@ -2,7 +2,7 @@
 //! as the lab does.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +33,8 @@ pub struct Order {
     pub mesh: bool,
     /// Where their programs are.
     pub bin_dir: PathBuf,
+    /// Where the merged observer listens.
+    pub relay: SocketAddr,
     /// How long everything may take to get ready.
     pub patience: Duration,
 }
@@ -150,7 +152,6 @@ async fn bring_up(
 
     step("Kubernetes API")?;
     let store = Store::new();
-    let relay = relay_address()?;
     let mut tasks = JoinSet::new();
     let controllers = api::controllers::spawn(store.clone());
     tasks.spawn(async move {
@@ -166,7 +167,7 @@ async fn bring_up(
             mesh: order.mesh,
             exe,
             bin_dir: order.bin_dir.clone(),
-            relay: relay.clone(),
+            relay: order.relay,
         },
         dns::Zone::new(store.clone()),
     );
@@ -179,7 +180,7 @@ async fn bring_up(
         plan: plan.clone(),
         mesh: order.mesh,
         api_port,
-        relay: order.mesh.then_some(relay),
+        relay: order.mesh.then_some(order.relay),
     };
     let wanted = cluster::fill(&store, plan, order.mesh)?;
     tasks.spawn(Arc::clone(&kubelet).run());
@@ -220,14 +221,6 @@ fn world_addresses() -> Vec<Ipv4Addr> {
     let mut addresses: Vec<_> = dns::world_hosts(cluster::WORLD).map(|(ip, _)| ip).collect();
     addresses.dedup();
     addresses
-}
-
-/// The relay's usual port when it is free, any other when not.
-fn relay_address() -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:4245")
-        .or_else(|_| TcpListener::bind("127.0.0.1:0"))
-        .context("find a port for the relay")?;
-    Ok(listener.local_addr()?.to_string())
 }
 
 /// Serves the API on loopback of the machine and, under the same port, of every

@@ -3,11 +3,16 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use crate::host::RUN_DIR;
+use crate::host::{self, RUN_DIR};
 use crate::net::Plan;
 use crate::process::ProcessId;
+use crate::teardown::Lock;
+
+/// Where the stock client looks for the merged observer.
+const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4245);
 
 /// Paths of a lab.
 #[derive(Debug, Clone)]
@@ -25,7 +30,7 @@ pub struct LabInfo {
     /// Port of the Kubernetes API on 127.0.0.1, the same everywhere.
     pub api_port: u16,
     /// Address of the merged observer; none without the mesh.
-    pub relay: Option<String>,
+    pub relay: Option<SocketAddr>,
 }
 
 /// What the daemon leaves for `exec`: how to get into a pod.
@@ -72,6 +77,37 @@ impl StateDir {
             fs::create_dir(dir)?;
         }
         Ok(true)
+    }
+
+    /// Claims an address for the lab's observer: the usual one unless another
+    /// lab has it, which may have only just begun, or another program listens.
+    ///
+    /// # Errors
+    /// When no port is free or the claim cannot be written.
+    pub fn claim_relay(&self, _lock: &Lock) -> io::Result<SocketAddr> {
+        let claimed: Vec<_> = host::labs()?
+            .filter_map(|lab| Self::of(&lab).relay())
+            .collect();
+        let mut wanted = RELAY;
+        loop {
+            let free = TcpListener::bind(wanted).and_then(|socket| socket.local_addr());
+            match free {
+                Ok(address) if !claimed.contains(&address) => {
+                    write_json(&self.relay_claim(), &address)?;
+                    return Ok(address);
+                }
+                Err(e) if wanted.port() == 0 => return Err(e),
+                _ => wanted.set_port(0),
+            }
+        }
+    }
+
+    fn relay(&self) -> Option<SocketAddr> {
+        serde_json::from_slice(&fs::read(self.relay_claim()).ok()?).ok()
+    }
+
+    fn relay_claim(&self) -> PathBuf {
+        self.root.join("relay.json")
     }
 
     /// Whether there is one.

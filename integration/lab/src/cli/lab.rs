@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -65,21 +65,37 @@ pub(super) fn up(lab: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
                 .to_path_buf()
         }
     };
+    state.claim()?;
+    match spawn(&state, plan, args, bin_dir, &lock) {
+        Ok(daemon) => {
+            drop(lock);
+            follow(&state, lab, daemon)
+        }
+        Err(error) => {
+            teardown::remove(lab, &lock)?;
+            Err(error)
+        }
+    }
+}
+
+/// Starts the daemon and notes it.
+fn spawn(
+    state: &StateDir,
+    plan: Plan,
+    args: &UpArgs,
+    bin_dir: PathBuf,
+    lock: &Lock,
+) -> anyhow::Result<Child> {
     let order = Order {
         plan,
         mesh: !args.no_mesh,
         bin_dir,
+        relay: state.claim_relay(lock)?,
         patience: Duration::from_secs(args.timeout),
     };
-    state.claim()?;
-    start(&state, &order, lock)
-}
-
-/// Starts the daemon and follows it until the lab is up.
-fn start(state: &StateDir, order: &Order, lock: Lock) -> anyhow::Result<ExitCode> {
-    let mut daemon = Command::new(std::env::current_exe()?)
+    let daemon = Command::new(std::env::current_exe()?)
         .arg("serve")
-        .arg(serde_json::to_string(order)?)
+        .arg(serde_json::to_string(&order)?)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(File::create(state.daemon_log())?)
@@ -88,7 +104,12 @@ fn start(state: &StateDir, order: &Order, lock: Lock) -> anyhow::Result<ExitCode
         .context("start the lab's daemon")?;
     let process = ProcessId::of(daemon.id().cast_signed())?;
     write_json(&state.daemon(), &process)?;
-    drop(lock);
+    Ok(daemon)
+}
+
+/// Follows the daemon until the lab is up. Its standard input stays open so
+/// long: its end would tell it that nobody wants the lab any more.
+fn follow(state: &StateDir, lab: &str, mut daemon: Child) -> anyhow::Result<ExitCode> {
     let output = daemon.stdout.take().context("the daemon has no output")?;
     for line in BufReader::new(output).lines() {
         match serde_json::from_str(&line?)? {
@@ -100,13 +121,13 @@ fn start(state: &StateDir, order: &Order, lock: Lock) -> anyhow::Result<ExitCode
             News::Failed(why) => {
                 // It has removed everything; its end closes the matter.
                 daemon.wait()?;
-                bail!("lab {} did not come up: {why}", order.plan.lab);
+                bail!("lab {lab} did not come up: {why}");
             }
         }
     }
     let status = daemon.wait()?;
     let log = std::fs::read_to_string(state.daemon_log()).unwrap_or_default();
-    teardown::remove(&order.plan.lab, &Lock::take()?)?;
+    teardown::remove(lab, &Lock::take()?)?;
     bail!("the lab's daemon ended ({status}):\n{}", log.trim_end());
 }
 

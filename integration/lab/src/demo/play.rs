@@ -102,7 +102,12 @@ impl Stage {
             .env("PATH", path)
             .env("KUBECONFIG", StateDir::of(&self.lab).kubeconfig())
             .env("WEFT_LAB_NAME", &self.lab)
-            .env("WEFT_SERVER", info.relay.unwrap_or_default())
+            .env(
+                "WEFT_SERVER",
+                info.relay
+                    .map(|relay| relay.to_string())
+                    .unwrap_or_default(),
+            )
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()

@@ -5,6 +5,7 @@
 //! A container with a command runs that from the machine's file system.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
@@ -84,7 +85,7 @@ pub(super) struct Machine<'a> {
     pub state: &'a StateDir,
     pub exe: &'a Path,
     pub bin_dir: &'a Path,
-    pub relay: &'a str,
+    pub relay: SocketAddr,
 }
 
 impl Machine<'_> {
@@ -170,14 +171,10 @@ impl Machine<'_> {
                     "unix://{}/{{node}}/hubble.sock",
                     self.state.root().display()
                 );
-                let argv = words(agent, &["relay", "--listen", self.relay])
+                let argv = words(agent, &["relay", "--listen", &self.relay.to_string()])
                     .path("--kubeconfig", &kubeconfig)
                     .pair("--peer-address", &template);
-                let port = self
-                    .relay
-                    .rsplit(':')
-                    .next()
-                    .and_then(|port| port.parse().ok())?;
+                let port = self.relay.port();
                 (argv, ReadyWhen::Serves { port, path: None })
             }
             OPERATOR_IMAGE => {
@@ -348,7 +345,7 @@ mod tests {
             state: &state,
             exe: Path::new("/bin/weft-lab"),
             bin_dir: Path::new("/bin"),
-            relay: "127.0.0.1:4245",
+            relay: "127.0.0.1:4245".parse().unwrap(),
         };
         let container = serde_json::from_value(container).unwrap();
         machine.program(&container, &plan.nodes[1])

@@ -48,8 +48,8 @@ pub struct Config {
     pub exe: PathBuf,
     /// Where the agent and the proxy are.
     pub bin_dir: PathBuf,
-    /// Where the merged observer listens, `address:port`.
-    pub relay: String,
+    /// Where the merged observer listens.
+    pub relay: std::net::SocketAddr,
 }
 
 /// The kubelet of all nodes.

@@ -295,7 +295,7 @@ impl PodTask {
             state: &config.state,
             exe: &config.exe,
             bin_dir: &config.bin_dir,
-            relay: &config.relay,
+            relay: config.relay,
         };
         let program = machine
             .program(spec, &self.node)
