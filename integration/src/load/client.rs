@@ -133,6 +133,35 @@ impl Stream {
 }
 
 #[derive(clap::Args)]
+pub(super) struct Drip {
+    /// The HTTP server.
+    to: SocketAddr,
+    /// Milliseconds to wait for more.
+    #[arg(long, default_value_t = 200)]
+    timeout: u64,
+}
+
+impl Drip {
+    pub fn run(&self) -> io::Result<()> {
+        end_with_input();
+        let mut stream = match connect(self.to, self.timeout) {
+            Ok(stream) => stream,
+            Err(error) => return tell(word(&error)),
+        };
+        stream.write_all(b"GET /drip HTTP/1.1\r\nhost: load\r\n\r\n")?;
+        let mut bytes = [0; 4096];
+        loop {
+            match stream.read(&mut bytes) {
+                Ok(0) => return tell("closed"),
+                Ok(_) => tell("data")?,
+                Err(error) if is_timeout(&error) => tell("silence")?,
+                Err(error) => return tell(word(&error)),
+            }
+        }
+    }
+}
+
+#[derive(clap::Args)]
 pub(super) struct Raw {
     /// Whom to send to.
     to: SocketAddr,

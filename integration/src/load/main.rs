@@ -24,8 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answers every HTTP request: `GET /bytes/N` with N bytes, anything else
-    /// with the length of its body.
+    /// Answers every HTTP request: `GET /bytes/N` with N bytes, `GET /drip`
+    /// slowly and for ever, anything else with the length of its body.
     Http {
         /// Addresses to serve on.
         #[arg(required = true)]
@@ -43,6 +43,9 @@ enum Command {
     /// One connection to an echo server; prints `echo` for each answer,
     /// `silence` when none came, and how it ended.
     Stream(client::Stream),
+    /// Reads an answer without an end; prints `data` whenever more came,
+    /// `silence` when nothing did, and how it ended.
+    Drip(client::Drip),
     /// Sends a text, prints what comes back and how it ended.
     Raw(client::Raw),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Echo { listen } => server::serve(&listen, server::echo),
         Command::Requests(requests) => requests.run(),
         Command::Stream(stream) => stream.run(),
+        Command::Drip(drip) => drip.run(),
         Command::Raw(raw) => raw.run(),
     };
     match ended {

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use crate::Pace;
+
 /// Serves on all addresses until it is killed.
 pub(super) fn serve(
     addresses: &[SocketAddr],
@@ -53,6 +55,9 @@ pub(super) fn http(stream: TcpStream) -> io::Result<()> {
             Body::Sized(length) => io::copy(&mut reader.by_ref().take(length), &mut io::sink())?,
             Body::Chunked => skip_chunks(&mut reader)?,
         };
+        if path == "/drip" {
+            return drip(reader.into_inner());
+        }
         let asked = path.strip_prefix("/bytes/").and_then(|n| n.parse().ok());
         let text = format!("{received}\n");
         let length = asked.unwrap_or(text.len() as u64);
@@ -63,6 +68,16 @@ pub(super) fn http(stream: TcpStream) -> io::Result<()> {
             Some(length) => drop(io::copy(&mut io::repeat(b'w').take(length), stream)?),
             None => stream.write_all(text.as_bytes())?,
         }
+    }
+}
+
+/// An answer without an end, a byte every few milliseconds.
+fn drip(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    let mut pace = Pace::new(5);
+    loop {
+        stream.write_all(b"1\r\nw\r\n")?;
+        pace.wait();
     }
 }
 
