@@ -75,6 +75,9 @@ impl NodeSettings {
     /// - `ip_forward` on: the node routes for its pods.
     /// - `tcp_early_demux`, `udp_early_demux` off: a socket of the proxy with the addresses of a
     ///   forwarded packet, even one in `TIME_WAIT`, would swallow it.
+    /// - `tcp_max_tw_buckets` 0: no socket stays in `TIME_WAIT`. The proxy's have the pods' own
+    ///   addresses and ports; when a pod takes such a port again, the kernel drops the SYN that
+    ///   the programs assign to the listener, because the tuple is taken, for up to a minute.
     /// - `rp_filter` off: the proxy's answers come from addresses that are routed elsewhere.
     ///
     /// # Errors
@@ -193,6 +196,7 @@ fn wanted_sysctls() -> Result<Vec<(PathBuf, &'static str)>, Error> {
         (folder.join("ip_forward"), "1"),
         (folder.join("tcp_early_demux"), "0"),
         (folder.join("udp_early_demux"), "0"),
+        (folder.join("tcp_max_tw_buckets"), "0"),
     ];
     let interfaces = folder.join("conf");
     for entry in fs::read_dir(&interfaces).map_err(Error::io(&interfaces))? {
