@@ -13,6 +13,9 @@ use tokio::sync::watch;
 use weft_api::hubble::flow::{Flow, LostEvent};
 use weft_api::hubble::wkt::Timestamp;
 
+/// Nanoseconds over which the rate is taken.
+const MINUTE: u64 = 60_000_000_000;
+
 /// What the ring holds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Seen {
@@ -123,33 +126,27 @@ impl Ring {
     }
 
     /// Flows per second over the last minute, or over as much of it as the
-    /// ring still holds.
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    /// observer was there and the ring still holds.
     pub(super) fn rate(&self, now: Timestamp) -> f64 {
-        const WINDOW_NANOS: u64 = 60_000_000_000;
         let now = now.unix_nanos();
-        let mut begin = now.saturating_sub(WINDOW_NANOS);
+        let up = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let begin = now.saturating_sub(MINUTE.min(up));
         let mut count = 0_u64;
         let mut oldest = now;
-        let range = self.oldest()..self.end();
-        let whole = range.start == 0;
-        for number in range.rev() {
+        let oldest_number = self.oldest();
+        for number in (oldest_number..self.end()).rev() {
             let Some(entry) = self.get(number) else { break };
             let Seen::Flow(_) = entry.seen else { continue };
             let time = entry.time.unix_nanos();
             if time < begin {
-                return count as f64 / (now - begin) as f64 * 1e9;
+                return per_second(count, now - begin);
             }
             oldest = oldest.min(time);
             count += 1;
         }
-        if !whole {
-            begin = begin.max(oldest);
-        }
-        match now.saturating_sub(begin) {
-            0 => 0.0,
-            nanos => count as f64 / nanos as f64 * 1e9,
-        }
+        // What was overwritten cannot be counted, nor may its time be.
+        let overwritten = oldest_number > 0;
+        per_second(count, now - if overwritten { oldest } else { begin })
     }
 
     fn slot(&self, number: u64) -> Option<&ArcSwapOption<Entry>> {
@@ -158,8 +155,18 @@ impl Ring {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn per_second(count: u64, nanos: u64) -> f64 {
+    match nanos {
+        0 => 0.0,
+        nanos => count as f64 / nanos as f64 * 1e9,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn flow(seconds: i64) -> Seen {
@@ -197,17 +204,21 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_counts_the_last_minute() {
-        let ring = Ring::new(100);
+    fn the_rate_counts_the_last_minute_as_far_as_it_is_known() {
+        let mut ring = Ring::new(100);
         for second in 1_000..1_090 {
             ring.push(flow(second));
         }
         ring.publish();
-        let rate = ring.rate(Timestamp {
+        let now = Timestamp {
             seconds: 1_090,
             nanos: 0,
-        });
-        assert!((rate - 1.0).abs() < 0.05, "{rate}");
-        assert!(Ring::new(1).rate(Timestamp::default()).abs() < f64::EPSILON);
+        };
+        // Just started: there was no minute yet.
+        assert!(ring.rate(now) < f64::EPSILON, "{}", ring.rate(now));
+        if let Some(earlier) = Instant::now().checked_sub(Duration::from_secs(3_600)) {
+            ring.started = earlier;
+            assert!((ring.rate(now) - 1.0).abs() < 0.05, "{}", ring.rate(now));
+        }
     }
 }

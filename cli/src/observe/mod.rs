@@ -10,8 +10,10 @@ mod select;
 mod tests;
 
 use std::io::{BufWriter, IsTerminal as _, Write};
+use std::pin::pin;
 
 use clap::ArgMatches;
+use futures_util::FutureExt as _;
 use tonic::Code;
 use weft_api::hubble::observer::{GetFlowsRequest, GetFlowsResponse};
 use weft_api::hubble::wkt::FieldMask;
@@ -142,7 +144,6 @@ pub(crate) async fn run(
         err
     };
     let mut screen = Screen {
-        follow: plan.request.follow,
         printer: Printer::new(plan.options),
         out: BufWriter::new(out),
         err,
@@ -156,7 +157,6 @@ pub(crate) async fn run(
 
 /// Where responses go.
 struct Screen<'a> {
-    follow: bool,
     printer: Printer,
     out: BufWriter<&'a mut dyn Write>,
     err: &'a mut dyn Write,
@@ -164,12 +164,11 @@ struct Screen<'a> {
 
 impl Screen<'_> {
     fn show(&mut self, response: &GetFlowsResponse) -> Result<(), Error> {
-        self.printer.write(response, &mut self.out, self.err)?;
-        // A follower wants each flow when it comes, not when a buffer is full.
-        if self.follow {
-            self.out.flush()?;
-        }
-        Ok(())
+        self.printer.write(response, &mut self.out, self.err)
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        Ok(self.out.flush()?)
     }
 
     fn warn(&mut self, message: &str) -> Result<(), Error> {
@@ -190,10 +189,18 @@ async fn stream(
     let server = Server::connect(matches).await?;
     let mut flows = server.observer().get_flows(request).await?.into_inner();
     loop {
-        let next = tokio::select! {
-            // Ending the command by hand is how following ends.
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            next = flows.message() => next,
+        let mut message = pin!(flows.message());
+        let next = match (&mut message).now_or_never() {
+            Some(next) => next,
+            None => {
+                // Nothing more for now: what there is must be seen.
+                screen.flush()?;
+                tokio::select! {
+                    // Ending the command by hand is how following ends.
+                    _ = tokio::signal::ctrl_c() => return Ok(()),
+                    next = message => next,
+                }
+            }
         };
         match next {
             Ok(Some(response)) => screen.show(&response)?,
