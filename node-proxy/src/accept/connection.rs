@@ -136,8 +136,10 @@ impl Connection {
         if let Some(index) = running.iter().position(|one| Rc::ptr_eq(one, request)) {
             running.swap_remove(index);
         }
+        if let Some(strict) = &*self.strict.borrow() {
+            strict.answered();
+        }
         if running.is_empty() {
-            self.progress.release_end();
             self.since.set(self.now());
             self.boundary.set(self.progress.bytes());
         }
@@ -170,14 +172,6 @@ impl Connection {
         self.http2.set(true);
     }
 
-    /// A request was read to its end.
-    pub fn request_done(&self) {
-        // In HTTP/2 a stream has an end of its own.
-        if !self.http2.get() {
-            self.progress.hold_end();
-        }
-    }
-
     /// The check of HTTP/1 requests that is to be told of an upgrade.
     pub fn set_strict(&self, handle: StrictHandle) {
         self.strict.replace(Some(handle));
@@ -188,8 +182,6 @@ impl Connection {
         if let Some(strict) = &*self.strict.borrow() {
             strict.tunnel();
         }
-        // From here on an end is the other side's business.
-        self.progress.release_end();
         self.tunnel.replace(Some(task));
     }
 
@@ -234,7 +226,8 @@ impl Connection {
     /// A client that closed its half may still wait for its answer, or be
     /// gone: only a write would tell. It is given some time.
     fn sweep_half_closed(&self, now: Tick, running: &[Rc<InFlight>], limit: u64) {
-        if !self.progress.ended() {
+        let strict = self.strict.borrow();
+        if !strict.as_ref().is_some_and(StrictHandle::ended) {
             return;
         }
         let since = self.ended_since.get().unwrap_or(now);

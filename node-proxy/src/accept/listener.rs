@@ -62,6 +62,8 @@ fn accepted(
     if let Err(error) = socket::accepted(&stream) {
         tracing::debug!(%error, "accepted socket refused its options");
     }
+    // It stands still while there is nobody to look after.
+    worker.clock.advance();
     let connection = Rc::new(Connection::new(Rc::clone(worker), source, route, local));
     let Some(registered) = worker.register(Rc::clone(&connection)) else {
         return;

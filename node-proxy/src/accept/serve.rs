@@ -106,7 +106,7 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
     let strict = Strict::new(io, limits);
     connection.set_strict(strict.handle());
     let serving = http1::Builder::new()
-        // The socket itself tells a half-closed client from one that left.
+        // The strict reader tells a half-closed client from one that left.
         .half_close(false)
         .writev(false)
         // Not `pipeline_flush`: with it hyper buffers responses without bound

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::clock::{Clock, TICK, ticks};
@@ -24,6 +24,9 @@ use crate::pipeline::inflight::RequestLimits;
 use crate::settings::{self, Settings};
 use crate::telemetry::ring;
 use crate::upstream::{self, Upstream};
+
+/// How often unused upstream connections are looked at.
+const POOL_SWEEP: Duration = Duration::from_secs(1);
 
 /// What control tells a worker.
 #[derive(Debug)]
@@ -105,6 +108,8 @@ pub struct Worker {
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
     draining: Cell<bool>,
+    /// Wakes the sweeper for the first connection.
+    busy: Notify,
     turn: Cell<usize>,
 }
 
@@ -149,6 +154,7 @@ async fn drive(seed: Seed) {
         connections: RefCell::default(),
         next_connection: Cell::new(0),
         draining: Cell::new(false),
+        busy: Notify::new(),
         turn: Cell::new(seed.id),
     });
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
@@ -189,19 +195,24 @@ async fn drive(seed: Seed) {
 
 /// Moves the clock on and ends what is overdue.
 async fn sweep(worker: Rc<Worker>) {
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
     loop {
-        interval.tick().await;
+        if worker.connections.borrow().is_empty() {
+            // Nothing but pools to look after until someone connects.
+            let _connected = tokio::time::timeout(POOL_SWEEP, worker.busy.notified()).await;
+        } else {
+            tokio::time::sleep(TICK).await;
+        }
         let now = worker.clock.advance();
         let deadlines = worker.deadlines.get();
         for connection in worker.snapshot_of_connections() {
             connection.sweep(now, &deadlines);
         }
-        // Pools need no better than a second.
-        if now.0.is_multiple_of(10) {
+        let instant = Instant::now();
+        if instant.duration_since(swept) >= POOL_SWEEP {
+            swept = instant;
             let upstream = worker.upstream();
-            upstream.sweep(Instant::now());
+            upstream.sweep(instant);
             if let Some(gauge) = worker.shared.upstream_connections.get(worker.id) {
                 gauge.store(upstream.open(), Ordering::Relaxed);
             }
@@ -278,6 +289,9 @@ impl Worker {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
             return None;
+        }
+        if self.connections.borrow().is_empty() {
+            self.busy.notify_one();
         }
         let key = self.next_connection.get();
         self.next_connection.set(key + 1);

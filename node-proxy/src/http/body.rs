@@ -42,7 +42,6 @@ impl RequestBody {
 
     fn done(&self) {
         self.request.request_done();
-        self.connection.request_done();
     }
 }
 

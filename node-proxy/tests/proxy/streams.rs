@@ -175,6 +175,42 @@ async fn a_client_that_has_said_all_still_gets_its_answer() {
     let answer = client.answer().await;
     assert_eq!((answer.status, &*answer.body), (200, "Ship landed\n"));
     assert_eq!(client.closed().await, "");
+
+    // However much it said before.
+    let mut client = Client::connect(world.address).await;
+    client
+        .send(
+            "GET /1 HTTP/1.1\r\nhost: a\r\n\r\n\
+             POST /2 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\
+             1\r\nx\r\n0\r\n\r\nGET /3 HTTP/1.1\r\nhost: a\r\n\r\n",
+        )
+        .await;
+    client.stream.shutdown().await.expect("half closed");
+    for _ in 0..3 {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!(client.closed().await, "");
+}
+
+#[tokio::test]
+async fn a_request_that_stops_in_its_middle_is_no_request() {
+    let server = Server::script(|mut conversation| async move {
+        conversation.request().await;
+        let whole = conversation.until("hello").await;
+        assert!(whole.is_none(), "the body was completed: {whole:?}");
+    })
+    .await;
+    let world = World::new(server.address, &open()).await;
+    for part in [
+        "GET / HTTP/1.1\r\nhost: a\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhel",
+    ] {
+        let mut client = Client::connect(world.address).await;
+        client.send(part).await;
+        client.stream.shutdown().await.expect("half closed");
+        let said = client.closed().await;
+        assert!(!said.contains("200"), "{part:?}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -38,19 +39,63 @@ enum State {
     Refused { discarded: usize },
 }
 
-/// Tells a [`Strict`] that its connection left HTTP.
+/// What a [`Strict`] is told of its requests, and tells of its client.
+///
+/// Atomic only because an upgraded connection must be `Send`; it never leaves
+/// its worker.
 #[derive(Debug, Clone, Default)]
-pub struct StrictHandle(Arc<AtomicBool>);
+pub struct StrictHandle(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    tunnel: AtomicBool,
+    /// Requests that were given on, and those of them that were answered.
+    passed: AtomicU64,
+    answered: AtomicU64,
+    ended: AtomicBool,
+    reader: AtomicWaker,
+}
 
 impl StrictHandle {
     /// The upstream agreed to the upgrade that was asked for: from here on
     /// bytes pass as they are.
     pub fn tunnel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// A request was answered to its end.
+    pub fn answered(&self) {
+        self.0.answered.fetch_add(1, Ordering::Relaxed);
+        if self.ended() {
+            self.0.reader.wake();
+        }
+    }
+
+    /// Whether the client has closed its half of the connection, or all of
+    /// it, behind a complete request.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
     }
 
     fn is_tunnel(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.tunnel.load(Ordering::Relaxed)
+    }
+
+    fn passed(&self) {
+        self.0.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether some request waits for its answer. Then the reader is woken
+    /// when one is answered.
+    fn poll_unanswered(&self, context: &Context<'_>) -> bool {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        if count(&self.0.passed) <= count(&self.0.answered) {
+            return false;
+        }
+        self.0.ended.store(true, Ordering::Relaxed);
+        self.0.reader.register(context.waker());
+        true
     }
 }
 
@@ -163,6 +208,7 @@ impl<T> Strict<T> {
             Ok(Some(end)) => match head::check(&self.held[..end], self.limits) {
                 Err(refusal) => self.refuse(refusal),
                 Ok(follows) => {
+                    self.handle.passed();
                     self.good = end;
                     self.state = follows.into();
                 }
@@ -286,6 +332,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
                 return Poll::Pending;
             }
             if ready!(this.poll_fill(context))? == 0 {
+                // A client that has said all may still wait for its answer:
+                // the server would take the end for the end of everything.
+                let between = this.held.is_empty() && matches!(this.state, State::Head { .. });
+                if between && this.handle.poll_unanswered(context) {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Ok(()));
             }
         }
