@@ -3,7 +3,12 @@
 //! Generated from `proto/weft/node/v1/node.proto`, which documents every field.
 //! The messages also read and write proto3 JSON (snake_case names), which is
 //! the format of the proxy's `--snapshot` file.
-#![expect(missing_docs, clippy::all, reason = "generated code")]
+#![expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 
 tonic::include_proto!("weft.node.v1");
 include!(concat!(env!("OUT_DIR"), "/weft.node.v1.serde.rs"));

@@ -11,28 +11,48 @@ pub mod names;
 pub mod wkt;
 
 /// Flows, endpoints, layers, filters.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 pub mod flow {
     include!(concat!(env!("OUT_DIR"), "/flow.rs"));
     include!(concat!(env!("OUT_DIR"), "/flow.serde.rs"));
 }
 
 /// The observer service.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 pub mod observer {
     include!(concat!(env!("OUT_DIR"), "/observer.rs"));
     include!(concat!(env!("OUT_DIR"), "/observer.serde.rs"));
 }
 
 /// Who else observes.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 pub mod peer {
     include!(concat!(env!("OUT_DIR"), "/peer.rs"));
     include!(concat!(env!("OUT_DIR"), "/peer.serde.rs"));
 }
 
 /// States of the nodes behind a relay.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 pub mod relay {
     include!(concat!(env!("OUT_DIR"), "/relay.rs"));
     include!(concat!(env!("OUT_DIR"), "/relay.serde.rs"));

@@ -104,8 +104,11 @@ fn covers(flags: &TcpFlags, wanted: &TcpFlags) -> bool {
     pairs.iter().all(|(wanted, set)| !wanted || *set)
 }
 
+/// A protocol's name and how its flows are known.
+type Protocol = (&'static str, fn(&Flow) -> bool);
+
 fn protocols(filter: &FlowFilter, out: &mut Vec<Condition>) -> Result<(), FilterError> {
-    let known: [(&str, fn(&Flow) -> bool); 11] = [
+    let known: [Protocol; 11] = [
         ("icmp", |f| {
             matches!(l4(f), Some(L4::IcmPv4(_) | L4::IcmPv6(_)))
         }),
