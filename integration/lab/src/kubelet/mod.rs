@@ -4,6 +4,7 @@
 //! One task per pod owns everything of it; the registry below only finds it.
 
 mod container;
+mod dial;
 mod env;
 mod files;
 mod image;
@@ -28,8 +29,8 @@ use crate::net::Plan;
 use crate::net::plan::AddressPool;
 use crate::state::StateDir;
 
+pub use dial::dial;
 pub use image::{AGENT_IMAGE, DNS_IMAGE, OPERATOR_IMAGE, PROXY_IMAGE, RELAY_IMAGE};
-pub use pod::dial;
 pub use record::{Held, PodState};
 
 /// What the pods of a lab share.

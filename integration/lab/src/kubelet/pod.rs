@@ -1,12 +1,14 @@
 //! The task of one pod: it makes everything of the pod, keeps it going, and
 //! removes it.
 
+mod report;
+
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,13 +18,12 @@ use super::container::{Container, Order, Reporter, Restart};
 use super::image::{self, HostNetwork, Machine};
 use super::record::{ContainerState, Held, Phase, PodState};
 use super::sandbox::Sandbox;
-use super::status::{self, Place};
+use super::status::Place;
 use super::{Command, Kubelet, env};
 use crate::api::Store;
 use crate::client::Server;
 use crate::net::pod::PodNet;
-use crate::net::{NetNs, NodePlan, plan};
-use crate::state::{ContainerRecord, PodRecord, write_json};
+use crate::net::{NodePlan, plan};
 
 /// Wait before a pod that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -328,109 +329,6 @@ impl PodTask {
         })
     }
 
-    /// A container of which nothing exists yet.
-    fn blank(&self, spec: &k8s_openapi::api::core::v1::Container) -> ContainerState {
-        ContainerState {
-            name: spec.name.clone(),
-            image: spec.image.clone().unwrap_or_default(),
-            phase: Phase::Waiting {
-                reason: "ContainerCreating",
-                message: String::new(),
-            },
-            restarts: 0,
-            last: None,
-            env: Vec::new(),
-            cgroup: self.cgroup().join(&spec.name),
-        }
-    }
-
-    fn take_report(&self, place: usize, container: ContainerState) {
-        if let Phase::Running { ready: false, .. } = container.phase {
-            let message = format!("Started container {}", container.name);
-            self.event("Normal", "Started", &message);
-        }
-        self.state.send_modify(|state| {
-            if let Some(known) = state.containers.get_mut(place) {
-                *known = container;
-            }
-        });
-        self.publish();
-    }
-
-    fn set_phase(&self, place: usize, phase: Phase) {
-        self.state.send_modify(|state| {
-            if let Some(container) = state.containers.get_mut(place) {
-                container.phase = phase;
-            }
-        });
-    }
-
-    fn publish_waiting(&self, reason: &'static str, problem: &str) {
-        let containers = self.pod.spec.iter().flat_map(|spec| &spec.containers);
-        let containers: Vec<_> = containers
-            .map(|container| {
-                let mut state = self.blank(container);
-                let message = problem.to_owned();
-                state.phase = Phase::Waiting { reason, message };
-                state
-            })
-            .collect();
-        self.state.send_modify(|state| {
-            state.containers = containers;
-            state.problem = (!problem.is_empty()).then(|| problem.to_owned());
-        });
-        self.publish();
-    }
-
-    /// Tells the API, `exec` and whoever waits what has become of the pod.
-    fn publish(&self) {
-        let store = &self.kubelet.config.store;
-        let (namespace, name, uid) = self.id();
-        self.state.send_modify(|state| {
-            let containers = &state.containers;
-            state.ready = !containers.is_empty() && containers.iter().all(ContainerState::is_ready);
-        });
-        let state = self.state.borrow().clone();
-        if let Err(error) = self.write_record(&state) {
-            tracing::warn!(%error, namespace, name, "cannot write the pod's record");
-        }
-        let Ok(current) = store.get::<Pod>(namespace, name) else {
-            // Deleted by force: there is nothing to report to.
-            return;
-        };
-        if current.metadata.uid.as_deref() != Some(uid) {
-            return;
-        }
-        let status = status::of(&current, &self.place, &state, Timestamp::now());
-        if let Err(error) = store.set_status::<Pod>(namespace, name, &status) {
-            tracing::warn!(%error, namespace, name, "cannot write the pod's status");
-        }
-    }
-
-    fn write_record(&self, state: &PodState) -> std::io::Result<()> {
-        let Some(sandbox) = state.sandbox else {
-            return Ok(());
-        };
-        let containers = state.containers.iter().map(|container| ContainerRecord {
-            name: container.name.clone(),
-            cgroup: container.cgroup.clone(),
-            env: container.env.clone(),
-        });
-        let record = PodRecord {
-            sandbox,
-            netns: self.netns(),
-            containers: containers.collect(),
-        };
-        write_json(&self.kubelet.config.state.pod_record(self.id().2), &record)
-    }
-
-    fn event(&self, kind: &str, reason: &str, message: &str) {
-        if let Ok(about) = serde_json::to_value(&self.pod) {
-            let store = &self.kubelet.config.store;
-            store.event(&about, kind, reason, message, "kubelet");
-        }
-    }
-
     async fn stop_containers(&self, kill: bool, hold: Held) {
         let mut stopped = Vec::new();
         for orders in &self.orders {
@@ -489,25 +387,5 @@ impl PodTask {
             net.remove().await?;
         }
         killed.context("end the pod's processes")
-    }
-}
-
-/// Dials a port of 127.0.0.1 inside a network namespace, or of the machine.
-///
-/// # Errors
-/// When the namespace is gone or nobody listens.
-pub async fn dial(netns: Option<String>, port: u16) -> anyhow::Result<tokio::net::TcpStream> {
-    let Some(netns) = netns else {
-        return Ok(tokio::net::TcpStream::connect(("127.0.0.1", port)).await?);
-    };
-    let stream = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let ns = NetNs::open(&netns)?;
-        let stream = ns.run(|| std::net::TcpStream::connect(("127.0.0.1", port)))??;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
-    });
-    match stream.await? {
-        Ok(stream) => Ok(tokio::net::TcpStream::from_std(stream)?),
-        Err(error) => bail!("port {port}: {error:#}"),
     }
 }

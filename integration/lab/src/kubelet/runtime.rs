@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::container::enter_command;
 use super::record::{ContainerState, PodState};
-use super::{Kubelet, logs, pod};
+use super::{Kubelet, logs};
 use crate::api::{ContainerRef, ExecRequest, ExecSession, LogOptions, PodRuntime, RuntimeError};
 use crate::sandbox::exit_code;
 
@@ -62,7 +62,7 @@ impl PodRuntime for Arc<Kubelet> {
         async move {
             let (state, ..) = self.container(&target)?;
             let netns = state.borrow().netns.clone();
-            let dialed = pod::dial(netns, port).await;
+            let dialed = super::dial(netns, port).await;
             dialed.map_err(|error| RuntimeError::Command(format!("{error:#}")))
         }
         .boxed()
