@@ -304,16 +304,14 @@ impl Lab {
     pub fn traces(&self) -> anyhow::Result<Vec<String>> {
         let prefix = format!("{}-", self.name);
         let mut traces = Vec::new();
-        for place in [
-            "/run/netns",
-            "/sys/fs/bpf/weft",
-            STATE,
-            "/sys/fs/cgroup/weft-lab",
-        ] {
-            for entry in fs::read_dir(place).into_iter().flatten() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let mut places = vec!["/run/netns".into(), "/sys/fs/bpf/weft".into(), STATE.into()];
+        places.extend(cgroup2(&mounts).map(|root| root.join("weft-lab")));
+        for place in places {
+            for entry in fs::read_dir(&place).into_iter().flatten() {
                 let name = entry?.file_name().to_string_lossy().into_owned();
                 if name == self.name || name.starts_with(&prefix) {
-                    traces.push(format!("{place}/{name}"));
+                    traces.push(place.join(name).display().to_string());
                 }
             }
         }
@@ -323,7 +321,6 @@ impl Lab {
                 traces.push(format!("process {pid}: {}", words.join(" ")));
             }
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let of_lab = |line: &&str| line.contains(&format!("/{prefix}")) || line.contains(&state);
         traces.extend(mounts.lines().filter(of_lab).map(str::to_owned));
         Ok(traces)
@@ -372,6 +369,12 @@ fn ready_address(pod: &Value) -> Option<Ipv4Addr> {
         .filter(|_| ready)?
         .parse()
         .ok()
+}
+
+/// Where cgroup2 is mounted.
+fn cgroup2(mounts: &str) -> Option<PathBuf> {
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.split(' ').nth(4).map(PathBuf::from)
 }
 
 /// The story's manifests under the names that its lines use.
