@@ -106,7 +106,8 @@ pub fn refused(refused: &RefusedConnection) -> Record {
         verdict: Verdict::Dropped.into(),
         source: Some(peer(&refused.ends.source)),
         destination: Some(peer(&refused.ends.destination)),
-        http: Some(Http::default()),
+        // Not even a request: a reader of requests would find no headers in it.
+        http: None,
         reason: refused.reason.to_owned(),
         proxy_port: refused.ends.proxy_port.into(),
         ..Default::default()
