@@ -2,6 +2,8 @@
 //!
 //! Built by the reconciler, replaced as a whole, read with one atomic load.
 
+mod http;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use weft_api::node::RuleRef;
 use weft_core::model::{NumericIdentity, PrefixMap};
 
 pub use crate::state::Workload;
+pub use http::HttpPolicies;
 
 /// This node, as flows name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub struct View {
     pub(crate) services: HashMap<(Ipv4Addr, u16, u8), ServiceInfo>,
     pub(crate) rules: HashMap<u32, RuleRef>,
     pub(crate) namespaces: BTreeSet<String>,
+    /// Who judges requests.
+    pub(crate) http: HttpPolicies,
 }
 
 impl View {
@@ -111,6 +116,12 @@ impl View {
             .get(&identity)
             .map(AsRef::as_ref)
             .unwrap_or_default()
+    }
+
+    /// The same, shared.
+    pub(crate) fn shared_labels(&self, identity: u32) -> Arc<[String]> {
+        let known = self.identities.get(&identity).cloned();
+        known.unwrap_or_else(|| Arc::from([]))
     }
 
     /// The service at an address; the port in host order.

@@ -127,7 +127,7 @@ impl Query {
     fn response(&self, entry: &Entry) -> GetFlowsResponse {
         let response = match &entry.seen {
             Seen::Flow(flow) => ResponseTypes::Flow(mask::apply(flow, self.mask.as_ref())),
-            Seen::Lost(lost) => ResponseTypes::LostEvents(lost.clone()),
+            Seen::Lost(lost) => ResponseTypes::LostEvents(*lost),
         };
         GetFlowsResponse {
             response_types: Some(response),

@@ -18,8 +18,11 @@ use weft_api::node::{
     Direction, Header, Http, Peer, Record, RecordBatch, RecordKind, RuleRef, Verdict,
 };
 
+use weft_core::model::EndpointId;
+use weft_core::policy::{PeerRule, PeerSet, PortPolicy};
+
 use super::{EventBatch, ObserverConfig, ObserverInputs, run};
-use crate::view::{AddressInfo, NodeInfo, ServiceInfo, View, ViewHandle, Workload};
+use crate::view::{AddressInfo, HttpPolicies, NodeInfo, ServiceInfo, View, ViewHandle, Workload};
 
 /// Nothing in these tests takes longer unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -110,7 +113,31 @@ pub(crate) fn view(name: &str) -> View {
     };
     view.services = HashMap::from([((SERVICE, 80, 6), deathstar)]);
     view.rules = HashMap::from([(RULE, rule())]);
+    view.http = HttpPolicies::of(&[landing_policy()]);
     view
+}
+
+/// Two rules of `rule1` for what the tiefighter may ask of anybody.
+fn landing_policy() -> PortPolicy {
+    let own = rule();
+    let rule = PeerRule {
+        peers: PeerSet::Any,
+        deny: false,
+        http: Vec::new(),
+        rule: Some(weft_core::policy::RuleRef {
+            kind: own.kind.into(),
+            namespace: own.namespace.into(),
+            name: own.name.into(),
+            rule: own.rule.into(),
+        }),
+    };
+    PortPolicy {
+        endpoint: EndpointId(212),
+        direction: weft_core::model::Direction::Egress,
+        first: 80,
+        last: 80,
+        rules: vec![rule.clone(), rule],
+    }
 }
 
 /// A landing request of the tiefighter at this second, seen on its way out.

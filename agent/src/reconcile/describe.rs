@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use weft_core::model::NumericIdentity;
 
 use super::pass::Engine;
 use crate::endpoint::Update;
@@ -14,7 +13,7 @@ use crate::service::{Frontend, ServiceEntry};
 use crate::snapshot::rule_ref;
 use crate::state::ObjectKey;
 use crate::status::{AgentStatus, EndpointPhase, EndpointStatus};
-use crate::view::{AddressInfo, NodeInfo, ServiceInfo, View};
+use crate::view::{AddressInfo, HttpPolicies, NodeInfo, ServiceInfo, View};
 
 impl<K: Kernel> Engine<K> {
     /// Tells what is still missing before anything is programmed.
@@ -62,6 +61,10 @@ impl<K: Kernel> Engine<K> {
                 None if !attached => (
                     EndpointPhase::WaitingForProxy,
                     "the proxy does not have its rules yet".into(),
+                ),
+                None if outcome.strangers.contains(&endpoint.id) => (
+                    EndpointPhase::WaitingForProxy,
+                    "the proxy has not heard of it yet".into(),
                 ),
                 None if outcome.held.contains(&endpoint.id) => (
                     EndpointPhase::Ready,
@@ -136,15 +139,19 @@ impl<K: Kernel> Engine<K> {
                 .keys()
                 .map(|key| key.name.clone())
                 .collect(),
+            http: HttpPolicies::of(compiled.policies.values().flat_map(|policy| &policy.ports)),
             ..View::default()
-        };
-        let labels_of = |id: NumericIdentity| {
-            let found = identities.get(&id.0).cloned();
-            found.unwrap_or_else(|| Arc::from([]))
         };
         for (range, address) in addresses {
             view.ranges.insert((*range).into(), address.identity.0);
         }
+        view.identities = identities;
+        self.add_nodes(&mut view);
+        self.add_pods(&mut view);
+        view
+    }
+
+    fn add_nodes(&self, view: &mut View) {
         for node in self.state.nodes.values() {
             for ip in &node.addresses {
                 let identity = view.identity_of(*ip);
@@ -154,13 +161,16 @@ impl<K: Kernel> Engine<K> {
                     endpoint_id: 0,
                     namespace: String::new(),
                     pod: String::new(),
-                    labels: labels_of(NumericIdentity(identity)),
+                    labels: view.shared_labels(identity),
                     workloads: Vec::new(),
                     node: node.name.clone(),
                 };
                 view.addresses.insert(*ip, info);
             }
         }
+    }
+
+    fn add_pods(&self, view: &mut View) {
         for pod in self.state.pods.values() {
             let Some(ip) = pod.own_ip() else { continue };
             let local = self.table.endpoints().get(&ip);
@@ -179,14 +189,12 @@ impl<K: Kernel> Engine<K> {
                 endpoint_id: local.map_or(0, |endpoint| endpoint.id),
                 namespace: pod.key.namespace.clone(),
                 pod: pod.key.name.clone(),
-                labels: labels_of(NumericIdentity(identity)),
+                labels: view.shared_labels(identity),
                 workloads: pod.workload.iter().cloned().collect(),
                 node: pod.node.clone(),
             };
             view.addresses.insert(ip, info);
         }
-        view.identities = identities;
-        view
     }
 
     fn node_info(&self) -> NodeInfo {

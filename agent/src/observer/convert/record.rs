@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use weft_api::hubble::flow::{
-    CiliumEventType, Flow, FlowType, Http, HttpHeader, L7FlowType, Layer4, Layer7, TraceContext,
-    TraceParent, TrafficDirection, Verdict, layer7,
+    CiliumEventType, Flow, FlowType, Http, HttpHeader, L7FlowType, Layer4, Layer7, Policy,
+    TraceContext, TraceParent, TrafficDirection, Verdict, layer7,
 };
 use weft_api::hubble::names::event as types;
-use weft_api::node::{self, Peer, Record, RecordKind};
+use weft_api::node::{self, Peer, Record, RecordKind, RuleRef};
+use weft_core::model::Direction;
 use weft_datapath::DropReason;
 
 use super::packet::{ported, protocol};
@@ -103,8 +104,11 @@ fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDire
     if denied && record.reason.is_empty() {
         set_drop_reason(flow, DropReason::PolicyDenied.code());
     }
-    let Some(rule) = &record.rule else {
-        return;
+    let rules: Vec<&RuleRef> = match &record.rule {
+        Some(rule) => vec![rule],
+        // None allowed it: all that could have are the reason.
+        None if denied && record.reason.is_empty() => judges(record, view),
+        None => return,
     };
     let list = match (direction, denied) {
         (TrafficDirection::Ingress, false) => &mut flow.ingress_allowed_by,
@@ -113,7 +117,35 @@ fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDire
         (TrafficDirection::Egress, true) => &mut flow.egress_denied_by,
         (TrafficDirection::Unknown, _) => return,
     };
-    list.push(policy(rule, view.revision));
+    for rule in rules {
+        let own = policy(rule, view.revision);
+        // Once for each object, whatever the number of its rules.
+        let same = |other: &Policy| {
+            (&other.kind, &other.namespace, &other.name) == (&own.kind, &own.namespace, &own.name)
+        };
+        if !list.iter().any(same) {
+            list.push(own);
+        }
+    }
+}
+
+/// The rules about requests of this peer at this port.
+fn judges<'a>(record: &Record, view: &'a View) -> Vec<&'a RuleRef> {
+    let (Some(source), Some(destination)) = (&record.source, &record.destination) else {
+        return Vec::new();
+    };
+    let (direction, own, other) = match record.direction() {
+        node::Direction::Ingress => (Direction::Ingress, destination, source),
+        node::Direction::Egress => (Direction::Egress, source, destination),
+        node::Direction::Unspecified => return Vec::new(),
+    };
+    let IpAddr::V4(ip) = address(own) else {
+        return Vec::new();
+    };
+    let endpoint = view.address(ip).map_or(0, |info| info.endpoint_id);
+    view.http
+        .rules(endpoint, direction, port(destination), other.identity)
+        .collect()
 }
 
 fn address(peer: &Peer) -> IpAddr {

@@ -500,11 +500,23 @@ fn a_denied_request_says_who_denied_it() {
     );
     assert_eq!(flow.ingress_denied_by[0].name, "rule1");
     record.rule = None;
+    assert!(
+        recorded(&record).ingress_denied_by.is_empty(),
+        "not a pod of this node"
+    );
+    record.direction = node::Direction::Egress.into();
+    let flow = recorded(&record);
+    assert_eq!(
+        flow.egress_denied_by.len(),
+        1,
+        "the policy that could have allowed it, once"
+    );
+    assert_eq!(flow.egress_denied_by[0].name, "rule1");
     record.reason = "not http".into();
     record.http = None;
     let flow = recorded(&record);
     assert_eq!((flow.summary.as_str(), flow.drop_reason), ("not http", 0));
-    assert!(flow.ingress_denied_by.is_empty());
+    assert!(flow.egress_denied_by.is_empty(), "no policy's doing");
 }
 
 #[test]
