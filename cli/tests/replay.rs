@@ -1,5 +1,9 @@
 //! Recorded flows through the real binary: every output format, and a choice
 //! of filters. The expected texts are what the stock client prints.
+#![expect(
+    clippy::expect_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,5 +1,9 @@
 //! The command against a server: what it asks for, and what it makes of the
 //! answers.
+#![expect(
+    clippy::expect_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 use std::net::SocketAddr;
 use std::process::Stdio;

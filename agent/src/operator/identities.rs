@@ -25,7 +25,7 @@ pub async fn collect(client: Client, cluster: String, grace: Duration, stop: Can
     let mut unused = Unused::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let look = look(&client, &cluster, &mut unused, grace);
-        match stop.run_until_cancelled(look).await {
+        match Box::pin(stop.run_until_cancelled(look)).await {
             Some(Err(error)) => debug!(%error, "identities not looked at, trying again later"),
             Some(Ok(())) => {}
             None => return,

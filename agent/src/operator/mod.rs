@@ -22,7 +22,7 @@ pub use crds::ensure as ensure_crds;
 /// When the API cannot be configured; an API that is merely away is waited for.
 pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
-    let installed = stop.run_until_cancelled(ensure_crds(&client)).await;
+    let installed = Box::pin(stop.run_until_cancelled(ensure_crds(&client))).await;
     if installed.is_none() {
         return Ok(());
     }

@@ -1,5 +1,11 @@
 //! The Star Wars story on two nodes, told once from its first pod to its last
 //! flow: what every command says, and what the observer saw of it.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 mod flows;
 

@@ -8,6 +8,11 @@
 //! in flight, so how many come together must not depend on how busy the
 //! machine is: the proxy is stopped while the clients send, and again while
 //! the server answers.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 mod clients;
 mod proxy;

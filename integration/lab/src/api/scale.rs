@@ -22,27 +22,24 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
     let id = &call.target.id;
     let namespace = call.target.namespace_for(&call.info)?;
     let (headers, body) = (&call.parts.headers, &call.body);
-    let edited: Box<dyn FnOnce(&Value) -> Result<Value, ApiError>> = match call.parts.method {
+    let kind = match call.parts.method {
         Method::GET => {
             let object = call.store.get_object(id, namespace, name)?;
             return Ok(Json(show(scale, &object)).into_response());
         }
-        Method::PUT => {
-            let wanted = body::decode(headers, body)?;
-            Box::new(|_| Ok(wanted))
-        }
-        Method::PATCH => {
-            let kind = PatchKind::of(body::content_type(headers))?;
-            let patch = body::decode(headers, body)?;
-            Box::new(move |current| patched(kind, &call.info, current, &patch))
-        }
+        Method::PUT => None,
+        Method::PATCH => Some(PatchKind::of(body::content_type(headers))?),
         _ => return Err(ApiError::method_not_allowed()),
     };
+    let sent = body::decode(headers, body)?;
     let dry_run = call.query.get("dryRun") == "All";
     let updated =
         call.store
             .update_object(id, namespace, name, Part::Main, dry_run, |current| {
-                let wanted = edited(&show(scale, current))?;
+                let wanted = match kind {
+                    Some(kind) => patched(kind, &call.info, &show(scale, current), &sent)?,
+                    None => sent,
+                };
                 let replicas = &wanted["spec"]["replicas"];
                 let replicas = replicas.as_u64().unwrap_or(0);
                 let mut updated = current.clone();

@@ -202,7 +202,10 @@ impl FieldSelector {
             let same = match found {
                 Value::String(text) => text == wanted,
                 Value::Null => wanted.is_empty(),
-                other => other.to_string() == *wanted,
+                other => {
+                    let written = other.to_string();
+                    written == *wanted
+                }
             };
             same == *equal
         })

@@ -118,7 +118,7 @@ impl Store {
                 Ok(updated)
             },
         )?;
-        read(&*merged)
+        read(&merged)
     }
 
     /// Deletes as `kubectl delete` does.
@@ -224,8 +224,8 @@ impl<K: Kind> Watch<K> {
     pub async fn next(&mut self) -> Change<K> {
         loop {
             let change = match self.raw.next().await {
-                Change::Applied(value) => read(&*value).map(Change::Applied),
-                Change::Deleted(value) => read(&*value).map(Change::Deleted),
+                Change::Applied(value) => read(&value).map(Change::Applied),
+                Change::Deleted(value) => read(&value).map(Change::Deleted),
             };
             match change {
                 Ok(change) => return change,

@@ -56,10 +56,11 @@ pub(super) fn on_update(
     if !info.custom {
         match info.kind.as_str() {
             "Deployment" | "ReplicaSet" | "DaemonSet" => fixed("selector", &mut causes),
-            "Service" if updated["spec"]["type"] != "ExternalName" => {
-                if !current["spec"]["clusterIP"].is_null() {
-                    fixed("clusterIP", &mut causes);
-                }
+            "Service"
+                if updated["spec"]["type"] != "ExternalName"
+                    && !current["spec"]["clusterIP"].is_null() =>
+            {
+                fixed("clusterIP", &mut causes);
             }
             _ => {}
         }

@@ -269,10 +269,16 @@ fn remove_child(value: &mut Value, name: &str) {
     if let (Some(field), Value::Object(map)) = (name.strip_prefix("f:"), &mut *value) {
         map.shift_remove(field);
     } else if let (Some(plain), Value::Array(items)) = (name.strip_prefix("v:"), &mut *value) {
-        items.retain(|item| item.to_string() != plain);
+        items.retain(|item| !prints_as(item, plain));
     } else if let (Some(identity), Value::Array(items)) = (identity_of(name), value) {
         items.retain(|item| !is_item(item, &identity));
     }
+}
+
+/// Whether `value` is written as `text` in JSON.
+fn prints_as(value: &Value, text: &str) -> bool {
+    let written = value.to_string();
+    written == text
 }
 
 fn identity_of(name: &str) -> Option<Map<String, Value>> {
