@@ -1,5 +1,6 @@
 //! The router: every request comes here, is taken apart and answered.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,7 +9,8 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{Method, Request, StatusCode, Uri};
+use axum::http::uri::Authority;
+use axum::http::{Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -49,6 +51,7 @@ async fn handle(State(api): State<Api>, request: Request<Body>) -> Response {
 
 async fn answer(api: &Api, request: Request<Body>) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
+    refuse_browsers(&parts)?;
     let path = segments(&parts.uri);
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     if parts.method == Method::GET
@@ -132,6 +135,28 @@ impl Call<'_> {
     }
 }
 
+/// Whoever can reach this API can run commands as root, and every web page that a user
+/// opens can reach loopback. Browsers say where a page came from, and a name that was
+/// rebound to this address shows in the host: API clients do neither.
+fn refuse_browsers(parts: &Parts) -> Result<(), ApiError> {
+    let is_local = |authority: &Authority| {
+        let name = authority.host().trim_matches(['[', ']']);
+        name == "localhost" || name.parse::<IpAddr>().is_ok()
+    };
+    let local = match (parts.headers.get(header::HOST), parts.uri.authority()) {
+        (Some(host), _) => {
+            let authority = host.to_str().ok().and_then(|h| h.parse().ok());
+            authority.is_some_and(|a| is_local(&a))
+        }
+        (None, Some(authority)) => is_local(authority),
+        (None, None) => true,
+    };
+    if local && !parts.headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    Err(ApiError::not_for_browsers())
+}
+
 fn segments(uri: &Uri) -> Vec<String> {
     // Names never need escapes, so a path is split as it is.
     let parts = uri.path().split('/').filter(|s| !s.is_empty());
@@ -192,4 +217,32 @@ async fn into_pod(
     } else {
         exec::serve(upgrade, runtime, container, request)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn web_pages_are_refused() {
+        let allowed = |headers: &[(&str, &str)]| {
+            let mut request = Request::get("/api");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            refuse_browsers(&parts).is_ok()
+        };
+        for host in ["127.0.0.1:6443", "localhost:1", "[::1]:1", "172.18.0.2"] {
+            assert!(allowed(&[("host", host)]), "{host}");
+        }
+        for host in ["rebound.example:6443", "localhost.example", "not a host"] {
+            assert!(!allowed(&[("host", host)]), "{host}");
+        }
+        assert!(!allowed(&[
+            ("host", "127.0.0.1:1"),
+            ("origin", "http://page.example")
+        ]));
+        assert!(allowed(&[]));
+    }
 }

@@ -137,6 +137,15 @@ impl ApiError {
         Self::new(403, "Forbidden", message).about(resource, name)
     }
 
+    /// 403: the request comes from a web page.
+    pub fn not_for_browsers() -> Self {
+        Self::new(
+            403,
+            "Forbidden",
+            "this API is for clients on this machine, not for web pages",
+        )
+    }
+
     /// 405: the resource has no such verb.
     pub fn method_not_allowed() -> Self {
         Self::new(

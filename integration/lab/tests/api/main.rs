@@ -1,4 +1,9 @@
 //! The lab's Kubernetes API, used by the clients that it is for.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the helpers of tests fail them the same way"
+)]
 
 mod harness;
 mod kube_client;
