@@ -265,7 +265,7 @@ fn serve_world(plan: &Plan, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     tasks.spawn(async move {
-        if let Err(error) = apps::serve_echo(listener).await {
+        if let Err(error) = apps::serve_echo(listener, "world").await {
             tracing::error!(%error, "the world ended");
         }
     });

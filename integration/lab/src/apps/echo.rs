@@ -13,22 +13,22 @@ use tokio::net::TcpListener;
 
 /// Serves on `listen` until SIGTERM.
 pub(super) async fn run(listen: SocketAddr) -> anyhow::Result<ExitCode> {
-    super::http::run(TcpListener::bind(listen).await?, router()).await
-}
-
-/// Serves on a listener for ever.
-///
-/// # Errors
-/// Never while the listener lives.
-pub async fn serve(listener: TcpListener) -> std::io::Result<()> {
-    super::http::serve(listener, router()).await
-}
-
-fn router() -> Router {
     let hostname = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
+    super::http::run(TcpListener::bind(listen).await?, router(hostname)).await
+}
+
+/// Serves on a listener for ever, as a host of that name.
+///
+/// # Errors
+/// Never while the listener lives.
+pub async fn serve(listener: TcpListener, hostname: &str) -> std::io::Result<()> {
+    super::http::serve(listener, router(hostname.to_owned())).await
+}
+
+fn router(hostname: String) -> Router {
     Router::new().fallback(
         async move |ConnectInfo(client): ConnectInfo<SocketAddr>,
                     method: Method,

@@ -1,6 +1,8 @@
 //! A lab without the mesh, from outside: its command line, real namespaces,
 //! real processes. What every other test of the mesh stands on.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod faults;
 mod pods;
 mod support;

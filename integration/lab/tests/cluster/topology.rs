@@ -81,6 +81,7 @@ fn the_world_answers_nodes_and_says_who_asked() {
         "http://203.0.113.10/hello",
     ];
     let answer: serde_json::Value = serde_json::from_str(&lab.must(&curl)).unwrap();
+    assert_eq!(answer["hostname"], "world");
     assert_eq!(answer["path"], "/hello");
     assert!(
         answer["client"]
