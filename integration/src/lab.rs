@@ -122,6 +122,11 @@ impl Lab {
         self.kubectl
     }
 
+    /// Has shell lines run as where there is no kubectl.
+    pub fn do_without_kubectl(&mut self) {
+        self.kubectl = false;
+    }
+
     /// Runs `weft-lab` on this lab.
     #[must_use]
     pub fn lab(&self, arguments: &[&str]) -> Ran {
