@@ -25,7 +25,7 @@ use crate::observer::{self, ObserverConfig, ObserverInputs};
 use crate::policy::{LastGood, Repository};
 use crate::program::{Datapath, Leftovers, Programmer};
 use crate::reconcile::{self, Inputs, Settings, Start, Work};
-use crate::status::AgentStatus;
+use crate::status::{AgentStatus, StatusSender};
 use crate::upkeep;
 use crate::view::ViewHandle;
 
@@ -38,6 +38,9 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// How long tasks may take to end when the agent is told to stop.
 const STOPPING: Duration = Duration::from_secs(2);
 
+/// Tasks that must not end before the agent does.
+type Tasks = JoinSet<anyhow::Result<()>>;
+
 /// Runs the agent of a node until `stop` is cancelled.
 ///
 /// Stopping it leaves everything in the kernel as it is: enforcement goes on.
@@ -47,28 +50,22 @@ const STOPPING: Duration = Duration::from_secs(2);
 pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("state directory {}", args.state_dir.display()))?;
-    let Some(_lock) = stop
-        .run_until_cancelled(lock(&args.state_dir))
-        .await
-        .transpose()?
-    else {
+    let lock = stop.run_until_cancelled(lock(&args.state_dir)).await;
+    let Some(_lock) = lock.transpose()? else {
         return Ok(());
     };
     let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
+    let mut tasks = Tasks::new();
 
     // The admin socket first: whoever waits for the agent can see why.
-    let (control, records) = Control::new();
-    let view = ViewHandle::default();
-    let (status, _) = watch::channel(Arc::new(AgentStatus {
+    let (status, receiver) = watch::channel(Arc::new(AgentStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         node: args.node.clone(),
         waiting_for: vec![format!("Node {}", args.node)],
         ..AgentStatus::default()
     }));
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let (socket, receiver, token) = (args.admin_socket.clone(), status.subscribe(), stop.clone());
+    let (socket, token) = (args.admin_socket.clone(), stop.clone());
     tasks.spawn(async move { Ok(admin::serve(&socket, receiver, token).await?) });
-
     let facts = node::facts(&client, &args.node, &args.state_dir);
     let Some(facts) = stop.run_until_cancelled(facts).await else {
         return Ok(());
@@ -80,49 +77,22 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let events = datapath.events().context("event ring")?;
     let conntrack = datapath.conntrack().context("connection tracking")?;
     let kernel = Datapath::new(datapath)?;
-    let Leftovers {
-        endpoints,
-        entries,
-        identities,
-    } = kernel.found()?;
-    info!(endpoints = endpoints.len(), "taken over from the kernel");
 
-    // The cluster and the node, as they change.
+    // The proxy's socket, and the view by which flows are named.
+    let (control, records) = Control::new();
+    let view = ViewHandle::default();
+    let proxy = control.status();
+    let start = take_over(&args, &facts, kernel, &control, &view, status)?;
+    let (socket, token) = (args.control_socket.clone(), stop.clone());
+    tasks.spawn(async move { Ok(control.serve(&socket, token).await?) });
+
+    // The reconciler, which owns the state: the cluster and the node as they
+    // change go in, the kernel and the proxy's snapshots come out.
     let mut watches = JoinSet::new();
-    let watched = spawn_watch(&client, &stop, &mut watches);
-    let monitor = Monitor::open(&mut watches).context("netlink")?;
-    let (last_good, saved) = LastGood::open(args.state_dir.join("policies"))?;
-
-    // The reconciler, which owns the state.
-    let start = Start {
-        settings: Settings {
-            node: args.node.clone(),
-            ip: facts.ip,
-            cluster: args.cluster.clone(),
-            proxy_port: args.proxy_port,
-        },
-        kernel,
-        found: endpoints
-            .iter()
-            .map(|endpoint| Found {
-                id: endpoint.id,
-                ip: endpoint.addr,
-                ifindex: endpoint.ifindex,
-                identity: NumericIdentity(endpoint.identity),
-            })
-            .collect(),
-        programmer: Programmer::restore(endpoints, entries),
-        cidrs: CidrIdentities::restore(identities),
-        repository: Repository::new(saved),
-        last_good,
-        control: control.clone(),
-        view: view.clone(),
-        status,
-    };
     let inputs = Inputs {
-        watched,
-        monitor,
-        proxy: control.status(),
+        watched: spawn_watch(&client, &stop, &mut watches),
+        monitor: Monitor::open(&mut watches).context("netlink")?,
+        proxy,
         work: Work::new(client),
     };
     let token = stop.clone();
@@ -131,13 +101,9 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         Ok(())
     });
 
-    // The proxy's socket.
-    let (socket, token) = (args.control_socket.clone(), stop.clone());
-    tasks.spawn(async move { Ok(control.serve(&socket, token).await?) });
-
-    // Connection tracking is swept, events and records go to the observer.
+    // Connection tracking is swept; events and records go to the observer.
     tasks.spawn(upkeep::sweep(conntrack, stop.clone()));
-    let (batches, receiver) = upkeep::event_channel();
+    let (batches, events_read) = upkeep::event_channel();
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
     let config = ObserverConfig {
         socket: args.hubble_socket,
@@ -146,13 +112,55 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let inputs = ObserverInputs {
         view,
-        events: receiver,
+        events: events_read,
         records,
     };
     let token = stop.clone();
     tasks.spawn(async move { Ok(observer::run(config, inputs, token).await?) });
 
     finish(tasks, &stop).await
+}
+
+/// What the reconciler starts from: what a former run left in the kernel and
+/// on disk.
+fn take_over(
+    args: &RunArgs,
+    facts: &NodeFacts,
+    kernel: Datapath,
+    control: &Control,
+    view: &ViewHandle,
+    status: StatusSender,
+) -> anyhow::Result<Start<Datapath>> {
+    let Leftovers {
+        endpoints,
+        entries,
+        identities,
+    } = kernel.found()?;
+    info!(endpoints = endpoints.len(), "taken over from the kernel");
+    let (last_good, saved) = LastGood::open(args.state_dir.join("policies"))?;
+    let found = endpoints.iter().map(|endpoint| Found {
+        id: endpoint.id,
+        ip: endpoint.addr,
+        ifindex: endpoint.ifindex,
+        identity: NumericIdentity(endpoint.identity),
+    });
+    Ok(Start {
+        settings: Settings {
+            node: args.node.clone(),
+            ip: facts.ip,
+            cluster: args.cluster.clone(),
+            proxy_port: args.proxy_port,
+        },
+        kernel,
+        found: found.collect(),
+        programmer: Programmer::restore(endpoints, entries),
+        cidrs: CidrIdentities::restore(identities),
+        repository: Repository::new(saved),
+        last_good,
+        control: control.clone(),
+        view: view.clone(),
+        status,
+    })
 }
 
 /// Waits until no other agent of this node runs: two would undo each other's
@@ -209,10 +217,7 @@ fn node_settings(state_dir: &Path) -> PathBuf {
 
 /// Waits for the end. A part that ends by itself ends the agent: whoever
 /// supervises it starts it afresh, and enforcement goes on meanwhile.
-async fn finish(
-    mut tasks: JoinSet<anyhow::Result<()>>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
+async fn finish(mut tasks: Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
     let ended = tasks.join_next().await;
     let asked = stop.is_cancelled();
     stop.cancel();

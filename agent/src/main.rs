@@ -11,6 +11,10 @@ use tracing_subscriber::EnvFilter;
 use weft_agent::cli::{Cli, Role};
 use weft_agent::{app, operator, relay};
 
+/// What is logged unless `RUST_LOG` says otherwise. The client's own complaints
+/// about an API that is away come for every attempt; the watch says it once.
+const LOG: &str = "info,kube_client=off";
+
 fn main() -> ExitCode {
     match start(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,9 +27,7 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
-        )
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG)))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

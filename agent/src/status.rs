@@ -17,7 +17,8 @@ pub enum EndpointPhase {
     WaitingForInterface,
     /// Its labels have no number yet.
     WaitingForIdentity,
-    /// Its first policy has L7 rules that the proxy does not have yet.
+    /// The proxy has not heard of it yet, or does not have the rules of its
+    /// first policy.
     WaitingForProxy,
     /// The programs could not be attached or its maps not be written.
     Failed,

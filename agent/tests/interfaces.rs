@@ -1,6 +1,8 @@
 //! Finding the interfaces of pods, in a network namespace of its own: what the
 //! test makes is gone with it. Needs root.
 
+#![expect(clippy::expect_used, reason = "what a test needs and does not get fails it")]
+
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
@@ -66,12 +68,7 @@ async fn inside() {
     };
     until(&mut monitor, Some(expected)).await;
 
-    handle
-        .link()
-        .del(ifindex)
-        .execute()
-        .await
-        .expect("removed");
+    handle.link().del(ifindex).execute().await.expect("removed");
     until(&mut monitor, None).await;
 }
 
@@ -92,7 +89,9 @@ async fn until(monitor: &mut Monitor, expected: Option<Interface>) {
 
 /// The two ends of a pod's cable; the index of the host's.
 async fn add_veth(handle: &Handle) -> u32 {
-    let veth = LinkVeth::new("lxc0", "eth0").address(HOST_MAC.to_vec()).up();
+    let veth = LinkVeth::new("lxc0", "eth0")
+        .address(HOST_MAC.to_vec())
+        .up();
     handle
         .link()
         .add(veth.build())

@@ -117,34 +117,12 @@ impl Table {
         self.homes.retain(|uid, _| present.contains(uid.as_str()));
         let mut old = std::mem::take(&mut self.endpoints);
         for (ip, pod) in claims {
-            let Some(interface) = interfaces.of(ip) else {
-                update.wait(
-                    pod,
-                    ip,
-                    EndpointPhase::WaitingForInterface,
-                    "no interface yet",
-                );
+            let Some(interface) = self.home(pod, ip, interfaces, &mut update) else {
                 continue;
             };
-            let home = *self
-                .homes
-                .entry(pod.uid.clone())
-                .or_insert(interface.ifindex);
-            if home != interface.ifindex {
-                update
-                    .confirm
-                    .push((pod.key.clone(), pod.uid.clone(), interface.ifindex));
-                update.wait(
-                    pod,
-                    ip,
-                    EndpointPhase::WaitingForInterface,
-                    "its interface changed, asking the API",
-                );
-                continue;
-            }
-            let stays = old
-                .get(&ip)
-                .is_some_and(|known| known.uid == pod.uid && known.interface.ifindex == home);
+            let stays = old.get(&ip).is_some_and(|known| {
+                known.uid == pod.uid && known.interface.ifindex == interface.ifindex
+            });
             let known = if stays { old.remove(&ip) } else { None };
             // A number that is still missing after a change of labels must not
             // cut the pod off: it keeps its old identity for that moment.
@@ -169,24 +147,51 @@ impl Table {
                 update.wait(pod, ip, EndpointPhase::Failed, "no endpoint number is free");
                 continue;
             };
-            self.endpoints.insert(
+            let endpoint = LocalEndpoint {
+                id,
+                key: pod.key.clone(),
+                uid: pod.uid.clone(),
                 ip,
-                LocalEndpoint {
-                    id,
-                    key: pod.key.clone(),
-                    uid: pod.uid.clone(),
-                    ip,
-                    interface,
-                    identity: number,
-                    labels,
-                    ports: named_ports(pod),
-                },
-            );
+                interface,
+                identity: number,
+                labels,
+                ports: named_ports(pod),
+            };
+            self.endpoints.insert(ip, endpoint);
         }
-        // What nobody claims any more, or what somebody else claims now. Found
-        // ones that wait for their identity stay as they are: denied or
-        // allowed as before the restart.
+        // What nobody claims any more, or what somebody else claims now.
         update.detach.extend(old.into_keys());
+        self.forget_found(&mut update);
+        update
+    }
+
+    /// The interface behind which a pod is, if it may be attached there.
+    fn home(
+        &mut self,
+        pod: &Pod,
+        ip: Ipv4Addr,
+        interfaces: &Interfaces,
+        update: &mut Update,
+    ) -> Option<Interface> {
+        let phase = EndpointPhase::WaitingForInterface;
+        let Some(interface) = interfaces.of(ip) else {
+            update.wait(pod, ip, phase, "no interface yet");
+            return None;
+        };
+        let home = self.homes.entry(pod.uid.clone());
+        if *home.or_insert(interface.ifindex) == interface.ifindex {
+            return Some(interface);
+        }
+        let question = (pod.key.clone(), pod.uid.clone(), interface.ifindex);
+        update.confirm.push(question);
+        update.wait(pod, ip, phase, "its interface changed, asking the API");
+        None
+    }
+
+    /// Detaches what a former run left and nobody took over. Found ones that
+    /// wait for their identity stay as they are: denied or allowed as before
+    /// the restart.
+    fn forget_found(&mut self, update: &mut Update) {
         let waiting: BTreeSet<Ipv4Addr> = update
             .waiting
             .iter()
@@ -194,11 +199,9 @@ impl Table {
             .map(|one| one.ip)
             .collect();
         let gone = |ip: &Ipv4Addr| !waiting.contains(ip);
-        update
-            .detach
-            .extend(self.found.keys().copied().filter(|ip| gone(ip)));
+        let found = self.found.keys().copied();
+        update.detach.extend(found.filter(|ip| gone(ip)));
         self.found.retain(|ip, _| !gone(ip));
-        update
     }
 
     /// The number that a former run gave to the same pod: same address behind

@@ -20,22 +20,30 @@ const PATIENCE: Duration = Duration::from_millis(80);
 /// Snapshots that are remembered; a proxy further behind counts as new.
 const REMEMBERED: usize = 32;
 
-/// The ports for which a snapshot holds rules.
+/// How long a pod that is new to the proxy is not called ready.
+const INTRODUCTION: Duration = Duration::from_secs(1);
+
+/// What a snapshot holds: the pods, and the ports with rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Coverage(BTreeSet<(u32, u8, u16, u16)>);
+pub struct Coverage {
+    endpoints: BTreeSet<u32>,
+    ports: BTreeSet<(u32, u8, u16, u16)>,
+}
 
 impl Coverage {
-    /// Of these policies.
-    pub fn of<'a>(ports: impl IntoIterator<Item = &'a PortPolicy>) -> Self {
-        Self(
-            ports
-                .into_iter()
-                .map(|port| {
-                    let direction = port.direction.number();
-                    (port.endpoint.0, direction, port.first, port.last)
-                })
-                .collect(),
-        )
+    /// Of these endpoints and their policies.
+    pub fn of<'a>(
+        endpoints: impl IntoIterator<Item = u32>,
+        ports: impl IntoIterator<Item = &'a PortPolicy>,
+    ) -> Self {
+        let ports = ports.into_iter().map(|port| {
+            let direction = port.direction.number();
+            (port.endpoint.0, direction, port.first, port.last)
+        });
+        Self {
+            endpoints: endpoints.into_iter().collect(),
+            ports: ports.collect(),
+        }
     }
 
     fn holds(&self, endpoint: u32, entry: &PolicyEntry) -> bool {
@@ -47,7 +55,7 @@ impl Coverage {
         // Ranges of one endpoint and direction do not overlap, but several
         // side by side may make up the entry's.
         let mut open = u32::from(first);
-        for (_, _, start, end) in self.0.range(from..=to) {
+        for (_, _, start, end) in self.ports.range(from..=to) {
             if u32::from(*start) <= open && open <= u32::from(*end) {
                 open = u32::from(*end) + 1;
             }
@@ -91,6 +99,7 @@ pub struct Gate {
     connected: bool,
     acked: Option<Coverage>,
     waiting: BTreeMap<u32, Instant>,
+    introduced: BTreeMap<u32, Instant>,
 }
 
 impl Gate {
@@ -156,9 +165,27 @@ impl Gate {
         }
     }
 
+    /// Whether the proxy knows this pod, or need not be waited for: it would
+    /// refuse the first requests of a pod that it has not heard of.
+    ///
+    /// # Errors
+    /// When it does not: the time until which to wait.
+    pub fn introduced(&mut self, endpoint: u32, now: Instant) -> Result<(), Instant> {
+        let known = self.acked.as_ref();
+        if !self.connected || known.is_some_and(|acked| acked.endpoints.contains(&endpoint)) {
+            return Ok(());
+        }
+        let until = *self
+            .introduced
+            .entry(endpoint)
+            .or_insert(now + INTRODUCTION);
+        if now < until { Err(until) } else { Ok(()) }
+    }
+
     /// Forgets endpoints that are gone.
     pub fn retain(&mut self, endpoints: impl Fn(u32) -> bool) {
         self.waiting.retain(|endpoint, _| endpoints(*endpoint));
+        self.introduced.retain(|endpoint, _| endpoints(*endpoint));
     }
 
     /// Whether the entry redirects to a proxy that may not have its rules. What

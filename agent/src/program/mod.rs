@@ -79,10 +79,19 @@ pub struct Outcome {
     pub failed: BTreeMap<u32, String>,
     /// Endpoints that wait for the proxy.
     pub held: BTreeSet<u32>,
+    /// Endpoints that the proxy has not heard of.
+    pub strangers: BTreeSet<u32>,
     /// When to come again at the latest.
     pub again: Option<Instant>,
     /// The newest trouble that is no single endpoint's.
     pub trouble: Option<String>,
+}
+
+impl Outcome {
+    /// Asks to come again at this time, or earlier.
+    pub fn again_at(&mut self, when: Instant) {
+        self.again = Some(self.again.map_or(when, |earlier| earlier.min(when)));
+    }
 }
 
 /// One run: what is written to, when, and what came of it so far.
@@ -95,8 +104,7 @@ struct Pass<'a, K> {
 
 impl<K: Kernel> Pass<'_, K> {
     fn again_at(&mut self, when: Instant) {
-        let again = &mut self.outcome.again;
-        *again = Some(again.map_or(when, |earlier| earlier.min(when)));
+        self.outcome.again_at(when);
     }
 
     /// Takes the result of a write that is no single endpoint's.

@@ -190,7 +190,7 @@ impl<K: Kernel> Engine<K> {
             addresses: &addresses,
             services: &services,
         };
-        let outcome = self.programmer.run(
+        let mut outcome = self.programmer.run(
             &mut self.kernel,
             &wanted,
             &mut self.gate,
@@ -203,9 +203,20 @@ impl<K: Kernel> Engine<K> {
         if outcome.changed || self.revision == 0 {
             self.revision += 1;
         }
+        self.introduce(&mut outcome, now);
         self.describe(&update, &compiled, &addresses, &services, &outcome);
         self.compiled = compiled;
         self.passed(&update, &outcome)
+    }
+
+    /// Notes the pods that the proxy has not heard of yet.
+    fn introduce(&mut self, outcome: &mut Outcome, now: Instant) {
+        for endpoint in self.table.endpoints().values() {
+            if let Err(until) = self.gate.introduced(endpoint.id, now) {
+                outcome.strangers.insert(endpoint.id);
+                outcome.again_at(until);
+            }
+        }
     }
 
     fn passed(&mut self, update: &Update, outcome: &Outcome) -> Passed {
@@ -290,7 +301,8 @@ impl<K: Kernel> Engine<K> {
             .values()
             .flat_map(|policy| &policy.ports)
             .collect();
-        let coverage = Coverage::of(ports.iter().copied());
+        let endpoints = self.table.endpoints().values();
+        let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
         let settings = &self.settings;
         let snapshot = snapshot::build(&snapshot::Parts {
             node: weft_api::node::Node {

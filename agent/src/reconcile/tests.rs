@@ -315,6 +315,19 @@ async fn without_a_proxy_ports_with_http_rules_are_closed() {
 }
 
 #[tokio::test]
+async fn a_pod_is_ready_once_the_proxy_has_heard_of_it() {
+    let mut rig = Rig::with_endpoint().await;
+    rig.proxy(true, "");
+    let passed = rig.pass();
+    assert_eq!(rig.phase(), EndpointPhase::WaitingForProxy);
+    assert!(passed.again.is_some());
+    let version = rig.status.borrow().snapshot.clone();
+    rig.proxy(true, &version);
+    rig.pass();
+    assert_eq!(rig.phase(), EndpointPhase::Ready);
+}
+
+#[tokio::test]
 async fn a_deleted_pod_takes_everything_of_its_address_along() {
     let mut rig = Rig::with_endpoint().await;
     let id = rig.endpoint();

@@ -4,16 +4,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use weft_api::hubble::flow::layer4::Protocol;
 use weft_api::hubble::flow::{
     DropReason as Name, Endpoint, FlowType, SocketTranslationPoint, TraceObservationPoint,
-    TrafficDirection, Verdict, layer7,
+    TrafficDirection, Verdict,
 };
 use weft_api::hubble::names;
-use weft_api::node::{self, Record};
+use weft_api::node::Record;
 use weft_datapath::{Action, Direction, DropReason, EventKind, MatchType, TracePoint, XlatePoint};
 
 use super::*;
-use crate::observer::testing::{
-    DEATHSTAR, NODE, RULE, SERVICE, TIEFIGHTER, WORLD, XWING, request, response, rule, view,
-};
+use crate::observer::testing::{DEATHSTAR, NODE, RULE, SERVICE, TIEFIGHTER, WORLD, XWING, view};
+
+mod records;
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -437,86 +437,6 @@ fn a_relabelled_pod_shows_what_was_judged() {
     let source = converted(&event).source.unwrap();
     assert_eq!((source.identity, source.pod_name.as_str()), (2, "xwing"));
     assert_eq!(source.labels, ["reserved:world"]);
-}
-
-#[test]
-fn requests_and_responses() {
-    let url = "http://deathstar.default.svc.cluster.local/v1/request-landing";
-    let ends = |arrow| format!("default/tiefighter:58412 (ID:1623) {arrow} {STAR}:80 (ID:58295)");
-    let mut record = request(1, "r1");
-    record.trace_id = "0af7651916cd43dd8448eb211c80319c".into();
-    record.rule = Some(rule());
-    let flow = recorded(&record);
-    assert_eq!(
-        line(&flow),
-        format!(
-            "{} http-request FORWARDED (HTTP/1.1 POST {url})",
-            ends("->")
-        )
-    );
-    assert_eq!(flow.traffic_direction(), TrafficDirection::Egress);
-    assert_eq!(flow.egress_allowed_by[0].name, "rule1");
-    assert_eq!(flow.proxy_port, 15_001);
-    let parent = flow.trace_context.and_then(|context| context.parent);
-    assert_eq!(
-        parent.map(|parent| parent.trace_id),
-        Some(record.trace_id.clone())
-    );
-    let flow = recorded(&response(2, "r1", 200, 3));
-    assert_eq!(
-        line(&flow),
-        format!(
-            "{} http-response FORWARDED (HTTP/1.1 200 3ms (POST {url}))",
-            ends("<-")
-        )
-    );
-    assert_eq!(
-        flow.traffic_direction(),
-        TrafficDirection::Egress,
-        "the observation point's"
-    );
-    let l7 = flow.l7.unwrap();
-    assert_eq!(l7.latency_ns, 3_999_999);
-    let Some(layer7::Record::Http(http)) = l7.record else {
-        panic!("HTTP")
-    };
-    assert_eq!(
-        (http.headers[0].key.as_str(), http.headers[0].value.as_str()),
-        ("X-Request-Id", "r1")
-    );
-}
-
-#[test]
-fn a_denied_request_says_who_denied_it() {
-    let mut record = request(1, "r1");
-    record.verdict = node::Verdict::Dropped.into();
-    record.direction = node::Direction::Ingress.into();
-    record.rule = Some(rule());
-    let flow = recorded(&record);
-    assert!(line(&flow).contains("http-request DROPPED (HTTP/1.1 POST"));
-    assert_eq!(
-        (flow.drop_reason, flow.drop_reason_desc()),
-        (133, Name::PolicyDenied)
-    );
-    assert_eq!(flow.ingress_denied_by[0].name, "rule1");
-    record.rule = None;
-    assert!(
-        recorded(&record).ingress_denied_by.is_empty(),
-        "not a pod of this node"
-    );
-    record.direction = node::Direction::Egress.into();
-    let flow = recorded(&record);
-    assert_eq!(
-        flow.egress_denied_by.len(),
-        1,
-        "the policy that could have allowed it, once"
-    );
-    assert_eq!(flow.egress_denied_by[0].name, "rule1");
-    record.reason = "not http".into();
-    record.http = None;
-    let flow = recorded(&record);
-    assert_eq!((flow.summary.as_str(), flow.drop_reason), ("not http", 0));
-    assert!(flow.egress_denied_by.is_empty(), "no policy's doing");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn everything() -> PolicyEntry {
 }
 
 fn port_80() -> Coverage {
-    Coverage::of(&[PortPolicy {
+    let ports = [PortPolicy {
         endpoint: EndpointId(EP),
         direction: model::Direction::Ingress,
         first: 80,
@@ -43,7 +43,8 @@ fn port_80() -> Coverage {
             http: vec![],
             rule: None,
         }],
-    }])
+    }];
+    Coverage::of([EP], &ports)
 }
 
 fn gate(acked: bool) -> Gate {
@@ -151,9 +152,16 @@ fn rules_for_one_port_do_not_cover_another() {
     assert!(matches!(gated, Gated::Hold { .. }));
 }
 
+fn covering<const N: usize>(ports: [(u32, u8, u16, u16); N]) -> Coverage {
+    Coverage {
+        endpoints: BTreeSet::new(),
+        ports: BTreeSet::from(ports),
+    }
+}
+
 #[test]
 fn a_range_covers_the_prefixes_inside_it() {
-    let range = Coverage(BTreeSet::from([(EP, Direction::Ingress as u8, 8000, 8999)]));
+    let range = covering([(EP, Direction::Ingress as u8, 8000, 8999)]);
     let prefix = |port, port_bits| PolicyEntry {
         port,
         port_bits,
@@ -163,15 +171,29 @@ fn a_range_covers_the_prefixes_inside_it() {
     assert!(range.holds(EP, &prefix(8000, 16)));
     assert!(!range.holds(EP, &prefix(8192, 3)));
     assert!(!range.holds(EP, &prefix(9000, 16)));
-    let split = Coverage(BTreeSet::from([
+    let split = covering([
         (EP, Direction::Ingress as u8, 8000, 8079),
         (EP, Direction::Ingress as u8, 8080, 8080),
         (EP, Direction::Ingress as u8, 8081, 8999),
-    ]));
+    ]);
     assert!(split.holds(EP, &prefix(8064, 10)));
-    let gap = Coverage(BTreeSet::from([
+    let gap = covering([
         (EP, Direction::Ingress as u8, 8000, 8079),
         (EP, Direction::Ingress as u8, 8081, 8999),
-    ]));
+    ]);
     assert!(!gap.holds(EP, &prefix(8064, 10)));
+}
+
+#[test]
+fn a_pod_is_ready_once_the_proxy_knows_it_or_is_late() {
+    let now = Instant::now();
+    let mut gate = gate(false);
+    let until = gate.introduced(EP, now).expect_err("not acknowledged");
+    assert_eq!(gate.introduced(EP, until), Ok(()), "late");
+    assert!(gate.introduced(EP, now).is_err());
+    gate.proxy(true, "one");
+    assert_eq!(gate.introduced(EP, now), Ok(()), "known");
+    assert!(gate.introduced(EP + 1, now).is_err(), "another");
+    gate.proxy(false, "");
+    assert_eq!(gate.introduced(EP + 1, now), Ok(()), "nobody to wait for");
 }
