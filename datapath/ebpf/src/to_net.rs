@@ -34,6 +34,9 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     }
     let entry = match conntrack::lookup(&flow.packet, Leg::Direct) {
         Some(entry) if !from_upstream(skb, config, flow, entry) => {
+            // What the proxy answers in a pod's place no program has judged yet.
+            let reply = entry.is_reply(&flow.packet);
+            steer::revalidate(config, flow, entry, reply)?;
             report(skb, config, flow, entry);
             entry
         }
