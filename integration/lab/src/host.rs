@@ -112,8 +112,16 @@ fn cgroup_of_ours() -> String {
     format!("{RUN_DIR}/.cgroup")
 }
 
+/// Whether nobody keeps anything there. The kernel's own two files of a bpffs
+/// do not count.
 fn is_empty(dir: &Path) -> bool {
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+    let Ok(mut entries) = fs::read_dir(dir) else {
+        return false;
+    };
+    entries.all(|entry| {
+        let name = entry.map(|entry| entry.file_name());
+        name.is_ok_and(|name| name == "maps.debug" || name == "progs.debug")
+    })
 }
 
 fn find_mount(mountinfo: &str, kind: &str) -> Option<PathBuf> {
