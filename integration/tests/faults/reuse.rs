@@ -1,9 +1,10 @@
 //! An address goes from one pod to another with other labels.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use serde_json::Value;
-use weft_integration::pods::{idle, pod};
+use weft_integration::pods::{idle, pod, server};
 use weft_integration::watch::until;
 
 use crate::stage::{CLIENTS, L4, L7, LOAD, SERVERS, Stage};
@@ -105,4 +106,47 @@ fn a_denied_address_is_allowed_once_a_friend_has_it() {
     let late = newcomer(&stage, address, CLIENTS, L4, "friend");
     stage.asking(&late, L4, &[]).more(3, "200").unwrap();
     stage.asking(&late, L7, &[]).more(3, "200").unwrap();
+}
+
+#[test]
+fn a_new_pod_is_under_its_policies_from_its_first_moment() {
+    let stage = Stage::set();
+    stage.lab.lab(&["delete", "pod", "http"]).well().unwrap();
+    // Asked before, while and after a server gets that address.
+    let quick = ["--every", "2", "--timeout", "100"];
+    let friend = stage.asking("friend", L4, &quick);
+    let intruders = [
+        stage.asking("stranger", L4, &quick),
+        stage.asking("stranger", L7, &quick),
+        stage.asking("friend", L7, &[&quick[..], &["--method", "POST"]].concat()),
+        stage.asking(
+            "neighbour",
+            L7,
+            &[&quick[..], &["--method", "POST"]].concat(),
+        ),
+    ];
+    for number in 0..10 {
+        let name = format!("http{number}");
+        let mut new = server(
+            Path::new(LOAD),
+            "http",
+            &name,
+            SERVERS,
+            &["0.0.0.0:8080", "0.0.0.0:8081"],
+        );
+        new["metadata"]["labels"]["app"] = "http".into();
+        stage.lab.apply(&[new]).unwrap();
+        if stage.lab.ready([&*name]).unwrap() == [stage.http] {
+            break;
+        }
+    }
+    friend.more(20, "200").unwrap();
+    for intruder in intruders {
+        let reports = intruder.end().unwrap();
+        let through = reports.iter().find(|report| report.what == "200");
+        assert_eq!(
+            through, None,
+            "a request passed before the policy was in force"
+        );
+    }
 }
