@@ -1,7 +1,10 @@
 //! Finding the interfaces of pods, in a network namespace of its own: what the
 //! test makes is gone with it. Needs root.
 
-#![expect(clippy::expect_used, reason = "what a test needs and does not get fails it")]
+#![expect(
+    clippy::expect_used,
+    reason = "what a test needs and does not get fails it"
+)]
 
 use std::net::Ipv4Addr;
 use std::process::Command;

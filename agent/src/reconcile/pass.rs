@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weft_core::model::{Labels, NumericIdentity};
 use weft_core::policy::RuleTable;
 
@@ -206,6 +206,7 @@ impl<K: Kernel> Engine<K> {
         self.introduce(&mut outcome, now);
         self.describe(&update, &compiled, &addresses, &services, &outcome);
         self.compiled = compiled;
+        debug!(revision = self.revision, changed = outcome.changed, took = ?now.elapsed(), "pass");
         self.passed(&update, &outcome)
     }
 
