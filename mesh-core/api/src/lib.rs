@@ -1,6 +1,7 @@
 //! Wire formats: what weft's parts and its users send each other.
 //!
-//! Nothing here decides anything; the types are read and written as they are.
+//! Nothing here decides anything about traffic; the types are read and written
+//! as they are, and what a flow filter means is part of its protocol.
 
 pub mod hubble;
 pub mod k8s;
