@@ -1,5 +1,10 @@
 //! What arrives of a request on its way through the kernel and the proxies of
 //! two nodes, and what comes back.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 use std::net::Ipv4Addr;
 
