@@ -48,6 +48,7 @@ fn the_same_without_kubectl() {
 
 fn tell(lab: &Lab) {
     let replicas = no_policy(lab);
+    two_observers(lab);
     l4_policy(lab);
     exhaust_port(lab);
     l7_policy(lab, &replicas);
@@ -149,6 +150,26 @@ fn no_policy(lab: &Lab) -> Replicas {
         .find(|l| l.contains(&replicas.same) && l.contains("to-overlay"));
     assert_eq!(stray, None, "a packet to the own node went to the overlay");
     replicas
+}
+
+/// Every node sees its part; the relay has all of it.
+fn two_observers(lab: &Lab) {
+    let status = lab.sh("weft status").well().unwrap();
+    assert!(status.contains("Connected Nodes: 2/2\n"), "{status}");
+    for node in ["kind-worker", "kind-worker2"] {
+        let nodes = lab.sh("weft list nodes").well().unwrap();
+        let there = |line: &str| line.split_whitespace().take(2).eq([node, "Connected"]);
+        assert!(nodes.lines().any(there), "{nodes}");
+        let socket = format!("unix://{}/{node}/hubble.sock", lab.state().display());
+        let own = lab.flows(&["--server", &socket, "--last", "100"]).unwrap();
+        assert!(!own.is_empty());
+        assert!(own.iter().all(|flow| flow["node_name"] == node));
+        let all = lab.flows(&["--last", "1000"]).unwrap();
+        assert!(
+            all.iter().any(|flow| flow["node_name"] == node),
+            "{node} is missing"
+        );
+    }
 }
 
 fn l4_policy(lab: &Lab) {
