@@ -13,6 +13,7 @@ use weft_core::policy;
 
 use super::exchange::{Exchange, RefusedConnection, ResponseHead};
 use crate::failure::Culprit;
+use crate::http::strict;
 use crate::identity::{Direction, End};
 use crate::pipeline::headers::authority;
 use crate::pipeline::trace::{TRACEPARENT, hex};
@@ -39,9 +40,11 @@ pub fn requests(exchange: &Exchange, mut each: impl FnMut(Record)) {
             Culprit::Downstream | Culprit::Proxy => Verdict::Dropped,
             Culprit::Upstream => Verdict::Error,
         };
+        // What stands in for a head that could not be read says nothing.
+        let readable = strict::refusal(&exchange.head).is_none();
         each(Record {
             verdict: verdict.into(),
-            http: Some(http),
+            http: readable.then_some(http),
             reason: failure.to_string(),
             ..request(exchange, direction)
         });

@@ -23,6 +23,7 @@ use weft_core::model::NumericIdentity;
 use super::exchange::{End, Event, Exchange};
 use super::record;
 use crate::accept::worker::Shared;
+use crate::http::strict;
 use crate::identity;
 use crate::pipeline::headers::authority;
 use crate::pipeline::trace::{TRACESTATE, Trace};
@@ -125,8 +126,12 @@ impl Spans {
         let Event::Ended { exchange, .. } = event else {
             return;
         };
+        // A head that could not be read is a flow with its reason; a span
+        // would have neither method nor target.
+        let readable = strict::refusal(&exchange.head).is_none();
         if let (Some(trace), Some(end)) = (&exchange.trace, exchange.end.get())
             && trace.sampled()
+            && readable
         {
             self.emit(exchange, trace, *end);
         }

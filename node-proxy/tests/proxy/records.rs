@@ -155,21 +155,24 @@ async fn a_denial_is_a_dropped_request_and_a_forwarded_403() {
 async fn a_request_that_cannot_be_forwarded_leaves_one_record_with_its_reason() {
     let server = Server::landing().await;
     let world = World::new(server.address, &open()).await;
-    for (bytes, reason) in [
+    for (bytes, reason, readable) in [
         (
             "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
             "malformed request: both content-length and transfer-encoding",
+            None,
         ),
-        ("GET / HTTP/1.1\r\n\r\n", "malformed request: host"),
+        ("GET / HTTP/1.1\r\n\r\n", "malformed request: host", None),
         (
             "GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n",
             "malformed request: null byte in path",
+            Some("GET"),
         ),
         (
             "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n",
             "CONNECT is not allowed",
+            Some("CONNECT"),
         ),
-        ("\x16\x03\x01\x02\x00", "not http"),
+        ("\x16\x03\x01\x02\x00", "not http", None),
     ] {
         let mut client = Client::connect(world.address).await;
         client.send(bytes).await;
@@ -178,6 +181,9 @@ async fn a_request_that_cannot_be_forwarded_leaves_one_record_with_its_reason() 
         assert_eq!(record.reason, reason, "{bytes:?}");
         assert_eq!(record.verdict(), Verdict::Dropped);
         assert_eq!(record.kind(), RecordKind::Request);
+        // What was asked is said where it could be read, and never made up.
+        let method = record.http.as_ref().map(|http| &*http.method);
+        assert_eq!(method, readable, "{bytes:?}");
         world.agent.assert_no_record().await;
         // The proxy serves on.
         let mut next = Client::connect(world.address).await;
