@@ -5,6 +5,7 @@
 //! snapshot.
 
 pub mod admit;
+pub mod decide;
 pub mod exchange;
 pub mod forward;
 pub mod headers;
@@ -22,22 +23,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::accept::connection::Connection;
-use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
-use crate::http::strict;
-use crate::settings;
-use crate::telemetry::exchange::Decisions;
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::Target;
 
+use self::decide::{Plan, decide};
 use self::record::Recorder;
 
 /// Serves one request. Every failure is answered; an `Err` would tear the
@@ -83,70 +80,6 @@ pub async fn handle(
         }
     };
     Ok(forward::own(answer, recorder, dialect))
-}
-
-/// What becomes of a request.
-enum Plan {
-    /// It is sent on.
-    Forward(Target),
-    /// Policy denies it.
-    Deny,
-    /// It is allowed, under another spelling of its path.
-    Redirect(String),
-    /// It cannot be served.
-    Refuse(Failure),
-}
-
-impl Plan {
-    fn failure(&self) -> Option<Failure> {
-        match self {
-            Self::Refuse(failure) => Some(*failure),
-            Self::Forward(_) | Self::Deny | Self::Redirect(_) => None,
-        }
-    }
-}
-
-/// Everything up to the decision, and what is to be recorded of it.
-fn decide(
-    config: &Arc<Config>,
-    connection: &Connection,
-    head: &mut Parts,
-) -> (Plan, exchange::Made) {
-    let destination = match route::destination(config, connection) {
-        Ok(destination) => destination,
-        Err(failure) => return (Plan::Refuse(failure), exchange::Made::nowhere(connection)),
-    };
-    let judged = connection.judged(config, destination);
-    let trust = judged.trust();
-    let admitted = match strict::refusal(head) {
-        Some(refusal) => Err(refusal.failure()),
-        None => admit::admit(head, settings::MAX_URI_BYTES),
-    };
-    headers::sanitise(&mut head.headers, trust);
-    let mut made = exchange::Made {
-        request_id: request_id::RequestId::of(&mut head.headers, trust),
-        trace: trace::Trace::of(&head.headers, trust, config.spans),
-        ends: Arc::clone(&judged.ends),
-        decisions: Decisions::default(),
-    };
-    let path = match admitted {
-        Ok(path) => path,
-        Err(failure) => return (Plan::Refuse(failure), made),
-    };
-    if judged.unknown() {
-        let nobody = Failure::NoUpstream("unknown source and destination");
-        return (Plan::Refuse(nobody), made);
-    }
-    made.decisions = policy::judge(&judged, head);
-    if !made.decisions.allowed() {
-        return (Plan::Deny, made);
-    }
-    if path == admit::Path::Redirect {
-        return (Plan::Redirect(head.uri.to_string()), made);
-    }
-    let target = route::target(config, connection, &judged, head.version);
-    forward::prepare(head, &target, made.trace.as_ref(), config.spans);
-    (Plan::Forward(target), made)
 }
 
 /// Forwards an allowed request and passes the response on.

@@ -1,0 +1,81 @@
+//! From a request's head to what becomes of it.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::{admit, exchange, forward, headers, policy, request_id, route, trace};
+use crate::accept::connection::Connection;
+use crate::control::config::Config;
+use crate::failure::Failure;
+use crate::http::strict;
+use crate::settings;
+use crate::telemetry::exchange::Decisions;
+use crate::upstream::target::Target;
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Plan {
+    /// It is sent on.
+    Forward(Target),
+    /// Policy denies it.
+    Deny,
+    /// It is allowed, under another spelling of its path.
+    Redirect(String),
+    /// It cannot be served.
+    Refuse(Failure),
+}
+
+impl Plan {
+    /// Why it cannot be served, if it cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Refuse(failure) => Some(*failure),
+            Self::Forward(_) | Self::Deny | Self::Redirect(_) => None,
+        }
+    }
+}
+
+/// Everything up to the decision, and what is to be recorded of it.
+pub fn decide(
+    config: &Arc<Config>,
+    connection: &Connection,
+    head: &mut Parts,
+) -> (Plan, exchange::Made) {
+    let destination = match route::destination(config, connection) {
+        Ok(destination) => destination,
+        Err(failure) => return (Plan::Refuse(failure), exchange::Made::nowhere(connection)),
+    };
+    let judged = connection.judged(config, destination);
+    let trust = judged.trust();
+    let admitted = match strict::refusal(head) {
+        Some(refusal) => Err(refusal.failure()),
+        None => admit::admit(head, settings::MAX_URI_BYTES),
+    };
+    headers::sanitise(&mut head.headers, trust);
+    let mut made = exchange::Made {
+        request_id: request_id::RequestId::of(&mut head.headers, trust),
+        trace: trace::Trace::of(&head.headers, trust, config.spans),
+        ends: Arc::clone(&judged.ends),
+        decisions: Decisions::default(),
+    };
+    let path = match admitted {
+        Ok(path) => path,
+        Err(failure) => return (Plan::Refuse(failure), made),
+    };
+    if judged.unknown() {
+        let nobody = Failure::NoUpstream("unknown source and destination");
+        return (Plan::Refuse(nobody), made);
+    }
+    made.decisions = policy::judge(&judged, head);
+    if !made.decisions.allowed() {
+        return (Plan::Deny, made);
+    }
+    if path == admit::Path::Redirect {
+        return (Plan::Redirect(head.uri.to_string()), made);
+    }
+    let target = route::target(config, connection, &judged, head.version);
+    forward::prepare(head, &target, made.trace.as_ref(), config.spans);
+    (Plan::Forward(target), made)
+}
