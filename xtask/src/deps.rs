@@ -108,6 +108,9 @@ const BANNED: &[Banned] = &[
     },
 ];
 
+/// Feature of a crate that only tests may switch on.
+const TESTING: &str = "testing";
+
 /// Only this crate names wasmtime in its manifest.
 const WASMTIME_USER: &str = "weft-wasm-host";
 
@@ -159,6 +162,20 @@ fn direction(member: &Package) -> Vec<String> {
         .filter(|dependency| !allowed.uses.contains(&dependency.name.as_str()))
         .map(|dependency| format!("{} must not depend on {}", member.name, dependency.name))
         .collect();
+    let tests_only = |d: &&crate::metadata::Dependency| d.features.iter().any(|f| f == TESTING);
+    findings.extend(
+        member
+            .dependencies
+            .iter()
+            .filter(tests_only)
+            .filter(|dependency| dependency.kind.as_deref() != Some("dev"))
+            .map(|dependency| {
+                format!(
+                    "{} must not switch on {TESTING} of {} outside of its tests",
+                    member.name, dependency.name
+                )
+            }),
+    );
     let names_wasmtime = member.dependencies.iter().any(|d| d.name == "wasmtime");
     if names_wasmtime && member.name != WASMTIME_USER {
         findings.push(format!(
@@ -177,7 +194,7 @@ fn rule_for(name: &str) -> Option<&'static Allowed> {
 }
 
 fn links(metadata: &Metadata, member: &Package) -> Vec<String> {
-    let linked = metadata.linked_into(&member.id);
+    let linked = metadata.linked_into(member);
     BANNED
         .iter()
         .filter(|ban| ban.from == member.name)
@@ -314,6 +331,33 @@ mod tests {
             ("tokio", false, &[]),
         ]));
         assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_feature_for_tests_adds_is_not_linked() {
+        let mut found = workspace(&[
+            ("weft-core", true, &[("proptest", None)]),
+            ("proptest", false, &[("libc", None)]),
+            ("libc", false, &[]),
+        ]);
+        assert_eq!(examine(&found).len(), 1, "an ordinary dependency is");
+        found.packages[0].dependencies[0].optional = true;
+        assert_eq!(examine(&found), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_tests_switch_on_testing() {
+        let mut found = workspace(&[
+            ("weft-api", true, &[("weft-core", None)]),
+            ("weft-core", true, &[]),
+        ]);
+        found.packages[0].dependencies[0].features = vec![TESTING.to_owned()];
+        assert_eq!(
+            examine(&found),
+            ["weft-api must not switch on testing of weft-core outside of its tests"]
+        );
+        found.packages[0].dependencies[0].kind = Some("dev".to_owned());
+        assert_eq!(examine(&found), Vec::<String>::new());
     }
 
     #[test]

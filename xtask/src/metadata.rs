@@ -31,6 +31,15 @@ pub(crate) struct Package {
 pub(crate) struct Dependency {
     pub(crate) name: String,
     pub(crate) path: Option<String>,
+    /// `None` is a normal dependency.
+    #[serde(default)]
+    pub(crate) kind: Option<String>,
+    /// There only with a feature.
+    #[serde(default)]
+    pub(crate) optional: bool,
+    /// What it switches on in the other crate.
+    #[serde(default)]
+    pub(crate) features: Vec<String>,
 }
 
 /// The dependency graph with features and platforms resolved.
@@ -83,8 +92,15 @@ impl Metadata {
             .filter(|package| self.workspace_members.contains(&package.id))
     }
 
-    /// Names of all packages linked into the package `id`, itself left out.
-    pub(crate) fn linked_into(&self, id: &str) -> BTreeSet<&str> {
+    /// Names of all packages linked into `package`, itself left out, and what its own features
+    /// add: they are for tests, and the tests of other crates switch them on in this graph.
+    pub(crate) fn linked_into(&self, package: &Package) -> BTreeSet<&str> {
+        let added = |name: &str| {
+            let declared = package.dependencies.iter();
+            declared
+                .filter(|d| d.name == name && d.kind.is_none())
+                .any(|d| d.optional)
+        };
         let nodes: HashMap<&str, &Node> = self
             .resolve
             .nodes
@@ -97,14 +113,17 @@ impl Metadata {
             .map(|p| (p.id.as_str(), p.name.as_str()))
             .collect();
         let mut seen = BTreeSet::new();
-        let mut open = vec![id];
+        let mut open = vec![package.id.as_str()];
         while let Some(next) = open.pop() {
             let edges = nodes
                 .get(next)
                 .map(|node| node.deps.as_slice())
                 .unwrap_or_default();
             for edge in edges {
-                let linked = edge.dep_kinds.iter().any(|kind| kind.kind.is_none());
+                let mut linked = edge.dep_kinds.iter().any(|kind| kind.kind.is_none());
+                if next == package.id {
+                    linked &= !names.get(edge.pkg.as_str()).is_some_and(|name| added(name));
+                }
                 if linked && seen.insert(edge.pkg.as_str()) {
                     open.push(&edge.pkg);
                 }
