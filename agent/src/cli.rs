@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "weft-agent", version)]
 pub struct Cli {
-    /// What to be; without a subcommand the agent of a node.
+    /// What to be.
     #[command(subcommand)]
     pub role: Role,
 }
