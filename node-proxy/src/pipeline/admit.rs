@@ -9,6 +9,7 @@ use http::{Method, Uri, Version};
 use weft_core::policy::http::{NormalizeError, normalize};
 
 use crate::failure::Failure;
+use crate::http::alphanumeric_and;
 
 /// What is left to do about the path of an admitted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub fn admit(head: &mut Parts, max_uri: usize) -> Result<Path, Failure> {
     normalise(head, max_uri)
 }
 
+/// Letters, digits, `.` and `-`: no combination of them is anything but a name
+/// or an address.
+const PLAIN: [bool; 256] = alphanumeric_and(b".-");
+
 /// Every request names one host: in the URI, in `host`, or in both alike.
 fn one_authority(head: &mut Parts) -> Result<(), Failure> {
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -49,8 +54,9 @@ fn one_authority(head: &mut Parts) -> Result<(), Failure> {
         (None, None) => Err(Failure::Malformed("no host")),
         (None, Some(host)) => {
             // Userinfo has no place in it, and an empty one names nobody.
-            let valid = host.is_empty() || host.parse::<Authority>().is_ok();
-            if valid && !host.contains('@') {
+            let plain = host.bytes().all(|byte| PLAIN[usize::from(byte)]);
+            let valid = plain || host.parse::<Authority>().is_ok() && !host.contains('@');
+            if valid {
                 Ok(())
             } else {
                 Err(Failure::Malformed("host"))

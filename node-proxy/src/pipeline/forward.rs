@@ -39,7 +39,7 @@ pub fn prepare(head: &mut Parts, target: &Target, trace: Option<&Trace>, spans: 
 
 /// HTTP/1.1 names the host in a header.
 fn host(head: &mut Parts, target: &Target) {
-    if head.headers.contains_key(HOST) {
+    if headers::has_host(&head.headers) {
         return;
     }
     let authority = head.uri.authority().map(Authority::as_str);
@@ -90,17 +90,14 @@ pub fn response(
     }
     headers::sanitise_response(&mut head.headers, switching);
     let latency = Instant::now().duration_since(recorder.exchange().started);
-    let milliseconds = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-    head.headers
-        .insert(SERVICE_TIME, HeaderValue::from(milliseconds));
+    head.headers.insert(SERVICE_TIME, service_time(latency));
     record_head(&recorder, head.status, &head.headers, latency);
     recorder.running().request.answered(connection.now());
     if let Some(server) = server {
         head.headers.insert(SERVER, server.clone());
     }
-    if !switching {
-        let http1 = recorder.exchange().head.version < Version::HTTP_2;
-        close_refused_upgrade(&recorder, http1, &mut head.headers);
+    if asked && !switching && recorder.exchange().head.version < Version::HTTP_2 {
+        close_refused_upgrade(&mut head.headers);
     }
     // The server writes what the client speaks.
     head.version = Version::HTTP_11;
@@ -124,7 +121,9 @@ pub fn own(
     recorder: Recorder,
     dialect: Dialect,
 ) -> Response<ResponseBody> {
-    close_refused_upgrade(&recorder, dialect.http1, response.headers_mut());
+    if dialect.http1 && headers::upgrade(&recorder.exchange().head.headers).is_some() {
+        close_refused_upgrade(response.headers_mut());
+    }
     let mut logged = response.headers().clone();
     // About the proxy, not about the exchange.
     logged.remove(SERVER);
@@ -136,9 +135,20 @@ pub fn own(
 /// A client that asked to switch protocols may have sent bytes of the new one
 /// already: after any other answer than a 101 they must not be read as a
 /// request.
-fn close_refused_upgrade(recorder: &Recorder, http1: bool, headers: &mut HeaderMap) {
-    if http1 && headers::upgrade(&recorder.exchange().head.headers).is_some() {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+fn close_refused_upgrade(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Whole milliseconds. The values of quick upstreams are at hand.
+fn service_time(latency: std::time::Duration) -> HeaderValue {
+    const QUICK: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let milliseconds = latency.as_millis();
+    let quick = usize::try_from(milliseconds)
+        .ok()
+        .and_then(|n| QUICK.get(n));
+    match quick {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
     }
 }
 

@@ -20,6 +20,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use super::trace::{TRACEPARENT, TRACESTATE};
+
 /// How far the source of a request is trusted with headers about the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -78,24 +80,64 @@ const END_TO_END: [&str; 14] = [
 /// `expect` stays in place for the HTTP server, which answers it when the body
 /// is first asked for; [`forward`] takes it out.
 pub fn sanitise(headers: &mut HeaderMap, trust: Trust) {
-    remove_nominated(headers);
-    let doomed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| removed(name, trust))
-        .cloned()
-        .collect();
-    for name in &doomed {
-        headers.remove(name);
+    let present = Present::of(headers, trust);
+    if present.connection {
+        remove_nominated(headers);
     }
-    if trust == Trust::World {
-        headers.remove(FORWARDED);
+    if present.doomed {
+        let doomed: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| removed(name, trust))
+            .cloned()
+            .collect();
+        for name in &doomed {
+            headers.remove(name);
+        }
     }
-    keep_trailers_only(headers);
-    super::trace::scrub(headers, trust);
+    if present.te {
+        keep_trailers_only(headers);
+    }
+    if present.trace {
+        super::trace::scrub(headers, trust);
+    }
     if trust == Trust::Cluster {
         headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+}
+
+/// Which headers there is something to do about. Most requests have none of
+/// them: one pass over the names costs less than looking up a single one.
+#[derive(Debug, Default)]
+struct Present {
+    connection: bool,
+    doomed: bool,
+    te: bool,
+    trace: bool,
+}
+
+impl Present {
+    fn of(headers: &HeaderMap, trust: Trust) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            if name == CONNECTION || name == UPGRADE {
+                present.connection = true;
+            } else if name == TE {
+                present.te = true;
+            } else if name == TRACEPARENT || name == TRACESTATE {
+                present.trace = true;
+            } else {
+                present.doomed |= removed(name, trust);
+            }
+        }
+        present
+    }
+}
+
+/// Whether there is a header of this name. Quicker than a lookup where the
+/// answer is mostly no.
+fn has(headers: &HeaderMap, wanted: &HeaderName) -> bool {
+    headers.keys().any(|name| name == wanted)
 }
 
 fn removed(name: &HeaderName, trust: Trust) -> bool {
@@ -103,13 +145,14 @@ fn removed(name: &HeaderName, trust: Trust) -> bool {
     if name.starts_with(ENVOY_PREFIX) || HOP_BY_HOP.contains(&name) || underscore_twin(name) {
         return true;
     }
-    trust == Trust::World && (PROVENANCE.contains(&name) || name.starts_with(B3_PREFIX))
+    trust == Trust::World
+        && (PROVENANCE.contains(&name) || name.starts_with(B3_PREFIX) || name == FORWARDED)
 }
 
 /// `x_request_id` is `x-request-id` for servers that map header names to
 /// variables (CGI, WSGI): a way round every rule about the latter.
 fn underscore_twin(name: &str) -> bool {
-    if !name.contains('_') {
+    if !name.as_bytes().contains(&b'_') {
         return false;
     }
     let dashed = name.replace('_', "-");
@@ -125,25 +168,32 @@ fn underscore_twin(name: &str) -> bool {
 /// Removes what `connection` names, and `connection` unless it announces an
 /// upgrade that may pass.
 fn remove_nominated(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| !protected(name))
-            .collect();
-        for name in &nominated {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
+    remove_connection(headers);
     if upgrade(headers).is_none() {
         headers.remove(UPGRADE);
     } else {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+fn remove_connection(headers: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // What nearly everyone says names no header but `keep-alive`, which
+        // goes anyway.
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+        .filter(|name| !name.eq_ignore_ascii_case("close"))
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        .filter(|name| !protected(name))
+        .collect();
+    for name in &nominated {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
 }
 
 fn protected(name: &HeaderName) -> bool {
@@ -155,6 +205,9 @@ fn protected(name: &HeaderName) -> bool {
 /// upgrade would take the connection out of the pipeline's sight.
 #[must_use]
 pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
+    if !has(headers, &UPGRADE) {
+        return None;
+    }
     let value = headers.get(UPGRADE)?;
     let text = value.to_str().ok()?;
     let is_http2 = text
@@ -167,9 +220,6 @@ pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
 /// `te: trailers` is an end-to-end promise that gRPC relies on; everything
 /// else in `te` is about the client's own hop.
 fn keep_trailers_only(headers: &mut HeaderMap) {
-    if !headers.contains_key(TE) {
-        return;
-    }
     let trailers = headers
         .get_all(TE)
         .iter()
@@ -186,8 +236,11 @@ fn keep_trailers_only(headers: &mut HeaderMap) {
 /// The last changes before a request leaves, of no interest to policy or
 /// flows.
 pub fn forward(headers: &mut HeaderMap, method: &Method) {
-    headers.remove(EXPECT);
-    headers.remove(TRANSFER_ENCODING);
+    for name in [EXPECT, TRANSFER_ENCODING] {
+        if has(headers, &name) {
+            headers.remove(name);
+        }
+    }
     // Some clients say `content-length: 0` with methods that have no body;
     // the codec writes it for those that need it.
     if matches!(*method, Method::GET | Method::HEAD)
@@ -205,28 +258,29 @@ pub fn sanitise_response(headers: &mut HeaderMap, switching: bool) {
     if switching {
         return;
     }
-    if headers.contains_key(CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| !protected(name))
-            .collect();
-        for name in &nominated {
+    if has(headers, &CONNECTION) {
+        remove_connection(headers);
+    }
+    if headers.keys().any(|name| hop_by_hop(name)) {
+        headers.remove(UPGRADE);
+        headers.remove(TRANSFER_ENCODING);
+        for name in ["keep-alive", "proxy-connection"] {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "upgrade",
-        "transfer-encoding",
-    ] {
-        headers.remove(name);
-    }
+}
+
+/// Headers of a response that are about its connection.
+fn hop_by_hop(name: &HeaderName) -> bool {
+    *name == UPGRADE
+        || *name == TRANSFER_ENCODING
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// Whether a request names its host in a header.
+#[must_use]
+pub fn has_host(headers: &HeaderMap) -> bool {
+    has(headers, &HOST)
 }
 
 /// The authority that a request is for.

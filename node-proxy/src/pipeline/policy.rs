@@ -35,12 +35,13 @@ impl From<&Verdict<'_>> for Decision {
 /// it arrives. Headers are changed as the rules ask for only when it may pass
 /// both.
 pub fn judge(judged: &Judged, head: &mut Parts) -> Decisions {
-    let egress = judged.policies.judge(Direction::Egress, &request(head));
+    let request = request(head);
+    let egress = judged.policies.judge(Direction::Egress, &request);
     let denied = egress.as_ref().is_some_and(|verdict| !verdict.allow);
     let ingress = if denied {
         None
     } else {
-        judged.policies.judge(Direction::Ingress, &request(head))
+        judged.policies.judge(Direction::Ingress, &request)
     };
     let decisions = Decisions {
         egress: egress.as_ref().map(Decision::from),

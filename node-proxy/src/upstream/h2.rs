@@ -1,7 +1,6 @@
 //! HTTP/2 towards upstreams: few connections, many requests on each.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -19,7 +18,7 @@ use tokio::sync::Mutex;
 use super::budget::{Budget, Permit};
 use super::connect;
 use super::exec::LocalExec;
-use super::target::Target;
+use super::target::{ByTarget, Target};
 use crate::failure::Failure;
 
 /// Requests on one connection before another is opened. Below the 100 that
@@ -47,7 +46,7 @@ pub struct Pool<B> {
     connect: connect::Options,
     idle_timeout: Duration,
     budget: Budget,
-    slots: RefCell<HashMap<Target, Rc<Slot<B>>>>,
+    slots: RefCell<ByTarget<Rc<Slot<B>>>>,
 }
 
 #[derive(Debug)]

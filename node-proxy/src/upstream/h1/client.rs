@@ -1,7 +1,6 @@
 //! The HTTP/1.1 connections of one worker.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use super::response::{Home, ResponseBody};
 use crate::failure::Failure;
 use crate::upstream::budget::Budget;
 use crate::upstream::connect;
-use crate::upstream::target::Target;
+use crate::upstream::target::{ByTarget, Target};
 
 /// How a worker's connections are opened, kept and bounded.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +53,7 @@ pub(super) struct Pool {
     budget: Budget,
     /// Most recently used last: those that are needed stay warm, the others
     /// reach their idle timeout.
-    idle: RefCell<HashMap<Target, Vec<Idle>>>,
+    idle: RefCell<ByTarget<Vec<Idle>>>,
     pub(super) active: Cell<usize>,
 }
 

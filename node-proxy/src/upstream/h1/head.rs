@@ -100,59 +100,112 @@ pub(super) fn parse(
         // One copy of the head, which all its values share: the buffer stays
         // where it is for the body and the next response.
         let text = Bytes::copy_from_slice(&input[..length]);
-        let headers = header_map(response.headers, input, &text)?;
+        let fields = Fields::read(response.headers, input, &text)?;
         let http_1_0 = response.version == Some(0);
         input.advance(length);
-        return head(status, headers, http_1_0, asked).map(Some);
+        return head(status, fields, http_1_0, asked).map(Some);
     }
 }
 
-fn header_map(
-    fields: &[httparse::Header<'_>],
-    input: &BytesMut,
-    text: &Bytes,
-) -> Result<HeaderMap, Failure> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_error| Failure::BadResponse("header name"))?;
-        let start = field.value.as_ptr().addr() - input.as_ptr().addr();
-        let value = text.slice(start..start + field.value.len());
-        let value = HeaderValue::from_maybe_shared(value)
-            .map_err(|_error| Failure::BadResponse("header value"))?;
-        headers.append(name, value);
-    }
-    Ok(headers)
+/// Room for what the proxy adds to a response.
+const ADDED: usize = 2;
+
+/// The fields of a response, and what those among them say that are about its
+/// framing and its connection.
+struct Fields {
+    map: HeaderMap,
+    codings: usize,
+    chunked: bool,
+    length: Option<Bytes>,
+    lengths_differ: bool,
+    close: bool,
+    keep_alive: bool,
 }
 
-fn head(
-    status: StatusCode,
-    mut headers: HeaderMap,
-    http_1_0: bool,
-    asked: Asked,
-) -> Result<Head, Failure> {
-    let ending = ending(status, &headers, asked)?;
-    let mut keep_alive = !http_1_0 && ending != Ending::Close && ending != Ending::Tunnel;
-    for value in headers.get_all(CONNECTION) {
-        for option in value.as_bytes().split(|byte| *byte == b',') {
-            let option = option.trim_ascii();
-            if option.eq_ignore_ascii_case(b"close") {
-                keep_alive = false;
-            } else if http_1_0 && option.eq_ignore_ascii_case(b"keep-alive") {
-                keep_alive = ending != Ending::Close;
+impl Fields {
+    fn read(
+        fields: &[httparse::Header<'_>],
+        input: &BytesMut,
+        text: &Bytes,
+    ) -> Result<Self, Failure> {
+        let mut read = Self {
+            map: HeaderMap::with_capacity(fields.len() + ADDED),
+            codings: 0,
+            chunked: false,
+            length: None,
+            lengths_differ: false,
+            close: false,
+            keep_alive: false,
+        };
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes())
+                .map_err(|_error| Failure::BadResponse("header name"))?;
+            let start = field.value.as_ptr().addr() - input.as_ptr().addr();
+            let value = text.slice(start..start + field.value.len());
+            if read.note(&name, &value) {
+                let value = HeaderValue::from_maybe_shared(value)
+                    .map_err(|_error| Failure::BadResponse("header value"))?;
+                read.map.append(name, value);
             }
         }
+        Ok(read)
     }
-    headers.remove(TRANSFER_ENCODING);
+
+    /// Takes in what a field means to the proxy; `false` if it ends here.
+    fn note(&mut self, name: &HeaderName, value: &Bytes) -> bool {
+        if *name == TRANSFER_ENCODING {
+            self.codings += 1;
+            self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            return false;
+        }
+        if *name == CONTENT_LENGTH {
+            match &self.length {
+                // The same length twice is harmless in a response: this proxy
+                // frames it anew. Two lengths are not.
+                Some(first) => self.lengths_differ |= first != value,
+                None => self.length = Some(value.clone()),
+            }
+        } else if *name == CONNECTION {
+            for option in value.split(|byte| *byte == b',') {
+                let option = option.trim_ascii();
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        true
+    }
+
+    fn transfer_encoding(&self) -> Result<bool, Failure> {
+        match (self.codings, self.chunked) {
+            (0, _) => Ok(false),
+            (1, true) => Ok(true),
+            _ => Err(Failure::BadResponse("transfer-encoding")),
+        }
+    }
+
+    fn content_length(&self) -> Result<Option<u64>, Failure> {
+        let Some(length) = &self.length else {
+            return Ok(None);
+        };
+        let length = crate::http::decimal(length).filter(|_length| !self.lengths_differ);
+        length
+            .map(Some)
+            .ok_or(Failure::BadResponse("content-length"))
+    }
+}
+
+fn head(status: StatusCode, fields: Fields, http_1_0: bool, asked: Asked) -> Result<Head, Failure> {
+    let ending = ending(status, &fields, asked)?;
+    let lasting = ending != Ending::Close && ending != Ending::Tunnel;
     Ok(Head {
         status,
-        headers,
         ending,
-        keep_alive,
+        keep_alive: lasting && !fields.close && (!http_1_0 || fields.keep_alive),
+        headers: fields.map,
     })
 }
 
-fn ending(status: StatusCode, headers: &HeaderMap, asked: Asked) -> Result<Ending, Failure> {
+fn ending(status: StatusCode, fields: &Fields, asked: Asked) -> Result<Ending, Failure> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return if asked.upgrade {
             Ok(Ending::Tunnel)
@@ -160,8 +213,8 @@ fn ending(status: StatusCode, headers: &HeaderMap, asked: Asked) -> Result<Endin
             Err(Failure::BadResponse("protocol switch nobody asked for"))
         };
     }
-    let chunked = transfer_encoding(headers)?;
-    let length = content_length(headers)?;
+    let chunked = fields.transfer_encoding()?;
+    let length = fields.content_length()?;
     if chunked && length.is_some() {
         return Err(Failure::BadResponse(
             "both content-length and transfer-encoding",
@@ -175,30 +228,6 @@ fn ending(status: StatusCode, headers: &HeaderMap, asked: Asked) -> Result<Endin
         (_, _, Some(length)) => Ending::Length(length),
         (_, _, None) => Ending::Close,
     })
-}
-
-fn transfer_encoding(headers: &HeaderMap) -> Result<bool, Failure> {
-    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(false),
-        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(Failure::BadResponse("transfer-encoding")),
-    }
-}
-
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = values.next() else {
-        return Ok(None);
-    };
-    // The same length twice is harmless in a response: this proxy frames it
-    // anew. Two lengths are not.
-    if values.any(|other| other != first) {
-        return Err(Failure::BadResponse("content-length"));
-    }
-    crate::http::decimal(first.as_bytes())
-        .map(Some)
-        .ok_or(Failure::BadResponse("content-length"))
 }
 
 #[cfg(test)]
