@@ -4,7 +4,7 @@ use weft_datapath_common::{DropReason, Leg, ct_flags, protocol};
 
 use crate::{
     conntrack::{self, Entry},
-    flow::Flow,
+    flow::{Flow, Origin},
     nat::End,
     packet::Packet,
     skb::Skb,
@@ -30,6 +30,10 @@ pub fn relate(skb: Skb, flow: &Flow) -> Relation {
     let Ok(quoted) = quoted(skb, &flow.packet) else {
         return Relation::None;
     };
+    // A pod is no router: it speaks only of what was sent to itself.
+    if flow.origin == Origin::Pod && quoted.dst != flow.packet.src {
+        return Relation::None;
+    }
     if let Some(entry) = conntrack::lookup(&quoted, Leg::Direct)
         && !entry.has(ct_flags::SERVICE)
     {

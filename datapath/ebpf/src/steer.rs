@@ -181,8 +181,9 @@ fn check_ends(config: &Config, flow: &Flow) -> Result<(), DropReason> {
         Origin::Pod => {
             // The peer would take the packet for one of the overlay's, from whichever pod the
             // sender likes.
-            let to_node = matches!(flow.dst_identity, identity::HOST | identity::REMOTE_NODE);
-            if to_node
+            // A node has more addresses than the agent knows: only pods are none of its own.
+            let to_pod = flow.to_remote_pod || maps::endpoint_by_addr(packet.dst).is_some();
+            if !to_pod
                 && packet.protocol == protocol::UDP
                 && config.overlay_port != 0
                 && packet.dst_port == config.overlay_port

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use weft_api::node::Snapshot;
@@ -52,7 +53,13 @@ impl Store {
         fs::create_dir_all(&self.directory)?;
         let path = self.directory.join(NAME);
         let temporary = self.directory.join(format!("{NAME}.new"));
-        let mut file = File::create(&temporary)?;
+        // Rules may hold secrets: the values that headers are to have.
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         serde_json::to_writer(io::BufWriter::new(&mut file), snapshot)?;
         file.flush()?;
         file.sync_all()?;

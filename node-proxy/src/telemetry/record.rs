@@ -22,6 +22,16 @@ use crate::pipeline::trace::{TRACEPARENT, hex};
 const LEFT_OUT: [&str; 2] = ["host", "x-forwarded-proto"];
 const REQUEST_ID: &str = "X-Request-Id";
 
+/// Who reads flows must not be able to act in the name of who is seen in them.
+const SECRET: [&str; 5] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+];
+const REDACTED: &str = "[redacted]";
+
 /// The records of a decision, one for each observation point, in the order
 /// of the request.
 pub fn requests(exchange: &Exchange, mut each: impl FnMut(Record)) {
@@ -198,7 +208,13 @@ fn logged(headers: &HeaderMap, left_out: impl Fn(&HeaderName) -> bool) -> Vec<He
     headers
         .iter()
         .filter(|(name, _value)| !LEFT_OUT.contains(&name.as_str()) && !left_out(name))
-        .map(|(name, value)| header(canonical(name.as_str()), value))
+        .map(|(name, value)| match SECRET.contains(&name.as_str()) {
+            true => Header {
+                key: canonical(name.as_str()),
+                value: REDACTED.to_owned(),
+            },
+            false => header(canonical(name.as_str()), value),
+        })
         .collect()
 }
 

@@ -312,3 +312,40 @@ async fn a_malformed_body_is_named_and_never_completed() {
         world.agent.assert_no_record().await;
     }
 }
+
+#[tokio::test]
+async fn secrets_are_named_and_not_shown() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &landing()).await;
+    let mut client = Client::connect(world.address).await;
+    client
+        .send(
+            "POST /v1/request-landing HTTP/1.1\r\nhost: deathstar\r\n\
+             authorization: Bearer hunter2\r\ncookie: id=hunter2\r\n\r\n",
+        )
+        .await;
+    client.answer().await;
+    for record in world.agent.records(2).await {
+        for key in ["Authorization", "Cookie"] {
+            assert_eq!(header(&record, key), Some("[redacted]"), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_offer_of_http2_leaves_the_connection_usable() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &landing()).await;
+    let mut client = Client::connect(world.address).await;
+    for _ in 0..2 {
+        client
+            .send(
+                "POST /v1/request-landing HTTP/1.1\r\nhost: deathstar\r\n\
+                 connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n\
+                 http2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+            )
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200);
+    }
+}

@@ -184,7 +184,9 @@ struct Fields<'a> {
     lengths: usize,
     coding: Option<&'a [u8]>,
     codings: usize,
-    upgrade: bool,
+    upgrades: usize,
+    /// The one protocol asked for is none that the pipeline passes on.
+    no_tunnel: bool,
     connection_upgrade: bool,
 }
 
@@ -208,7 +210,10 @@ impl<'a> Fields<'a> {
                 self.hosts += 1;
                 self.host = Some(value);
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.upgrades += 1;
+                self.no_tunnel |= value.is_empty() || names_http2(value);
+            }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 self.connection_upgrade |= has_option(value, b"upgrade");
             }
@@ -241,7 +246,9 @@ impl<'a> Fields<'a> {
         }
         match self.length {
             Some(length) if length > 0 => Ok(Follows::Length(length)),
-            _ if self.upgrade && self.connection_upgrade => Ok(Follows::Upgrade),
+            _ if self.upgrades == 1 && !self.no_tunnel && self.connection_upgrade => {
+                Ok(Follows::Upgrade)
+            }
             _ => Ok(Follows::Nothing),
         }
     }
@@ -257,6 +264,15 @@ fn chunked(coding: &[u8]) -> Result<Follows, Refusal> {
     } else {
         Err(Refusal::TransferEncoding)
     }
+}
+
+/// Clients offer HTTP/2 with any request and go on in HTTP/1.1 when it is not
+/// taken up; the pipeline never does.
+fn names_http2(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|protocol| {
+        let name = protocol.trim_ascii().get(..2);
+        name.is_some_and(|name| name.eq_ignore_ascii_case(b"h2"))
+    })
 }
 
 fn has_option(value: &[u8], wanted: &[u8]) -> bool {
@@ -297,6 +313,10 @@ mod tests {
             with("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"),
             Ok(Follows::Upgrade)
         );
+        for offer in ["h2c", "H2C", "websocket, h2c", "", "x\r\nUpgrade: y"] {
+            let fields = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\n");
+            assert_eq!(with(&fields), Ok(Follows::Nothing), "{offer}");
+        }
         assert_eq!(judge("GET / HTTP/1.0\r\n\r\n"), Ok(Follows::Nothing));
         assert_eq!(
             judge("GET http://a.b:80/c HTTP/1.1\r\nhost: A.b:80\r\n\r\n"),
