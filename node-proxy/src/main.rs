@@ -22,12 +22,27 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
+    raise_descriptor_limit();
     // Everything but requests runs on this thread.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("control runtime")?
         .block_on(run(args))
+}
+
+/// Every connection is a descriptor, and the usual soft limit of 1,024 is for
+/// programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "limit of open descriptors not raised");
+    }
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
