@@ -20,14 +20,18 @@ pub struct Budget {
 #[derive(Debug)]
 struct Shared {
     limit: usize,
-    open: RefCell<HashMap<Option<IpAddr>, usize>>,
+    open: RefCell<HashMap<Asker, usize>>,
 }
+
+/// Who asks: the source address that is kept, and the identity behind it. Where
+/// the node's address stands in for every pod's, the identity tells them apart.
+type Asker = (Option<IpAddr>, u32);
 
 /// One open connection's share; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     shared: Rc<Shared>,
-    source: Option<IpAddr>,
+    asker: Asker,
 }
 
 impl Budget {
@@ -42,20 +46,21 @@ impl Budget {
         }
     }
 
-    /// A share of `source`'s connections.
+    /// A share of the connections of `source` and the identity behind it.
     ///
     /// # Errors
-    /// [`Failure::Overloaded`] when the source has all of its connections open.
-    pub fn take(&self, source: Option<IpAddr>) -> Result<Permit, Failure> {
+    /// [`Failure::Overloaded`] when it has all of its connections open.
+    pub fn take(&self, source: Option<IpAddr>, identity: u32) -> Result<Permit, Failure> {
+        let asker = (source, identity);
         let mut open = self.shared.open.borrow_mut();
-        let count = open.entry(source).or_default();
+        let count = open.entry(asker).or_default();
         if *count >= self.shared.limit {
             return Err(Failure::Overloaded("upstream connections of one source"));
         }
         *count += 1;
         Ok(Permit {
             shared: Rc::clone(&self.shared),
-            source,
+            asker,
         })
     }
 
@@ -69,10 +74,10 @@ impl Budget {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.shared.open.borrow_mut();
-        if let Some(count) = open.get_mut(&self.source) {
+        if let Some(count) = open.get_mut(&self.asker) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.source);
+                open.remove(&self.asker);
             }
         }
     }
@@ -89,12 +94,13 @@ mod tests {
         let greedy = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         let modest = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
         let budget = Budget::new(2);
-        let first = budget.take(greedy).expect("within the limit");
-        let _second = budget.take(greedy).expect("within the limit");
-        assert!(budget.take(greedy).is_err());
-        let _other = budget.take(modest).expect("a source of its own");
+        let first = budget.take(greedy, 1).expect("within the limit");
+        let _second = budget.take(greedy, 1).expect("within the limit");
+        assert!(budget.take(greedy, 1).is_err());
+        let _other = budget.take(modest, 1).expect("a source of its own");
+        let _behind = budget.take(greedy, 2).expect("another pod behind it");
         drop(first);
-        let _third = budget.take(greedy).expect("one was given back");
-        assert_eq!(budget.open(), 3);
+        let _third = budget.take(greedy, 1).expect("one was given back");
+        assert_eq!(budget.open(), 4);
     }
 }

@@ -216,7 +216,7 @@ where
     }
 
     async fn dial(&self, target: &Target) -> Result<Rc<Live<B>>, Failure> {
-        let permit = self.budget.take(target.source)?;
+        let permit = self.budget.take(target.source, target.identity)?;
         let stream = connect::connect(target, &self.connect).await?;
         let handshake = http2::Builder::new(LocalExec)
             .timer(TokioTimer::new())

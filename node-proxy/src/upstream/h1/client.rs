@@ -159,9 +159,12 @@ impl Pool {
     }
 
     async fn dial(&self, target: &Target) -> Result<Connection, Failure> {
-        let permit = match self.budget.take(target.source) {
+        let permit = match self.budget.take(target.source, target.identity) {
             Ok(permit) => permit,
-            Err(full) if self.evict(target) => self.budget.take(target.source).map_err(|_| full)?,
+            Err(full) if self.evict(target) => self
+                .budget
+                .take(target.source, target.identity)
+                .map_err(|_| full)?,
             Err(full) => return Err(full),
         };
         let stream = connect::connect(target, &self.options.connect).await?;
@@ -174,7 +177,9 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let oldest = idle
             .iter()
-            .filter(|(target, _)| target.source == wanted.source)
+            .filter(|(target, _)| {
+                (target.source, target.identity) == (wanted.source, wanted.identity)
+            })
             .filter_map(|(target, list)| list.first().map(|one| (one.since, *target)))
             .min_by_key(|(since, _)| *since);
         let Some((_, target)) = oldest else {
