@@ -261,7 +261,7 @@ pub fn sanitise_response(headers: &mut HeaderMap, switching: bool) {
     if has(headers, &CONNECTION) {
         remove_connection(headers);
     }
-    if headers.keys().any(|name| hop_by_hop(name)) {
+    if headers.keys().any(hop_by_hop) {
         headers.remove(UPGRADE);
         headers.remove(TRANSFER_ENCODING);
         for name in ["keep-alive", "proxy-connection"] {
