@@ -35,9 +35,20 @@ pub fn admit(head: &mut Parts, max_uri: usize) -> Result<Path, Failure> {
     normalise(head, max_uri)
 }
 
-/// Letters, digits, `.` and `-`: no combination of them is anything but a name
-/// or an address.
-const PLAIN: [bool; 256] = alphanumeric_and(b".-");
+/// Whether a host is surely valid: a name or an IPv4 address, of letters,
+/// digits, `.` and `-`, and perhaps a port. Nearly all are.
+fn plain(host: &str) -> bool {
+    const PLAIN: [bool; 256] = alphanumeric_and(b".-");
+    let bytes = host.as_bytes();
+    let end = bytes.iter().position(|byte| !PLAIN[usize::from(*byte)]);
+    match end.map(|end| bytes.split_at(end)) {
+        None => true,
+        Some((name, [b':', port @ ..])) => {
+            !name.is_empty() && !port.is_empty() && port.iter().all(u8::is_ascii_digit)
+        }
+        Some(_) => false,
+    }
+}
 
 /// Every request names one host: in the URI, in `host`, or in both alike.
 fn one_authority(head: &mut Parts) -> Result<(), Failure> {
@@ -54,9 +65,7 @@ fn one_authority(head: &mut Parts) -> Result<(), Failure> {
         (None, None) => Err(Failure::Malformed("no host")),
         (None, Some(host)) => {
             // Userinfo has no place in it, and an empty one names nobody.
-            let plain = host.bytes().all(|byte| PLAIN[usize::from(byte)]);
-            let valid = plain || host.parse::<Authority>().is_ok() && !host.contains('@');
-            if valid {
+            if plain(host) || host.parse::<Authority>().is_ok() && !host.contains('@') {
                 Ok(())
             } else {
                 Err(Failure::Malformed("host"))
@@ -117,7 +126,9 @@ mod tests {
     use http::request::Parts;
     use http::{Method, Request, Version};
 
-    use super::{Path, admit};
+    use http::uri::Authority;
+
+    use super::{Path, admit, plain};
     use crate::failure::Failure;
 
     fn head(method: Method, uri: &str, hosts: &[&str], version: Version) -> Parts {
@@ -131,6 +142,16 @@ mod tests {
     fn get(uri: &str, hosts: &[&str]) -> Result<Parts, Failure> {
         let mut head = head(Method::GET, uri, hosts, Version::HTTP_11);
         admit(&mut head, 1024).map(|_path| head)
+    }
+
+    #[test]
+    fn a_plain_host_is_an_authority() {
+        let hosts = [
+            "a", "a.b", "1.2.3.4", "a:80", "a:", ":80", "a:b", "a:8:0", "a@b", "[::1]",
+        ];
+        let found: Vec<_> = hosts.into_iter().filter(|host| plain(host)).collect();
+        assert_eq!(found, ["a", "a.b", "1.2.3.4", "a:80"]);
+        assert!(found.iter().all(|host| host.parse::<Authority>().is_ok()));
     }
 
     #[test]

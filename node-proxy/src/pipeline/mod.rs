@@ -5,6 +5,7 @@
 //! snapshot.
 
 pub mod admit;
+pub mod compact;
 pub mod decide;
 pub mod exchange;
 pub mod forward;
@@ -52,6 +53,9 @@ pub async fn handle(
     let (mut head, body) = request.into_parts();
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
+    if dialect.http1 {
+        compact::compact(&mut head);
+    }
 
     let (plan, made) = decide(&config, &connection, &mut head);
     let exchange = made.exchange(head, started, plan.failure());

@@ -1,6 +1,8 @@
 //! Flow records: what each observation point saw, in the form that the agent
 //! merges with the datapath's events.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::HOST;
@@ -32,6 +34,9 @@ const SECRET: [&str; 5] = [
 ];
 const REDACTED: &str = "[redacted]";
 
+/// Most headers that a record has beside those of the message.
+const ADDED: usize = 2;
+
 /// The records of a decision, one for each observation point, in the order
 /// of the request.
 pub fn requests(exchange: &Exchange, mut each: impl FnMut(Record)) {
@@ -60,6 +65,7 @@ pub fn requests(exchange: &Exchange, mut each: impl FnMut(Record)) {
         });
         return;
     }
+    let mut http = Shared::between(http, exchange.decisions.iter().count());
     for (direction, decision) in exchange.decisions.iter() {
         let verdict = if decision.allowed {
             Verdict::Forwarded
@@ -68,7 +74,7 @@ pub fn requests(exchange: &Exchange, mut each: impl FnMut(Record)) {
         };
         each(Record {
             verdict: verdict.into(),
-            http: Some(http.clone()),
+            http: http.next(),
             rule: decision.rule.as_ref().map(rule_ref),
             ..request(exchange, direction)
         });
@@ -90,15 +96,16 @@ pub fn responses(exchange: &Exchange, mut each: impl FnMut(Record)) {
         ..request_line(exchange)
     };
     let failure = exchange.end.get().and_then(|end| end.failure);
+    let mut http = Shared::between(http, exchange.decisions.iter().count());
     for (direction, decision) in exchange.decisions.iter().rev() {
-        let request = request(exchange, direction);
+        let mut request = request(exchange, direction);
         each(Record {
             time: Some(timestamp(exchange.time + response.latency)),
             kind: RecordKind::Response.into(),
             verdict: Verdict::Forwarded.into(),
-            source: request.destination.clone(),
-            destination: request.source.clone(),
-            http: Some(http.clone()),
+            source: request.destination.take(),
+            destination: request.source.take(),
+            http: http.next(),
             latency_ns: nanos(response.latency),
             rule: decision.rule.as_ref().map(rule_ref),
             reason: failure
@@ -106,6 +113,30 @@ pub fn responses(exchange: &Exchange, mut each: impl FnMut(Record)) {
                 .unwrap_or_default(),
             ..request
         });
+    }
+}
+
+/// Something large that several records hold: copied for all but the last.
+struct Shared<T> {
+    value: Option<T>,
+    left: usize,
+}
+
+impl<T: Clone> Shared<T> {
+    fn between(value: T, records: usize) -> Self {
+        Self {
+            value: Some(value),
+            left: records,
+        }
+    }
+
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.value.take()
+        } else {
+            self.value.clone()
+        }
     }
 }
 
@@ -156,7 +187,7 @@ fn request_line(exchange: &Exchange) -> Http {
 pub fn url(exchange: &Exchange) -> String {
     let path = exchange.head.uri.path_and_query();
     let path = path.map_or("/", PathAndQuery::as_str);
-    format!("http://{}{path}", authority(&exchange.head))
+    ["http://", authority(&exchange.head), path].concat()
 }
 
 /// Name and version of the client's protocol, as flows print it.
@@ -205,17 +236,21 @@ fn response_headers(exchange: &Exchange, response: &ResponseHead) -> Vec<Header>
 }
 
 fn logged(headers: &HeaderMap, left_out: impl Fn(&HeaderName) -> bool) -> Vec<Header> {
-    headers
+    let mut logged = Vec::with_capacity(headers.len() + ADDED);
+    let headers = headers
         .iter()
-        .filter(|(name, _value)| !LEFT_OUT.contains(&name.as_str()) && !left_out(name))
-        .map(|(name, value)| match SECRET.contains(&name.as_str()) {
+        .filter(|(name, _value)| !LEFT_OUT.contains(&name.as_str()) && !left_out(name));
+    logged.extend(headers.map(|(name, value)| {
+        let key = canonical(name.as_str());
+        match SECRET.contains(&name.as_str()) {
             true => Header {
-                key: canonical(name.as_str()),
+                key,
                 value: REDACTED.to_owned(),
             },
-            false => header(canonical(name.as_str()), value),
-        })
-        .collect()
+            false => header(key, value),
+        }
+    }));
+    logged
 }
 
 fn header(key: String, value: &HeaderValue) -> Header {
@@ -229,18 +264,18 @@ fn header(key: String, value: &HeaderValue) -> Header {
 
 /// `x-request-id` as `X-Request-Id`.
 fn canonical(name: &str) -> String {
-    let mut start = true;
-    name.chars()
-        .map(|character| {
-            let written = if start {
-                character.to_ascii_uppercase()
-            } else {
-                character
-            };
-            start = character == '-';
-            written
-        })
-        .collect()
+    let mut canonical = String::with_capacity(name.len());
+    for (index, part) in name.split('-').enumerate() {
+        if index > 0 {
+            canonical.push('-');
+        }
+        let start = canonical.len();
+        canonical.push_str(part);
+        if let Some(first) = canonical.get_mut(start..=start) {
+            first.make_ascii_uppercase();
+        }
+    }
+    canonical
 }
 
 /// 32 hexadecimal digits, or empty without a trace.
@@ -256,19 +291,44 @@ pub fn trace_id(exchange: &Exchange) -> String {
 
 fn peer(end: &End) -> Peer {
     Peer {
-        ip: end.address.ip().to_canonical().to_string(),
+        ip: address(end.address.ip().to_canonical()),
         port: end.address.port().into(),
         identity: end.identity.0,
         endpoint_id: end.endpoint.unwrap_or_default(),
     }
 }
 
+/// As `to_string` has it, without the formatter: a request has four of them.
+fn address(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            text.push('.');
+        }
+        for place in [100, 10] {
+            if octet >= place {
+                text.push(digit(octet / place % 10));
+            }
+        }
+        text.push(digit(octet % 10));
+    }
+    text
+}
+
+fn digit(value: u8) -> char {
+    char::from(b'0' + value)
+}
+
 fn rule_ref(rule: &policy::RuleRef) -> RuleRef {
+    let text = |text: &Arc<str>| str::to_owned(text);
     RuleRef {
-        kind: rule.kind.to_string(),
-        namespace: rule.namespace.to_string(),
-        name: rule.name.to_string(),
-        rule: rule.rule.to_string(),
+        kind: text(&rule.kind),
+        namespace: text(&rule.namespace),
+        name: text(&rule.name),
+        rule: text(&rule.rule),
     }
 }
 
@@ -293,7 +353,25 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::canonical;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use super::{Shared, address, canonical};
+
+    #[test]
+    fn addresses_are_written_as_everyone_writes_them() {
+        for octet in 0..=255 {
+            let one = IpAddr::V4(Ipv4Addr::new(10, octet, 0, 255 - octet));
+            assert_eq!(address(one), one.to_string());
+        }
+        assert_eq!(address(IpAddr::V6(Ipv6Addr::LOCALHOST)), "::1");
+    }
+
+    #[test]
+    fn every_record_gets_what_they_share() {
+        let mut shared = Shared::between("http", 2);
+        assert_eq!(shared.next(), Some("http"));
+        assert_eq!(shared.next(), Some("http"));
+    }
 
     #[test]
     fn names_are_canonical() {

@@ -50,11 +50,10 @@ pub fn normalize(target: &str) -> Result<Normalized<'_>, NormalizeError> {
     if target == "*" {
         return Ok(unchanged(target));
     }
-    let whole = target.split_once('#').map_or(target, |(kept, _)| kept);
-    let (path, query) = match whole.find('?') {
-        Some(at) => whole.split_at(at),
-        None => (whole, ""),
-    };
+    // Byte by byte: targets are short, a search for one byte is for long texts.
+    let find = |text: &str, wanted: u8| text.bytes().position(|byte| byte == wanted);
+    let whole = find(target, b'#').map_or(target, |at| &target[..at]);
+    let (path, query) = whole.split_at(find(whole, b'?').unwrap_or(whole.len()));
     if is_normal(path) {
         return Ok(unchanged(whole));
     }

@@ -166,11 +166,17 @@ impl Fields {
                 None => self.length = Some(value.clone()),
             }
         } else if *name == CONNECTION {
+            let mut other = false;
             for option in value.split(|byte| *byte == b',') {
                 let option = option.trim_ascii();
-                self.close |= option.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                let close = option.eq_ignore_ascii_case(b"close");
+                let keep_alive = option.eq_ignore_ascii_case(b"keep-alive");
+                self.close |= close;
+                self.keep_alive |= keep_alive;
+                other |= !close && !keep_alive;
             }
+            // The rest names headers that end here, or an upgrade.
+            return other;
         }
         true
     }
