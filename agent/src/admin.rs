@@ -1,17 +1,18 @@
-//! The admin socket: health, status, and waiting for an endpoint.
+//! The admin socket: health, status, metrics, and waiting for an endpoint.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use axum::extract::{Path as Segments, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{FromRef, Path as Segments, Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::status::{EndpointPhase, StatusReceiver};
 
 /// Longest wait that a client may ask for.
@@ -24,10 +25,11 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 pub async fn serve(
     socket: &Path,
     status: StatusReceiver,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = crate::socket::listen(socket)?;
-    let serving = axum::serve(listener, router(status));
+    let serving = axum::serve(listener, router(status, metrics));
     // Requests that wait for an endpoint are dropped: the agent is going away.
     match stop.run_until_cancelled(serving.into_future()).await {
         Some(result) => result,
@@ -35,12 +37,20 @@ pub async fn serve(
     }
 }
 
-fn router(status: StatusReceiver) -> Router {
+/// What the answers are made of.
+#[derive(Clone, FromRef)]
+struct Sources {
+    status: StatusReceiver,
+    metrics: Metrics,
+}
+
+fn router(status: StatusReceiver, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(health))
         .route("/v1/status", get(whole))
         .route("/v1/endpoints/{namespace}/{pod}", get(endpoint))
-        .with_state(status)
+        .route("/metrics", get(counted))
+        .with_state(Sources { status, metrics })
 }
 
 async fn health(State(status): State<StatusReceiver>) -> Response {
@@ -53,6 +63,16 @@ async fn health(State(status): State<StatusReceiver>) -> Response {
 async fn whole(State(status): State<StatusReceiver>) -> Response {
     let status = status.borrow().clone();
     Json(status.as_ref()).into_response()
+}
+
+async fn counted(State(metrics): State<Metrics>) -> Response {
+    match metrics.render() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -135,6 +155,10 @@ mod tests {
         Arc::new(status)
     }
 
+    fn routed(status: StatusReceiver) -> Router {
+        router(status, Metrics::new())
+    }
+
     async fn ask(router: Router, path: &str) -> StatusCode {
         let request = Request::get(path).body(Body::empty()).expect("a request");
         router.oneshot(request).await.expect("an answer").status()
@@ -144,11 +168,15 @@ mod tests {
     async fn health_turns_good_with_the_first_programming() {
         let (sender, receiver) = watch::channel(Arc::new(AgentStatus::default()));
         assert_eq!(
-            ask(router(receiver.clone()), "/healthz").await,
+            ask(routed(receiver.clone()), "/healthz").await,
             StatusCode::SERVICE_UNAVAILABLE
         );
         sender.send_replace(with_endpoint(EndpointPhase::Ready));
-        assert_eq!(ask(router(receiver), "/healthz").await, StatusCode::OK);
+        assert_eq!(
+            ask(routed(receiver.clone()), "/healthz").await,
+            StatusCode::OK
+        );
+        assert_eq!(ask(routed(receiver), "/metrics").await, StatusCode::OK);
     }
 
     #[tokio::test]
@@ -156,21 +184,21 @@ mod tests {
         let (sender, receiver) = watch::channel(with_endpoint(EndpointPhase::WaitingForInterface));
         let path = "/v1/endpoints/default/xwing";
         assert_eq!(
-            ask(router(receiver.clone()), path).await,
+            ask(routed(receiver.clone()), path).await,
             StatusCode::GATEWAY_TIMEOUT
         );
         let waiting = tokio::spawn(ask(
-            router(receiver.clone()),
+            routed(receiver.clone()),
             "/v1/endpoints/default/xwing?wait=10s",
         ));
         sender.send_replace(with_endpoint(EndpointPhase::Ready));
         assert_eq!(waiting.await.expect("no panic"), StatusCode::OK);
         assert_eq!(
-            ask(router(receiver.clone()), "/v1/endpoints/default/nobody").await,
+            ask(routed(receiver.clone()), "/v1/endpoints/default/nobody").await,
             StatusCode::NOT_FOUND
         );
         assert_eq!(
-            ask(router(receiver), "/v1/endpoints/default/xwing?wait=soon").await,
+            ask(routed(receiver), "/v1/endpoints/default/xwing?wait=soon").await,
             StatusCode::BAD_REQUEST
         );
     }

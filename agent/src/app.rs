@@ -1,6 +1,7 @@
 //! The composition root of a node's agent: everything that runs is wired here.
 
 use std::fs::{File, TryLockError};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,11 @@ use crate::control::Control;
 use crate::endpoint::{Found, Monitor};
 use crate::identity::CidrIdentities;
 use crate::kube::spawn_watch;
+use crate::metrics::Metrics;
 use crate::node::{self, NodeFacts};
 use crate::observer::{self, ObserverConfig, ObserverInputs};
 use crate::policy::{LastGood, Repository};
+use crate::private;
 use crate::program::{Datapath, Leftovers, Programmer};
 use crate::reconcile::{self, Inputs, Settings, Start, Work};
 use crate::status::{AgentStatus, StatusSender};
@@ -33,6 +36,8 @@ use crate::view::ViewHandle;
 const BPFFS: &str = "/sys/fs/bpf";
 /// UDP port of the overlay.
 const VXLAN_PORT: u16 = 8472;
+/// TCP port of the flow observer.
+const OBSERVER_PORT: u16 = 4244;
 /// Between attempts to be the node's only agent.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// How long tasks may take to end when the agent is told to stop.
@@ -48,7 +53,7 @@ type Tasks = JoinSet<anyhow::Result<()>>;
 /// # Errors
 /// When the node cannot be set up, or a part ends that must not.
 pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&args.state_dir)
+    private::directory(&args.state_dir)
         .with_context(|| format!("state directory {}", args.state_dir.display()))?;
     let lock = stop.run_until_cancelled(lock(&args.state_dir)).await;
     let Some(_lock) = lock.transpose()? else {
@@ -64,8 +69,9 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         waiting_for: vec![format!("Node {}", args.node)],
         ..AgentStatus::default()
     }));
-    let (socket, token) = (args.admin_socket.clone(), stop.clone());
-    tasks.spawn(async move { Ok(admin::serve(&socket, receiver, token).await?) });
+    let metrics = Metrics::new();
+    let (socket, token, counted) = (args.admin_socket.clone(), stop.clone(), metrics.clone());
+    tasks.spawn(async move { Ok(admin::serve(&socket, receiver, counted, token).await?) });
     let facts = node::facts(&client, &args.node, &args.state_dir);
     let Some(facts) = stop.run_until_cancelled(facts).await else {
         return Ok(());
@@ -73,7 +79,9 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     info!(node = %args.node, ip = %facts.ip, pods = %facts.pods, "this node");
 
     // The kernel: what redirected packets need, then programs and maps.
-    let datapath = load(&args, &facts)?;
+    let kernel_config = kernel_config(&args, &facts);
+    let masquerading = kernel_config.snat_ports.clone();
+    let datapath = load(&args, &kernel_config)?;
     let events = datapath.events().context("event ring")?;
     let conntrack = datapath.conntrack().context("connection tracking")?;
     let kernel = Datapath::new(datapath)?;
@@ -82,7 +90,13 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let (control, records) = Control::new();
     let view = ViewHandle::default();
     let proxy = control.status();
-    let start = take_over(&args, &facts, kernel, &control, &view, status)?;
+    let tells = Tells {
+        control: control.clone(),
+        view: view.clone(),
+        status,
+        metrics: metrics.clone(),
+    };
+    let start = take_over(&args, &facts, kernel, tells)?;
     let (socket, token) = (args.control_socket.clone(), stop.clone());
     tasks.spawn(async move { Ok(control.serve(&socket, token).await?) });
 
@@ -107,18 +121,28 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
     let config = ObserverConfig {
         socket: args.hubble_socket,
-        listen: Some(args.hubble_listen),
+        listen: observer_addresses(args.hubble_listen, facts.ip),
+        masquerading,
         capacity: observer::DEFAULT_CAPACITY,
     };
     let inputs = ObserverInputs {
         view,
         events: events_read,
         records,
+        metrics,
     };
     let token = stop.clone();
     tasks.spawn(async move { Ok(observer::run(config, inputs, token).await?) });
 
     finish(tasks, &stop).await
+}
+
+/// Whom the reconciler tells what it did.
+struct Tells {
+    control: Control,
+    view: ViewHandle,
+    status: StatusSender,
+    metrics: Metrics,
 }
 
 /// What the reconciler starts from: what a former run left in the kernel and
@@ -127,9 +151,7 @@ fn take_over(
     args: &RunArgs,
     facts: &NodeFacts,
     kernel: Datapath,
-    control: &Control,
-    view: &ViewHandle,
-    status: StatusSender,
+    tells: Tells,
 ) -> anyhow::Result<Start<Datapath>> {
     let Leftovers {
         endpoints,
@@ -157,9 +179,10 @@ fn take_over(
         cidrs: CidrIdentities::restore(identities),
         repository: Repository::new(saved),
         last_good,
-        control: control.clone(),
-        view: view.clone(),
-        status,
+        control: tells.control,
+        view: tells.view,
+        status: tells.status,
+        metrics: tells.metrics,
     })
 }
 
@@ -186,10 +209,26 @@ async fn lock(state_dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Loads the programs and attaches those that do not depend on pods.
-fn load(args: &RunArgs, facts: &NodeFacts) -> anyhow::Result<weft_datapath::Datapath> {
+/// Where the observer listens unless told otherwise: the node's address for
+/// relays, loopback for `kubectl port-forward`.
+fn observer_addresses(told: Vec<SocketAddr>, node: Ipv4Addr) -> Vec<SocketAddr> {
+    if told.is_empty() {
+        [node, Ipv4Addr::LOCALHOST]
+            .map(|ip| SocketAddr::from((ip, OBSERVER_PORT)))
+            .into()
+    } else {
+        told
+    }
+}
+
+fn kernel_config(args: &RunArgs, facts: &NodeFacts) -> Config {
     let mut config = Config::new(facts.ip, facts.pods);
     config.overlay = args.overlay.as_ref().map(|_| VXLAN_PORT);
+    config
+}
+
+/// Loads the programs and attaches those that do not depend on pods.
+fn load(args: &RunArgs, config: &Config) -> anyhow::Result<weft_datapath::Datapath> {
     NodeSettings::new(&config.marks)
         .apply(&node_settings(&args.state_dir))
         .context("routing and sysctls of the node")?;
@@ -198,7 +237,7 @@ fn load(args: &RunArgs, facts: &NodeFacts) -> anyhow::Result<weft_datapath::Data
         weft_datapath::ensure_bpffs(bpffs).context("BPF file system")?;
     }
     let mut datapath =
-        weft_datapath::Datapath::load(&args.pin_dir, &config).context("eBPF programs")?;
+        weft_datapath::Datapath::load(&args.pin_dir, config).context("eBPF programs")?;
     datapath
         .attach_uplink(&args.uplink)
         .with_context(|| format!("uplink {}", args.uplink))?;

@@ -63,9 +63,10 @@ pub struct RunArgs {
         default_value = "/run/weft/hubble.sock"
     )]
     pub hubble_socket: PathBuf,
-    /// TCP address of the flow observer.
-    #[arg(long, env = "WEFT_HUBBLE_LISTEN", default_value = "0.0.0.0:4244")]
-    pub hubble_listen: SocketAddr,
+    /// TCP addresses of the flow observer, separated by commas; without any,
+    /// port 4244 of the node's own address and of loopback. Pods are refused.
+    #[arg(long, env = "WEFT_HUBBLE_LISTEN", value_delimiter = ',')]
+    pub hubble_listen: Vec<SocketAddr>,
     /// Port of the proxy's transparent listener on loopback.
     #[arg(long, env = "WEFT_PROXY_PORT", default_value_t = 15001)]
     pub proxy_port: u16,

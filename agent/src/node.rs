@@ -68,7 +68,7 @@ pub async fn facts(client: &Client, name: &str, state_dir: &Path) -> NodeFacts {
 fn of(node: &crate::state::Node) -> Option<NodeFacts> {
     Some(NodeFacts {
         ip: *node.addresses.first()?,
-        pods: node.pod_cidrs.iter().find_map(|cidr| cidr.parse().ok())?,
+        pods: node.pod_ranges().next()?,
     })
 }
 
@@ -84,9 +84,7 @@ fn keep(path: &Path, facts: &NodeFacts) -> io::Result<()> {
     if read(path).as_ref() == Some(facts) {
         return Ok(());
     }
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, serde_json::to_vec(facts)?)?;
-    std::fs::rename(&fresh, path)
+    crate::private::replace(path, &serde_json::to_vec(facts)?)
 }
 
 #[cfg(test)]

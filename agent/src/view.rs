@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use ipnet::Ipv4Net;
 use weft_api::node::RuleRef;
 use weft_core::model::{NumericIdentity, PrefixMap};
 
@@ -78,6 +79,8 @@ pub struct View {
     pub revision: u64,
     pub(crate) addresses: HashMap<Ipv4Addr, AddressInfo>,
     pub(crate) ranges: PrefixMap<u32>,
+    /// Ranges that nodes give their pods addresses of.
+    pub(crate) pod_ranges: Vec<Ipv4Net>,
     pub(crate) endpoints: BTreeMap<u32, Ipv4Addr>,
     pub(crate) identities: HashMap<u32, Arc<[String]>>,
     pub(crate) services: HashMap<(Ipv4Addr, u16, u8), ServiceInfo>,
@@ -122,6 +125,11 @@ impl View {
     pub(crate) fn shared_labels(&self, identity: u32) -> Arc<[String]> {
         let known = self.identities.get(&identity).cloned();
         known.unwrap_or_else(|| Arc::from([]))
+    }
+
+    /// Whether an address is of a range that pods have, known or not.
+    pub fn is_for_pods(&self, ip: Ipv4Addr) -> bool {
+        self.pod_ranges.iter().any(|range| range.contains(&ip))
     }
 
     /// The service at an address; the port in host order.

@@ -7,6 +7,7 @@
 //! proxy records ----+                      +-- TCP (4244)
 //! ```
 
+mod admission;
 mod convert;
 mod mask;
 mod query;
@@ -20,33 +21,43 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use weft_api::node::RecordBatch;
 use weft_datapath::Event;
 
+use crate::metrics::Metrics;
 use crate::view::ViewHandle;
+pub(crate) use admission::{Followers, holding};
 use convert::Converter;
 pub(crate) use query::check as check_request;
 use ring::{Ring, Seen};
 use seen::Namespaces;
-use server::ObserverService;
+use server::Listeners;
 pub(crate) use server::{Answers, VERSION, routes, silence};
 
 /// Flows that a node keeps unless configured otherwise.
 pub const DEFAULT_CAPACITY: usize = 4095;
+
+/// Streams that followers may hold open at once, over the Unix socket and over
+/// TCP each: many times what relays and people at a terminal need.
+const FOLLOWERS: usize = 128;
 
 /// How the observer serves.
 #[derive(Clone, Debug)]
 pub struct ObserverConfig {
     /// Unix socket to listen on.
     pub socket: PathBuf,
-    /// TCP address to listen on too.
-    pub listen: Option<SocketAddr>,
+    /// TCP addresses to listen on too. Pods are refused there.
+    pub listen: Vec<SocketAddr>,
+    /// Ports behind which a node's address stands for one of its pods.
+    pub masquerading: RangeInclusive<u16>,
     /// Flows to keep.
     pub capacity: usize,
 }
@@ -69,6 +80,8 @@ pub struct ObserverInputs {
     pub events: mpsc::Receiver<EventBatch>,
     /// Requests and responses.
     pub records: mpsc::Receiver<RecordBatch>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// Why the observer ended.
@@ -104,22 +117,27 @@ pub async fn run(
     inputs: ObserverInputs,
     shutdown: CancellationToken,
 ) -> Result<(), ObserverError> {
-    let observer = Observer::new(inputs.view.clone(), config.capacity);
+    let observer = Observer::new(inputs.view.clone(), config.capacity, inputs.metrics);
     let unix = crate::socket::listen(&config.socket).map_err(|error| ObserverError::Socket {
         socket: config.socket.clone(),
         error,
     })?;
-    let tcp = match config.listen {
-        None => None,
-        Some(listen) => {
-            let bound = tokio::net::TcpListener::bind(listen).await;
-            Some(bound.map_err(|error| ObserverError::Listen { listen, error })?)
-        }
-    };
+    let mut tcp = Vec::with_capacity(config.listen.len());
+    for listen in &config.listen {
+        let listen = *listen;
+        let bound = TcpListener::bind(listen).await;
+        tcp.push(bound.map_err(|error| ObserverError::Listen { listen, error })?);
+    }
     info!(socket = %config.socket.display(), tcp = ?config.listen, "serving flows");
-    let service = ObserverService::new(&observer, shutdown.clone());
-    let serve = server::serve(service, unix, tcp, shutdown.clone());
-    let ingest = observer.ingest(inputs.events, inputs.records, shutdown);
+    let listeners = Listeners {
+        unix,
+        tcp,
+        masquerading: config.masquerading,
+    };
+    let serve = server::serve(&observer, listeners, shutdown.clone());
+    let ingest = observer
+        .clone()
+        .ingest(inputs.events, inputs.records, shutdown);
     let (served, ()) = tokio::join!(serve, ingest);
     Ok(served?)
 }
@@ -130,14 +148,16 @@ struct Observer {
     view: ViewHandle,
     ring: Arc<Ring>,
     namespaces: Arc<Namespaces>,
+    metrics: Metrics,
 }
 
 impl Observer {
-    fn new(view: ViewHandle, capacity: usize) -> Self {
+    fn new(view: ViewHandle, capacity: usize, metrics: Metrics) -> Self {
         Self {
             view,
             ring: Arc::new(Ring::new(capacity)),
             namespaces: Arc::default(),
+            metrics,
         }
     }
 
@@ -177,6 +197,7 @@ impl Observer {
 
     fn lost(&self, lost: Option<weft_api::hubble::flow::LostEvent>) {
         if let Some(lost) = lost {
+            self.metrics.lost_events(lost.num_events_lost);
             self.ring.push(Seen::Lost(lost));
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -22,8 +23,9 @@ use weft_api::hubble::peer::peer_server::{Peer as PeerApi, PeerServer};
 use weft_api::hubble::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest};
 use weft_api::hubble::relay::NodeState;
 
-use super::Observer;
+use super::admission::{Followers, admitted, holding};
 use super::query::Query;
+use super::{FOLLOWERS, Observer};
 use crate::view::ViewHandle;
 
 /// Name under which clients ask for our health.
@@ -40,48 +42,62 @@ pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 
 /// Answers questions about this node's flows.
 #[derive(Clone)]
-pub(super) struct ObserverService {
+struct ObserverService {
     observer: Observer,
+    followers: Followers,
     stop: CancellationToken,
 }
 
-impl ObserverService {
-    pub(super) fn new(observer: &Observer, stop: CancellationToken) -> Self {
-        Self {
-            observer: observer.clone(),
-            stop,
-        }
-    }
+/// Where the observer listens.
+pub(super) struct Listeners {
+    /// For root on this node.
+    pub unix: UnixListener,
+    /// For other nodes; pods are refused.
+    pub tcp: Vec<TcpListener>,
+    /// Ports behind which a node's address stands for one of its pods.
+    pub masquerading: RangeInclusive<u16>,
 }
 
-/// Serves on both listeners until `stop` is cancelled.
+/// Serves on every listener until `stop` is cancelled.
 pub(super) async fn serve(
-    service: ObserverService,
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
+    observer: &Observer,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let peers = PeerService {
-        view: service.observer.view.clone(),
-        stop: stop.clone(),
-    };
-    let routes = routes(ObserverServer::new(service))
-        .await
-        .add_service(PeerServer::new(peers));
     let on_unix = Server::builder()
-        .add_routes(routes.clone())
+        .add_routes(services(observer, &stop).await)
         .serve_with_incoming_shutdown(
-            UnixListenerStream::new(unix),
+            UnixListenerStream::new(listeners.unix),
             stop.clone().cancelled_owned(),
         );
-    let on_tcp = async {
-        let Some(tcp) = tcp else { return Ok(()) };
+    // Places of their own: who comes over the network takes none from root.
+    let routes = services(observer, &stop).await;
+    let on_tcp = listeners.tcp.into_iter().map(|listener| {
+        let (view, metrics) = (observer.view.clone(), observer.metrics.clone());
+        let connections = admitted(listener, view, listeners.masquerading.clone(), metrics);
         Server::builder()
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled_owned())
-            .await
+            .add_routes(routes.clone())
+            .serve_with_incoming_shutdown(Box::pin(connections), stop.clone().cancelled_owned())
+    });
+    tokio::try_join!(on_unix, future::try_join_all(on_tcp)).map(|_| ())
+}
+
+/// Everything that one kind of listener serves.
+async fn services(observer: &Observer, stop: &CancellationToken) -> Routes {
+    let followers = Followers::new(FOLLOWERS, observer.metrics.clone());
+    let peers = PeerService {
+        view: observer.view.clone(),
+        followers: followers.clone(),
+        stop: stop.clone(),
     };
-    tokio::try_join!(on_unix, on_tcp).map(|_| ())
+    let service = ObserverService {
+        observer: observer.clone(),
+        followers,
+        stop: stop.clone(),
+    };
+    routes(ObserverServer::new(service))
+        .await
+        .add_service(PeerServer::new(peers))
 }
 
 /// The observer's service beside the health service that speaks for it.
@@ -113,31 +129,32 @@ impl ObserverApi for ObserverService {
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
         let node = self.observer.view.load().node.name.clone();
         let query = Query::new(self.observer.ring.clone(), request.get_ref(), node)?;
+        let place = self.followers.take_if(request.get_ref().follow)?;
         let answers = stream::unfold(query, |mut query| async {
             query.next().await.map(|response| (Ok(response), query))
         });
         let stop = self.stop.clone().cancelled_owned();
-        Ok(Response::new(Box::pin(answers.take_until(stop))))
+        Ok(Response::new(holding(answers.take_until(stop), place)))
     }
 
     async fn get_agent_events(
         &self,
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
-        Ok(Response::new(silence(
-            request.get_ref().follow,
-            self.stop.clone(),
-        )))
+        let follow = request.get_ref().follow;
+        let place = self.followers.take_if(follow)?;
+        let answers = silence(follow, self.stop.clone());
+        Ok(Response::new(holding(answers, place)))
     }
 
     async fn get_debug_events(
         &self,
         request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
-        Ok(Response::new(silence(
-            request.get_ref().follow,
-            self.stop.clone(),
-        )))
+        let follow = request.get_ref().follow;
+        let place = self.followers.take_if(follow)?;
+        let answers = silence(follow, self.stop.clone());
+        Ok(Response::new(holding(answers, place)))
     }
 
     async fn get_nodes(
@@ -195,6 +212,7 @@ impl ObserverService {
 /// Tells relays which nodes there are.
 struct PeerService {
     view: ViewHandle,
+    followers: Followers,
     stop: CancellationToken,
 }
 
@@ -208,6 +226,7 @@ impl PeerApi for PeerService {
         &self,
         _: Request<NotifyRequest>,
     ) -> Result<Response<Self::NotifyStream>, Status> {
+        let place = self.followers.take()?;
         let ticks = tokio::time::interval(PEER_INTERVAL);
         let state = (self.view.clone(), Peers::new(), ticks);
         let changes = stream::unfold(state, |(view, known, mut ticks)| async move {
@@ -220,7 +239,8 @@ impl PeerApi for PeerService {
             ))
         });
         let stop = self.stop.clone().cancelled_owned();
-        Ok(Response::new(Box::pin(changes.flatten().take_until(stop))))
+        let answers = changes.flatten().take_until(stop);
+        Ok(Response::new(holding(answers, Some(place))))
     }
 }
 

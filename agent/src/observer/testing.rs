@@ -22,6 +22,7 @@ use weft_core::model::EndpointId;
 use weft_core::policy::{PeerRule, PeerSet, PortPolicy};
 
 use super::{EventBatch, ObserverConfig, ObserverInputs, run};
+use crate::metrics::Metrics;
 use crate::view::{AddressInfo, HttpPolicies, NodeInfo, ServiceInfo, View, ViewHandle, Workload};
 
 /// Nothing in these tests takes longer unless it is broken.
@@ -207,13 +208,15 @@ impl TestNode {
         let stop = CancellationToken::new();
         let config = ObserverConfig {
             socket: socket.clone(),
-            listen: None,
+            listen: vec![],
+            masquerading: 61_000..=65_535,
             capacity,
         };
         let inputs = ObserverInputs {
             view: handle,
             events: events_in,
             records: records_in,
+            metrics: Metrics::new(),
         };
         let server = run(config, inputs, stop.clone());
         let server = tokio::spawn(async move { server.await.expect("the observer serves") });

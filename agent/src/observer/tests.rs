@@ -1,18 +1,22 @@
+use std::net::Ipv4Addr;
+
 use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use weft_api::hubble::flow::{FlowFilter, flow_filter};
 use weft_api::hubble::observer::get_flows_response::ResponseTypes;
+use weft_api::hubble::observer::observer_client::ObserverClient;
 use weft_api::hubble::observer::{
     GetAgentEventsRequest, GetFlowsRequest, GetNamespacesRequest, GetNodesRequest,
-    ServerStatusRequest,
+    ServerStatusRequest, ServerStatusResponse,
 };
 use weft_api::hubble::peer::NotifyRequest;
 use weft_api::hubble::peer::peer_client::PeerClient;
 use weft_api::hubble::wkt::{FieldMask, Timestamp};
 
-use super::testing::{TestNode, ask, flow, request, response, seconds, within};
+use super::testing::{TestNode, ask, flow, request, response, seconds, view, within};
 use super::*;
 
 /// A node that saw requests at seconds 1 to 6, and the response of the fourth.
@@ -373,4 +377,63 @@ async fn peers_are_announced() {
         (peer.name.as_str(), peer.address.as_str()),
         ("kind-worker", "172.18.0.2:4244")
     );
+}
+
+/// Asks over TCP from this address.
+async fn ask_from(source: Ipv4Addr, server: SocketAddr) -> Result<ServerStatusResponse, ()> {
+    let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap();
+    let endpoint = endpoint.local_address(Some(source.into()));
+    let channel = within(endpoint.connect()).await.map_err(drop)?;
+    let mut client = ObserverClient::new(channel);
+    let answer = within(client.server_status(ServerStatusRequest {})).await;
+    answer.map(tonic::Response::into_inner).map_err(drop)
+}
+
+#[tokio::test]
+async fn over_tcp_pods_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = ViewHandle::default();
+    let mut pods_on_loopback = view("kind-worker");
+    pods_on_loopback.pod_ranges = vec!["127.5.0.0/24".parse().unwrap()];
+    handle.store(pods_on_loopback);
+    let metrics = Metrics::new();
+    let observer = Observer::new(handle, 16, metrics.clone());
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let listeners = server::Listeners {
+        unix: crate::socket::listen(&dir.path().join("hubble.sock")).unwrap(),
+        tcp: vec![tcp],
+        masquerading: 61_000..=65_535,
+    };
+    let stop = CancellationToken::new();
+    let _ends = stop.clone().drop_guard();
+    tokio::spawn(async move { server::serve(&observer, listeners, stop).await });
+
+    assert!(ask_from(Ipv4Addr::LOCALHOST, address).await.is_ok());
+    let refused = ask_from(Ipv4Addr::new(127, 5, 0, 10), address).await;
+    assert_eq!(refused, Err(()));
+    let counted = metrics.render().unwrap();
+    assert!(
+        counted.contains("refused_peers_total{reason=\"pod\"} "),
+        "{counted}"
+    );
+}
+
+#[tokio::test]
+async fn only_so_many_may_follow_at_once() {
+    let node = node().await;
+    let mut client = node.client().await;
+    let follow = || GetFlowsRequest {
+        follow: true,
+        ..last(0)
+    };
+    let mut streams = Vec::new();
+    for _ in 0..FOLLOWERS {
+        streams.push(client.get_flows(follow()).await.unwrap());
+    }
+    let refused = client.get_flows(follow()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(!ask(&mut client, last(2)).await.is_empty(), "the past");
+    streams.pop();
+    within(async { while client.get_flows(follow()).await.is_err() {} }).await;
 }

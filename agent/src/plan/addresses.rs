@@ -48,7 +48,7 @@ pub fn addresses(
     // An address in a node's pod range that no pod is known to have is of the
     // cluster all the same: it must not count as the world.
     for node in state.nodes.values() {
-        for range in node.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok()) {
+        for range in node.pod_ranges() {
             let other = other_node(node, this_node);
             put(&mut result, range, NumericIdentity::UNMANAGED, other);
         }

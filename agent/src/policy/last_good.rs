@@ -1,5 +1,6 @@
 //! The last valid version of each policy object, on disk, so that a restart of
-//! the agent does not drop a policy whose newest version is broken.
+//! the agent does not drop a policy whose newest version is broken. For root
+//! only: header matches may hold secrets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +13,7 @@ use tracing::warn;
 use weft_core::policy::PolicyKind;
 
 use super::{Keep, PolicyId};
+use crate::private;
 use crate::state::ObjectKey;
 
 /// Why the directory cannot be used.
@@ -57,7 +59,7 @@ impl LastGood {
             path: directory.clone(),
             source,
         };
-        fs::create_dir_all(&directory).map_err(failed)?;
+        private::directory(&directory).map_err(failed)?;
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -88,10 +90,7 @@ impl LastGood {
                     name: id.1.name.clone(),
                     saved: saved.clone(),
                 };
-                let path = self.path(id);
-                let fresh = path.with_extension("new");
-                fs::write(&fresh, serde_json::to_vec(&file)?)?;
-                fs::rename(&fresh, &path)
+                private::replace(&self.path(id), &serde_json::to_vec(&file)?)
             }
             Keep::Forget(id) => match fs::remove_file(self.path(id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

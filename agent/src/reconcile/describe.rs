@@ -11,7 +11,7 @@ use crate::plan::{Address, Compiled};
 use crate::program::{Kernel, Outcome};
 use crate::service::{Frontend, ServiceEntry};
 use crate::snapshot::rule_ref;
-use crate::state::ObjectKey;
+use crate::state::{Node, ObjectKey};
 use crate::status::{AgentStatus, EndpointPhase, EndpointStatus};
 use crate::view::{AddressInfo, HttpPolicies, NodeInfo, ServiceInfo, View};
 
@@ -145,6 +145,8 @@ impl<K: Kernel> Engine<K> {
         for (range, address) in addresses {
             view.ranges.insert((*range).into(), address.identity.0);
         }
+        let nodes = self.state.nodes.values();
+        view.pod_ranges = nodes.flat_map(Node::pod_ranges).collect();
         view.identities = identities;
         self.add_nodes(&mut view);
         self.add_pods(&mut view);

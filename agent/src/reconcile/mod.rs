@@ -20,6 +20,7 @@ use crate::control::{Control, ProxyStatus};
 use crate::endpoint::Monitor;
 use crate::identity::CidrIdentities;
 use crate::kube::Watched;
+use crate::metrics::Metrics;
 use crate::policy::{LastGood, Repository};
 use crate::program::{Kernel, Programmer};
 use crate::state::Change;
@@ -55,6 +56,8 @@ pub struct Start<K> {
     pub view: ViewHandle,
     /// The admin socket looks here.
     pub status: StatusSender,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What the reconciler listens to.

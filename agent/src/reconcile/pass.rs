@@ -14,6 +14,7 @@ use super::work::Work;
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{Interfaces, Table, Update};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
+use crate::metrics::Metrics;
 use crate::plan::{self, Compiled, Coverage, Gate, Rules};
 use crate::policy::{Keep, LastGood, Repository};
 use crate::program::{Kernel, Outcome, Programmer, Wanted};
@@ -69,6 +70,7 @@ pub(super) struct Engine<K> {
     control: Control,
     pub(super) view: ViewHandle,
     pub(super) status: StatusSender,
+    metrics: Metrics,
     pub(super) revision: u64,
     pub(super) version: String,
     unfinished: bool,
@@ -99,6 +101,7 @@ impl<K: Kernel> Engine<K> {
             control: start.control,
             view: start.view,
             status: start.status,
+            metrics: start.metrics,
             revision: 0,
             version: String::new(),
             unfinished: true,
@@ -206,7 +209,14 @@ impl<K: Kernel> Engine<K> {
         self.introduce(&mut outcome, now);
         self.describe(&update, &compiled, &addresses, &services, &outcome);
         self.compiled = compiled;
-        debug!(revision = self.revision, changed = outcome.changed, took = ?now.elapsed(), "pass");
+        let took = now.elapsed();
+        self.metrics.pass(took);
+        debug!(
+            revision = self.revision,
+            changed = outcome.changed,
+            ?took,
+            "pass"
+        );
         self.passed(&update, &outcome)
     }
 

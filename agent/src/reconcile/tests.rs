@@ -75,6 +75,7 @@ impl Rig {
             control,
             view: view.clone(),
             status: sender,
+            metrics: Metrics::default(),
         });
         for change in [
             Change::Pods(Delta::Replace(vec![])),

@@ -19,10 +19,14 @@ use weft_api::hubble::relay::NodeState;
 
 use super::flows::Session;
 use super::peers::{Peer, Peers};
-use crate::observer::{Answers, VERSION, check_request, silence};
+use crate::metrics::Metrics;
+use crate::observer::{Answers, Followers, VERSION, check_request, holding, silence};
 
 /// How long a node may take to answer about itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Clients that may follow at once: each holds a stream to every node open, and
+/// a node has room for two relays.
+const FOLLOWERS: usize = 64;
 /// Unavailable nodes that a status names; the others are only counted.
 const NAMED_NODES: usize = 10;
 
@@ -30,12 +34,17 @@ const NAMED_NODES: usize = 10;
 #[derive(Clone, Debug)]
 pub(super) struct RelayService {
     peers: Peers,
+    followers: Followers,
     stop: CancellationToken,
 }
 
 impl RelayService {
     pub(super) fn new(peers: Peers, stop: CancellationToken) -> Self {
-        Self { peers, stop }
+        Self {
+            peers,
+            followers: Followers::new(FOLLOWERS, Metrics::new()),
+            stop,
+        }
     }
 
     /// Asks every node at once.
@@ -77,32 +86,33 @@ impl Observer for RelayService {
         // Here already, so that a wrong question gets its answer even while no
         // node is there.
         check_request(request.get_ref())?;
+        let place = self.followers.take_if(request.get_ref().follow)?;
         let session = Session::begin(request.into_inner(), &self.peers).await?;
         let answers = stream::unfold(session, |mut session| async {
             session.next().await.map(|response| (Ok(response), session))
         });
         let stop = self.stop.clone().cancelled_owned();
-        Ok(Response::new(Box::pin(answers.take_until(stop))))
+        Ok(Response::new(holding(answers.take_until(stop), place)))
     }
 
     async fn get_agent_events(
         &self,
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
-        Ok(Response::new(silence(
-            request.get_ref().follow,
-            self.stop.clone(),
-        )))
+        let follow = request.get_ref().follow;
+        let place = self.followers.take_if(follow)?;
+        let answers = silence(follow, self.stop.clone());
+        Ok(Response::new(holding(answers, place)))
     }
 
     async fn get_debug_events(
         &self,
         request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
-        Ok(Response::new(silence(
-            request.get_ref().follow,
-            self.stop.clone(),
-        )))
+        let follow = request.get_ref().follow;
+        let place = self.followers.take_if(follow)?;
+        let answers = silence(follow, self.stop.clone());
+        Ok(Response::new(holding(answers, place)))
     }
 
     async fn get_nodes(

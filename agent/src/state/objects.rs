@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde_json::Value;
 use weft_core::model::{Labels, NumericIdentity, Protocol};
 
@@ -89,6 +90,13 @@ pub struct Node {
     pub addresses: Vec<Ipv4Addr>,
     /// Pod ranges as written, IPv4 only.
     pub pod_cidrs: Vec<String>,
+}
+
+impl Node {
+    /// The ranges of its pods' addresses.
+    pub fn pod_ranges(&self) -> impl Iterator<Item = Ipv4Net> {
+        self.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok())
+    }
 }
 
 /// One port of a service.

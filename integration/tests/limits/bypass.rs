@@ -2,7 +2,7 @@
 
 use weft_integration::lab::Ran;
 
-use crate::world::{LOAD, SERVERS, World};
+use crate::world::{CLIENTS, LOAD, SERVERS, World};
 
 /// Sends bytes to the server's port with rules; what came back, and how it ended.
 fn raw(world: &World, pod: &str, port: u16, text: &str) -> (String, String) {
@@ -210,5 +210,35 @@ fn pods_cannot_use_the_meshs_own_ports() {
             ["refused", "timeout", "reset"].contains(&end),
             "{to}: {output}"
         );
+    }
+}
+
+#[test]
+fn flows_are_not_for_pods() {
+    let world = World::open();
+    let weft = weft_integration::programs::find("weft").unwrap();
+    let weft = weft.to_str().unwrap();
+    for observed in [SERVERS, CLIENTS] {
+        let node = world.lab.get("node", observed).unwrap();
+        let address = node["status"]["addresses"][0]["address"].as_str().unwrap();
+        let status = [weft, "status", "--server", &format!("{address}:4244")];
+        for node in [SERVERS, CLIENTS] {
+            world.lab.node(node, &status).well().unwrap();
+        }
+        // One of them comes with the address of its node.
+        for pod in ["friend", "neighbour"] {
+            let asked = world.lab.exec(pod, &status);
+            assert_ne!(asked.code, 0, "{pod} of {observed}: {}", asked.output);
+            assert!(!asked.output.contains("Flows"), "{pod}: {}", asked.output);
+        }
+        let admin = world.lab.state().join(observed).join("agent-admin.sock");
+        let mut curl = std::process::Command::new("curl");
+        let curl = curl.args(["-s", "http://agent/metrics", "--unix-socket"]);
+        let counted = curl.arg(admin).output().unwrap().stdout;
+        let counted = String::from_utf8(counted).unwrap();
+        for reason in ["pod", "masqueraded"] {
+            let line = format!("refused_peers_total{{reason=\"{reason}\"}}");
+            assert!(counted.contains(&line), "{line} in {counted}");
+        }
     }
 }

@@ -198,7 +198,6 @@ impl Machine<'_> {
             .path("--control-socket", &dir.join("control.sock"))
             .path("--admin-socket", &dir.join("agent-admin.sock"))
             .path("--hubble-socket", &dir.join("hubble.sock"))
-            .pair("--hubble-listen", "0.0.0.0:4244")
             .pair("--proxy-port", &PROXY_PORT.to_string())
             .pair("--uplink", "eth0");
         match self.plan.routing {

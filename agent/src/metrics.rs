@@ -1,0 +1,139 @@
+//! What the agent counts, for Prometheus.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// The agent's metrics. Clones share their values.
+#[derive(Clone)]
+pub struct Metrics {
+    refused_peers: Family<ReasonLabels, Counter>,
+    refused_streams: Counter,
+    /// Streams of the observer that stay open.
+    pub(crate) open_streams: Gauge,
+    lost_events: Counter,
+    passes: Histogram,
+    registry: Arc<Registry>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            refused_peers: Family::default(),
+            refused_streams: Counter::default(),
+            open_streams: Gauge::default(),
+            lost_events: Counter::default(),
+            // 0.1 ms to 1.6 s: a revocation is due within 100 ms.
+            passes: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
+            registry: Arc::default(),
+        };
+        let mut registry = Registry::with_prefix("weft_agent");
+        registry.register(
+            "observer_refused_peers",
+            "Connections to the observer that were closed at once, by reason",
+            metrics.refused_peers.clone(),
+        );
+        registry.register(
+            "observer_refused_streams",
+            "Questions to the observer refused because too many were open",
+            metrics.refused_streams.clone(),
+        );
+        registry.register(
+            "observer_open_streams",
+            "Streams that followers of the observer hold open",
+            metrics.open_streams.clone(),
+        );
+        registry.register(
+            "lost_events",
+            "Events of the kernel and records of the proxy that nobody read in time",
+            metrics.lost_events.clone(),
+        );
+        registry.register(
+            "pass_duration_seconds",
+            "From what is known to what is written",
+            metrics.passes.clone(),
+        );
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// The observer closed a connection.
+    pub fn refused_peer(&self, reason: &'static str) {
+        self.refused_peers
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+
+    /// The observer refused a question.
+    pub fn refused_stream(&self) {
+        self.refused_streams.inc();
+    }
+
+    /// Nobody read so many events or records in time.
+    pub fn lost_events(&self, lost: u64) {
+        self.lost_events.inc_by(lost);
+    }
+
+    /// A pass of the reconciler took this long.
+    pub fn pass(&self, took: Duration) {
+        self.passes.observe(took.as_secs_f64());
+    }
+
+    /// In the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// None is known: the text is written to memory.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_shown() {
+        let metrics = Metrics::new();
+        metrics.refused_peer("pod");
+        metrics.lost_events(3);
+        metrics.pass(Duration::from_millis(2));
+        let text = metrics.render().expect("text");
+        for line in [
+            "weft_agent_observer_refused_peers_total{reason=\"pod\"} 1",
+            "weft_agent_lost_events_total 3",
+            "weft_agent_pass_duration_seconds_count 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}
