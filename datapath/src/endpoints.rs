@@ -29,6 +29,9 @@ pub struct Endpoint {
     pub default_deny_ingress: bool,
     /// Whether what no egress entry allows is denied.
     pub default_deny_egress: bool,
+    /// Whether any policy has a say about the pod, with or without default deny. The policies know
+    /// no IPv6: such a pod gets none, but for neighbour discovery.
+    pub policed: bool,
 }
 
 impl Endpoint {
@@ -42,6 +45,7 @@ impl Endpoint {
                 self.default_deny_egress,
                 endpoint_flags::DEFAULT_DENY_EGRESS,
             ),
+            (self.policed, endpoint_flags::POLICED),
         ];
         EndpointEntry {
             id: self.id,
@@ -69,6 +73,7 @@ impl Endpoint {
             host_mac: raw.host_mac,
             default_deny_ingress: has(endpoint_flags::DEFAULT_DENY_INGRESS),
             default_deny_egress: has(endpoint_flags::DEFAULT_DENY_EGRESS),
+            policed: has(endpoint_flags::POLICED),
         }
     }
 }

@@ -271,6 +271,7 @@ impl Programmer {
             let loosened = Endpoint {
                 default_deny_ingress: current.default_deny_ingress && policy.ingress_default_deny,
                 default_deny_egress: current.default_deny_egress && policy.egress_default_deny,
+                policed: current.policed && policy.policed,
                 ..*current
             };
             self.endpoint(pass, &loosened);
@@ -347,6 +348,7 @@ fn flagged(endpoint: &LocalEndpoint, policy: &EndpointPolicy) -> Endpoint {
         host_mac: endpoint.interface.host_mac,
         default_deny_ingress: policy.ingress_default_deny,
         default_deny_egress: policy.egress_default_deny,
+        policed: policy.policed,
     }
 }
 

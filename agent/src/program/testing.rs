@@ -39,13 +39,15 @@ impl Told {
 }
 
 fn flags(endpoint: &Endpoint) -> String {
+    let denies = endpoint.default_deny_ingress || endpoint.default_deny_egress;
     let flag = |set, name: &'static str| if set { name } else { "" };
     format!(
-        " {}={}{}{}",
+        " {}={}{}{}{}",
         endpoint.id,
         endpoint.identity,
         flag(endpoint.default_deny_ingress, " in"),
         flag(endpoint.default_deny_egress, " eg"),
+        flag(endpoint.policed && !denies, " policed"),
     )
 }
 

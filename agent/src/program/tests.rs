@@ -34,6 +34,7 @@ fn policy(id: u32, ingress_denies: bool, decision: Decision) -> EndpointPolicy {
         id: EndpointId(id),
         ingress_default_deny: ingress_denies,
         egress_default_deny: false,
+        policed: ingress_denies,
         entries: vec![MapEntry {
             key: EntryKey {
                 direction: Direction::Ingress,
@@ -155,6 +156,25 @@ fn default_deny_comes_after_the_entries_and_goes_before_them() {
         bench.kernel.take(),
         ["update 7=300", "policy 7", "addresses", "services", "epoch"]
     );
+}
+
+#[test]
+fn a_policy_without_default_deny_is_told_to_the_kernel() {
+    let mut bench = Bench::default();
+    let wanted = |policed| EndpointPolicy {
+        policed,
+        ..policy(7, false, Decision::Deny)
+    };
+    bench.run(&[], Some((endpoint(7, 300), wanted(false))));
+    bench.kernel.take();
+    bench.run(&[], Some((endpoint(7, 300), wanted(true))));
+    let calls = bench.kernel.take();
+    assert!(
+        calls.contains(&"update 7=300 policed".to_owned()),
+        "{calls:?}"
+    );
+    bench.run(&[], Some((endpoint(7, 300), wanted(false))));
+    assert!(bench.kernel.take().contains(&"update 7=300".to_owned()));
 }
 
 #[test]

@@ -105,10 +105,17 @@ pub mod ct_flags {
     pub const XLATE_REPORTED: u32 = 128;
     /// Leaves the node with the node's address.
     pub const MASQUERADE: u32 = 256;
+    /// A TCP connection that began without the proxy and now needs it, with [`PROXY`]: reset,
+    /// because nobody can take it over in the middle.
+    pub const CUT: u32 = 512;
 }
 
 /// Bit of [`CtEntry::seen`] for "an acknowledgement after the first FIN", in the place of URG.
 pub const SEEN_LAST_ACK: u8 = 0x20;
+
+/// Bit of [`CtEntry::seen`] for "still alive after a report interval", of protocols that have no
+/// connections: more than a question and its answer.
+pub const SEEN_GOES_ON: u8 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,9 @@ pub mod endpoint_flags {
     pub const DEFAULT_DENY_INGRESS: u32 = 1;
     /// What no egress entry allows is denied.
     pub const DEFAULT_DENY_EGRESS: u32 = 2;
+    /// Some policy has a say about the pod, with or without default deny: IPv6, which the maps do
+    /// not know, must not be a way round it.
+    pub const POLICED: u32 = 4;
 }
 
 /// Whose address it is. Value of the IPCACHE.

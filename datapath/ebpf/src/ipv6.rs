@@ -32,9 +32,13 @@ struct Ipv6Header {
 }
 
 /// Lets neighbour discovery, duplicate address detection and the group memberships they need
-/// pass; drops the rest if a policy is in force on the pod: the maps know no IPv6.
+/// pass; drops the rest if any policy has a say about the pod, be it only a denial or an HTTP rule
+/// without default deny: the maps know no IPv6.
 pub fn judge(skb: Skb, pod: &EndpointEntry) -> Outcome {
-    let policed = endpoint_flags::DEFAULT_DENY_INGRESS | endpoint_flags::DEFAULT_DENY_EGRESS;
+    // The flags of default deny alone are what an older agent left.
+    let policed = endpoint_flags::POLICED
+        | endpoint_flags::DEFAULT_DENY_INGRESS
+        | endpoint_flags::DEFAULT_DENY_EGRESS;
     if pod.flags & policed == 0 || is_link_upkeep(skb)? {
         Ok(())
     } else {

@@ -14,6 +14,7 @@ use weft_datapath_common::{Config, DropReason, protocol};
 use crate::{Outcome, packet::Packet, skb::Skb};
 
 // Socket states, from the kernel's `BPF_TCP_*`.
+const NO_SOCKET: u32 = 0;
 const SYN_SENT: u32 = 2;
 const TIME_WAIT: u32 = 6;
 const LISTEN: u32 = 10;
@@ -71,6 +72,23 @@ fn hand_over_tcp(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outco
             }
             bpf_sk_release(socket.cast());
         }
+    }
+    to_listener(skb, config, port)
+}
+
+/// Has the stack answer a packet of a connection that the proxy never had: with a reset, in the
+/// name of the packet's receiver. The listener on `port` (host order) is the one to say so: it takes
+/// SYNs for any address and refuses everything else.
+#[inline(never)]
+pub fn refuse(skb: Skb, config: &Config, port: u16) -> Outcome {
+    mark(skb, config);
+    to_listener(skb, config, port)
+}
+
+#[inline(always)]
+fn to_listener(skb: Skb, config: &Config, port: u16) -> Outcome {
+    // SAFETY: as in `hand_over_tcp`.
+    unsafe {
         let socket = lookup_tcp(skb, (0, 0), (config.listener, port.to_be()));
         if socket.is_null() {
             return Err(DropReason::ProxyNotListening);
@@ -127,8 +145,20 @@ pub fn takes_answer(skb: Skb, packet: &Packet) -> bool {
 }
 
 /// Whether the proxy holds a connection that this packet continues.
-#[inline(never)]
+#[inline(always)]
 pub fn holds(skb: Skb, packet: &Packet) -> bool {
+    !matches!(state(skb, packet), NO_SOCKET | LISTEN | TIME_WAIT)
+}
+
+/// As [`holds`], or held one until a moment ago.
+#[inline(always)]
+pub fn held(skb: Skb, packet: &Packet) -> bool {
+    !matches!(state(skb, packet), NO_SOCKET | LISTEN)
+}
+
+/// State of the socket for this packet.
+#[inline(never)]
+fn state(skb: Skb, packet: &Packet) -> u32 {
     // SAFETY: as in `hand_over_tcp`.
     unsafe {
         let socket = lookup_tcp(
@@ -137,11 +167,11 @@ pub fn holds(skb: Skb, packet: &Packet) -> bool {
             (packet.dst, packet.dst_port),
         );
         if socket.is_null() {
-            return false;
+            return NO_SOCKET;
         }
         let state = (*socket).state;
         bpf_sk_release(socket.cast());
-        state != LISTEN && state != TIME_WAIT
+        state
     }
 }
 

@@ -45,6 +45,9 @@ pub fn admit(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
 pub fn known(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Outcome {
     let reply = entry.is_reply(&flow.packet);
     revalidate(config, flow, entry, reply)?;
+    if entry.has(ct_flags::CUT) {
+        return cut(skb, config, flow, entry, reply);
+    }
     if reply && entry.has(ct_flags::PROXY) {
         // The pod's answers come from the proxy. What comes from the real destination answers
         // the proxy's own connection.
@@ -112,8 +115,13 @@ fn judge_again(
         // new flow, judged by other rules.
         flags |= ct_flags::REVOKED;
     } else if flow.proxy_port != 0 {
-        // A connection that the proxy never saw is reset by its listener: no way round L7 rules.
-        flags |= ct_flags::PROXY;
+        if flags & ct_flags::PROXY == 0 {
+            flags |= redirected(flow);
+            // No way round L7 rules for what began before them.
+            if flow.packet.protocol == protocol::TCP {
+                flags |= ct_flags::CUT;
+            }
+        }
         entry.set_proxy_port(flow.proxy_port);
     }
     entry.set_flags(flags);
@@ -131,6 +139,9 @@ fn open(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
     }
     let now = conntrack::now();
     let entry = conntrack::open(flow, Leg::Direct, flags_of(skb, config, flow), now)?;
+    if entry.has(ct_flags::CUT) {
+        return cut(skb, config, flow, entry, false);
+    }
     if entry.has(ct_flags::PROXY) {
         return to_proxy(skb, config, flow, entry, now);
     }
@@ -146,15 +157,13 @@ fn flags_of(skb: Skb, config: &Config, flow: &Flow) -> u32 {
     if flow.hairpin {
         flags |= ct_flags::HAIRPIN;
     }
+    let goes_on = flow.packet.protocol == protocol::TCP && !flow.packet.opens();
     if flow.proxy_port != 0 {
-        flags |= ct_flags::PROXY;
-        if flow.proxied_by_ingress {
-            flags |= ct_flags::PROXY_INGRESS;
+        flags |= redirected(flow);
+        if goes_on && !proxy::held(skb, &flow.packet) {
+            flags |= ct_flags::CUT;
         }
-    } else if flow.packet.protocol == protocol::TCP
-        && !flow.packet.opens()
-        && proxy::holds(skb, &flow.packet)
-    {
+    } else if goes_on && proxy::holds(skb, &flow.packet) {
         // The table lost a proxied flow, the proxy did not.
         flags |= ct_flags::PROXY;
     }
@@ -165,6 +174,41 @@ fn flags_of(skb: Skb, config: &Config, flow: &Flow) -> u32 {
         flags |= ct_flags::MASQUERADE;
     }
     flags
+}
+
+/// Flags of a flow that policy sends to the proxy.
+#[inline(always)]
+fn redirected(flow: &Flow) -> u32 {
+    match flow.proxied_by_ingress {
+        true => ct_flags::PROXY | ct_flags::PROXY_INGRESS,
+        false => ct_flags::PROXY,
+    }
+}
+
+/// Ends a connection that L7 rules came to concern while it was open: its packets are dropped, in
+/// the name of the rule that wants the proxy, and whoever sends one is told by a reset, as long as
+/// the proxy listens.
+#[inline(never)]
+fn cut(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, reply: bool) -> Outcome {
+    flow.rule = entry.rule();
+    let by_ingress = entry.has(ct_flags::PROXY_INGRESS);
+    // Whose policy it is, whoever sends this packet.
+    let subject = match by_ingress == reply {
+        true => flow.packet.src,
+        false => flow.packet.dst,
+    };
+    if let Some(subject) = maps::endpoint_by_addr(subject) {
+        flow.endpoint = subject.id;
+        flow.direction = match by_ingress {
+            true => direction::INGRESS,
+            false => direction::EGRESS,
+        };
+    }
+    if proxy::refuse(skb, config, entry.proxy_port()).is_err() {
+        return Err(DropReason::PolicyDenied);
+    }
+    event::dropped(skb, config, flow, DropReason::PolicyDenied);
+    Ok(())
 }
 
 /// Refuses flows between ends that cannot be what they claim.

@@ -197,5 +197,6 @@ pub fn endpoint(id: u32, identity: u32, addr: Ipv4Addr) -> Endpoint {
         host_mac: [2, 1, 0, 0, high, low],
         default_deny_ingress: false,
         default_deny_egress: false,
+        policed: false,
     }
 }

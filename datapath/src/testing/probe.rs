@@ -95,6 +95,7 @@ impl PolicyProbe {
         let endpoint = Endpoint {
             default_deny_ingress: default_deny.0,
             default_deny_egress: default_deny.1,
+            policed: true,
             // The identity is nobody's peer: the probe asks for one side only.
             ..endpoint(id, u32::MAX, addr)
         };

@@ -137,6 +137,7 @@ impl Cluster {
         let mut endpoint = pod.endpoint;
         endpoint.default_deny_ingress = direction == Direction::Ingress;
         endpoint.default_deny_egress = direction == Direction::Egress;
+        endpoint.policed = true;
         node.datapath.update_endpoint(&endpoint).unwrap();
     }
 }
@@ -356,6 +357,7 @@ pub fn plug_pod(node: &Namespace, index: usize, id: u32, identity: u32, addr: Ip
         host_mac,
         default_deny_ingress: false,
         default_deny_egress: false,
+        policed: false,
     };
     Pod {
         namespace,

@@ -1,3 +1,8 @@
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpListener,
+};
+
 use weft_datapath::{Action, Direction, DropReason, EventKind, Service, TracePoint, Verdict};
 
 use crate::{
@@ -186,6 +191,79 @@ fn without_a_proxy_redirected_ports_are_closed_and_others_are_not() {
     client.namespace.talks_to(plain.addr());
     let _proxy = Proxy::start_on(&cluster.nodes[0], port);
     client.namespace.talks_to(ruled.addr());
+}
+
+/// A connection opened directly, then rules for its port that need the proxy: whoever speaks next
+/// is told, and a flow says why.
+fn cut_by_new_rules(routing: Routing, same: bool, side: Side, server_speaks: bool) {
+    let mut cluster = Cluster::new(routing);
+    let at = if same { 0 } else { 1 };
+    let (client, server) = (cluster.pod(0, 300), cluster.pod(at, 301));
+    let listener = server
+        .namespace
+        .enter(|| TcpListener::bind(server.port(0)))
+        .unwrap();
+    let addr = v4(listener.local_addr().unwrap());
+    let mut near = client.namespace.connect(addr, SOON).unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    far.set_read_timeout(Some(SOON)).unwrap();
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let (pod, direction, peer, node) = match side {
+        Side::Client => (&client, Direction::Egress, 301, 0),
+        _ => (&server, Direction::Ingress, 300, at),
+    };
+    let proxy = Proxy::start(&cluster.nodes[node]);
+    let redirect = Verdict::Redirect(proxy.port);
+    cluster.police(
+        pod,
+        direction,
+        &[entry(direction, peer, addr.port(), redirect)],
+    );
+    let ends = (client.addr(), server.addr());
+    let mut speakers = [(near, ends), (far, (ends.1, ends.0))];
+    if server_speaks {
+        speakers.reverse();
+    }
+    for (mut end, ends) in speakers {
+        let _ = end.write_all(b"y");
+        let error = end.read(&mut [0]).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::ConnectionReset,
+            "{routing:?} {same} {side:?} {server_speaks}"
+        );
+        let (src, dst) = ends;
+        let drop = cluster.nodes[node].wait_for_drop(src, dst);
+        assert_eq!(drop.kind, EventKind::Drop(DropReason::PolicyDenied));
+        assert_eq!(
+            (drop.rule, drop.endpoint, drop.direction),
+            (11, pod.endpoint.id, direction)
+        );
+    }
+    assert!(proxy.taken.try_recv().is_err(), "the proxy took it over");
+    // The next one goes through the proxy.
+    let echo = Echo::start(&server.namespace, server.port(0));
+    let redirect = entry(direction, peer, echo.addr().port(), redirect);
+    cluster.police(pod, direction, &[redirect]);
+    client.namespace.talks_to(echo.addr());
+    receive(&proxy.taken);
+}
+
+#[test]
+fn new_rules_cut_direct_connections_of_one_node() {
+    for server_speaks in [false, true] {
+        cut_by_new_rules(Routing::Native, true, Side::Server, server_speaks);
+        cut_by_new_rules(Routing::Native, true, Side::Client, server_speaks);
+    }
+}
+
+#[test]
+fn new_rules_cut_direct_connections_across_nodes() {
+    for server_speaks in [false, true] {
+        cut_by_new_rules(Routing::Vxlan, false, Side::Server, server_speaks);
+        cut_by_new_rules(Routing::Native, false, Side::Client, server_speaks);
+    }
 }
 
 #[test]

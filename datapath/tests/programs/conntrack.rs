@@ -118,10 +118,18 @@ fn a_new_redirect_catches_an_old_connection() {
         &mut bench,
         "from_net",
         &answer(PSH_ACK),
-        DropReason::UnknownConnection,
+        DropReason::PolicyDenied,
     );
-    let run = bench.run("from_pod", &sent((REMOTE, 80), PSH_ACK)).unwrap();
+    let packet = sent((REMOTE, 80), PSH_ACK);
+    let drop = drops(&mut bench, "from_pod", &packet, DropReason::PolicyDenied);
+    assert_eq!((drop.rule, drop.endpoint), (11, POD_ID));
+    let run = bench.run("from_pod", &packet).unwrap();
     assert_eq!((run.outcome, run.mark), (Outcome::Drop, TO_PROXY));
+    // One that the table lost is no other.
+    let another = Packet::tcp((POD, 40001), (REMOTE, 80), PSH_ACK)
+        .from_mac(pod().mac)
+        .build();
+    drops(&mut bench, "from_pod", &another, DropReason::PolicyDenied);
 }
 
 #[test]

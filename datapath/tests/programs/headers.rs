@@ -164,6 +164,26 @@ fn ipv6_of_a_pod_without_policy_passes() {
     );
 }
 
+/// A denial or an HTTP rule without default deny holds for IPv4 only: IPv6 must not be a way round.
+#[test]
+fn a_policy_without_default_deny_stops_ipv6() {
+    let mut bench = bench();
+    let policed = weft_datapath::Endpoint {
+        policed: true,
+        ..pod()
+    };
+    bench.announce(&policed).unwrap();
+    for program in ["from_pod", "to_pod"] {
+        let packet = ipv6(6, 64, address("2001:db8::1"), &[0; 20]);
+        drops(&mut bench, program, &packet, DropReason::UnsupportedL3);
+        let advertisement = [136, 0, 0, 0, 0, 0, 0, 0];
+        let packet = ipv6(58, 255, address("fe80::1"), &advertisement);
+        passes(&mut bench, program, &packet);
+    }
+    // IPv4 goes on as before.
+    passes(&mut bench, "from_pod", &sent((WORLD, 80), SYN));
+}
+
 #[test]
 fn a_policed_pod_gets_neighbour_discovery_only() {
     let mut bench = bench();

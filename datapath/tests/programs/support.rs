@@ -74,6 +74,7 @@ pub fn denied_pod() -> Endpoint {
     Endpoint {
         default_deny_ingress: true,
         default_deny_egress: true,
+        policed: true,
         ..pod()
     }
 }

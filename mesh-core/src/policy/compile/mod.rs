@@ -32,6 +32,8 @@ pub struct EndpointPolicy {
     pub ingress_default_deny: bool,
     /// Whether what no rule allows is denied, from it.
     pub egress_default_deny: bool,
+    /// Whether any policy has a say about it, with or without default deny.
+    pub policed: bool,
     /// All its entries, sorted by key. Complete: a packet that finds none is
     /// dropped; without default deny there is an entry that allows all.
     pub entries: Vec<MapEntry>,
@@ -138,6 +140,7 @@ impl<'a> Compiler<'a> {
             id: subject.id,
             ingress_default_deny,
             egress_default_deny,
+            policed: selected.iter().any(|rule| has_a_say(rule)),
             entries,
             ports,
         }
@@ -166,6 +169,14 @@ impl<'a> Compiler<'a> {
         self.selections.insert(peer.clone(), selected.clone());
         selected
     }
+}
+
+/// Whether a rule says anything: an object may select pods and name no traffic.
+fn has_a_say(rule: &Rule) -> bool {
+    Direction::ALL.iter().any(|direction| {
+        let rules = rule.direction(*direction);
+        rules.default_deny || !rules.allow.is_empty() || !rules.deny.is_empty()
+    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,27 @@ fn default_deny_is_per_direction() {
     assert!(compiled.0.ingress_default_deny && !compiled.0.egress_default_deny);
 }
 
+/// What IPv6 has to know of a pod: a denial without default deny is a policy.
+#[test]
+fn every_policy_that_says_anything_polices() {
+    let policed = |rules: &[Rule]| compile(rules).0.policed;
+    let denial = DirectionRules {
+        default_deny: false,
+        allow: vec![],
+        deny: vec![rule(org("empire"), vec![])],
+    };
+    assert!(!policed(&[]));
+    assert!(!policed(&[ingress(DirectionRules::default())]));
+    assert!(policed(&[ingress(allow(vec![]))]));
+    assert!(policed(&[egress(denial.clone())]));
+    let other = Requirement::parse("class", Operator::In(vec!["tie".into()])).unwrap();
+    let elsewhere = Rule {
+        subject: EndpointSelector::new([other]),
+        ..ingress(denial)
+    };
+    assert!(!policed(&[elsewhere]));
+}
+
 #[test]
 fn a_policy_applies_only_to_what_it_selects() {
     let other = Requirement::parse("class", Operator::In(vec!["tie".into()])).unwrap();
