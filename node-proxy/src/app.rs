@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use weft_api::node::Snapshot;
 use weft_core::snapshot::{Node, Parts};
 
-use crate::accept::worker::{self, Seed, Shared};
+use crate::accept::worker::{self, Seed, Shared, TurnedAway};
 use crate::admin;
 use crate::control::apply::{Control, Request, SharedStatus, Status};
 use crate::control::client::{self, Offer};
@@ -131,7 +131,7 @@ fn shared(workers: usize, spans: bool) -> anyhow::Result<Arc<Shared>> {
     Ok(Arc::new(Shared {
         config: Arc::new(ArcSwap::from_pointee(empty(spans)?)),
         connections: AtomicUsize::new(0),
-        refused: AtomicUsize::new(0),
+        turned_away: TurnedAway::default(),
         upstream_connections: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
         workers,
     }))
@@ -172,7 +172,7 @@ fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyh
             let mut control = Control::new(publisher, state.clone().map(Store::new));
             control.restore();
             let status = control.status();
-            let running = move || status.get().version;
+            let running = move || status.get().confirmed;
             let tasks = vec![
                 tokio::spawn(client::records(socket.clone(), queue)),
                 tokio::spawn(client::snapshots(socket.clone(), running, offering)),

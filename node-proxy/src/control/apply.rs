@@ -6,17 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use weft_api::node::Snapshot;
+use weft_api::node::{Snapshot, SnapshotStatus};
 
 use super::client::{self, Offer};
 use super::publish::Publisher;
 use super::store::Store;
+
+/// Wait before the next attempt to store a snapshot.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is known of the running configuration.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Version that is in force; empty before the first.
     pub version: String,
+    /// Version that is in force and stored: what the agent may rely on. Empty
+    /// before the first.
+    pub confirmed: String,
     /// Why the last snapshot was refused, if it was.
     pub refused: Option<String>,
     /// Where each listener accepts.
@@ -57,6 +63,15 @@ pub struct Control {
     publisher: Publisher,
     status: SharedStatus,
     store: Option<Store>,
+    unstored: Option<Unstored>,
+}
+
+/// A snapshot that is in force and could not be stored, and who is to know
+/// when it is.
+#[derive(Debug)]
+struct Unstored {
+    snapshot: Arc<Snapshot>,
+    answer: mpsc::Sender<SnapshotStatus>,
 }
 
 impl Control {
@@ -67,6 +82,7 @@ impl Control {
             publisher,
             status: SharedStatus::default(),
             store,
+            unstored: None,
         }
     }
 
@@ -92,39 +108,94 @@ impl Control {
                     None => return,
                 },
                 Some(offer) = offers.recv() => self.answer(offer).await,
+                () = tokio::time::sleep(STORE_AGAIN), if self.unstored.is_some() => {
+                    self.store_again().await;
+                }
             }
         }
     }
 
     async fn answer(&mut self, offer: Offer) {
-        let version = offer.snapshot.version.clone();
-        let known = {
+        let Offer { snapshot, answer } = offer;
+        let version = snapshot.version.clone();
+        // Sent again because the stream was new, it runs already.
+        let runs = {
             let status = self.status.lock();
             status.ready && !version.is_empty() && status.version == version
         };
-        if known {
-            // Sent again because the stream was new.
-            let status = client::status(version, String::new());
-            let _gone = offer.answer.send(status).await;
-            return;
-        }
-        let outcome = self.apply(&offer.snapshot);
-        let error = outcome.clone().err().unwrap_or_default();
-        let status = client::status(version, error);
-        if offer.answer.send(status).await.is_err() {
+        let outcome = match runs {
+            true => Ok(()),
+            false => self.apply(&snapshot),
+        };
+        self.unstored = None;
+        let outcome = match outcome {
+            Ok(()) => self.keep(snapshot, answer.clone()).await,
+            Err(refused) => Err(refused),
+        };
+        let status = client::status(version, outcome.err().unwrap_or_default());
+        if answer.send(status).await.is_err() {
             tracing::debug!("agent went away before it was answered");
         }
-        if outcome.is_ok()
-            && let Some(store) = &self.store
-        {
-            let store = store.clone();
-            let saving = tokio::task::spawn_blocking(move || store.save(&offer.snapshot));
-            match saving.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "snapshot was not stored"),
-                Err(error) => tracing::warn!(%error, "snapshot was not stored"),
-            }
+    }
+
+    /// Stores what is in force. Only then may the agent rely on it: a proxy
+    /// that came back with older rules would let pass unjudged what was
+    /// redirected for the newer ones.
+    ///
+    /// # Errors
+    /// Why it cannot be stored. It stays in force - it may revoke something -
+    /// and is stored when that can be done.
+    async fn keep(
+        &mut self,
+        snapshot: Snapshot,
+        answer: mpsc::Sender<SnapshotStatus>,
+    ) -> Result<(), String> {
+        let version = snapshot.version.clone();
+        if self.status.lock().confirmed == version && !version.is_empty() {
+            return Ok(());
         }
+        let snapshot = Arc::new(snapshot);
+        let Err(error) = self.save(&snapshot).await else {
+            self.status.lock().confirmed = version;
+            return Ok(());
+        };
+        let error = format!("in force, but cannot be stored: {error}");
+        tracing::warn!(%version, %error, "snapshot not stored");
+        self.status.lock().refused = Some(error.clone());
+        self.unstored = Some(Unstored { snapshot, answer });
+        Err(error)
+    }
+
+    async fn save(&self, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+        let Some(store) = self.store.clone() else {
+            return Ok(());
+        };
+        let snapshot = Arc::clone(snapshot);
+        let saving = tokio::task::spawn_blocking(move || store.save(&snapshot));
+        match saving.await {
+            Ok(saved) => saved.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Tries again to store what is in force, and tells the agent when that
+    /// has worked.
+    async fn store_again(&mut self) {
+        let Some(Unstored { snapshot, answer }) = self.unstored.take() else {
+            return;
+        };
+        if self.save(&snapshot).await.is_err() {
+            self.unstored = Some(Unstored { snapshot, answer });
+            return;
+        }
+        let version = snapshot.version.clone();
+        tracing::info!(%version, "snapshot stored after all");
+        {
+            let mut status = self.status.lock();
+            status.confirmed.clone_from(&version);
+            status.refused = None;
+        }
+        let _gone = answer.send(client::status(version, String::new())).await;
     }
 
     /// Runs from what was stored, until the agent has something newer.
@@ -132,7 +203,9 @@ impl Control {
         let Some(store) = &self.store else { return };
         match store.load() {
             Ok(Some(snapshot)) => {
-                let _logged = self.apply(&snapshot);
+                if self.apply(&snapshot).is_ok() {
+                    self.status.lock().confirmed = snapshot.version;
+                }
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "stored snapshot is of no use"),
@@ -150,6 +223,7 @@ impl Control {
             Ok(()) => {
                 *status = Status {
                     version: snapshot.version.clone(),
+                    confirmed: std::mem::take(&mut status.confirmed),
                     refused: None,
                     listeners: self.publisher.addresses(),
                     ready: true,

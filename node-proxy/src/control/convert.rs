@@ -75,13 +75,23 @@ fn endpoint(wire: &wire::Endpoint, at: &str) -> Result<Endpoint> {
     if wire.id == 0 {
         return Err(refused(format!("{at}.id"), "0 is no endpoint"));
     }
+    let identity = known(wire.identity, at)?;
     Ok(Endpoint {
         id: EndpointId(wire.id),
         namespace: wire.namespace.as_str().into(),
         pod: wire.pod.as_str().into(),
         address: PodAddr(ip(&wire.ip, &format!("{at}.ip"))?),
-        identity: NumericIdentity(wire.identity),
+        identity,
     })
+}
+
+/// An identity that somebody has: rules for any peer must not be all that
+/// applies to who could not be told.
+fn known(identity: u32, at: &str) -> Result<NumericIdentity> {
+    match NumericIdentity(identity) {
+        NumericIdentity::UNKNOWN => Err(refused(format!("{at}.identity"), "0 is nobody's")),
+        known => Ok(known),
+    }
 }
 
 fn identity(wire: &wire::Identity, at: &str) -> Result<(NumericIdentity, Labels)> {
@@ -96,7 +106,7 @@ fn address(wire: &wire::AddressIdentity, at: &str) -> Result<(IpNet, NumericIden
         .parse::<IpNet>()
         .or_else(|_not_a_prefix| wire.cidr.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_error| refused(format!("{at}.cidr"), "is no prefix and no address"))?;
-    Ok((net, NumericIdentity(wire.identity)))
+    Ok((net, known(wire.identity, at)?))
 }
 
 fn policy(wire: &wire::PortPolicy, at: &str) -> Result<PortPolicy> {
@@ -259,6 +269,23 @@ mod tests {
         let mut wire = snapshot();
         wire.node = None;
         assert_eq!(field(&wire), "node");
+    }
+
+    #[test]
+    fn nobody_is_unknown() {
+        let mut wire = snapshot();
+        wire.addresses.push(wire::AddressIdentity {
+            cidr: "10.0.0.1".into(),
+            identity: 0,
+        });
+        assert_eq!(field(&wire), "addresses[0].identity");
+        wire.addresses.clear();
+        wire.endpoints.push(wire::Endpoint {
+            id: 1,
+            ip: "10.0.0.1".into(),
+            ..Default::default()
+        });
+        assert_eq!(field(&wire), "endpoints[0].identity");
     }
 
     #[test]

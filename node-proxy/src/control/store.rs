@@ -1,9 +1,9 @@
 //! The last good snapshot on disk: what the proxy starts from while the agent
 //! is away.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use weft_api::node::Snapshot;
@@ -44,28 +44,34 @@ impl Store {
         Self { directory }
     }
 
-    /// Replaces the stored snapshot. A crash leaves the old one or the new
-    /// one, never a part of either.
+    /// Replaces the stored snapshot. A process that dies leaves the old one or
+    /// the new one, never a part of either.
+    ///
+    /// Nothing waits for the disk: what the snapshot protects is in the
+    /// kernel's maps, which no machine that goes down keeps, and the agent
+    /// closes ports while it waits for this. What a crash of the machine may
+    /// leave of a file is no JSON, and is not used.
     ///
     /// # Errors
     /// What the file system says; the old one stays then.
     pub fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
         let path = self.directory.join(NAME);
         let temporary = self.directory.join(format!("{NAME}.new"));
         // Rules may hold secrets: the values that headers are to have.
-        let mut file = File::options()
+        let file = File::options()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&temporary)?;
-        serde_json::to_writer(io::BufWriter::new(&mut file), snapshot)?;
+        let mut file = io::BufWriter::new(file);
+        serde_json::to_writer(&mut file, snapshot)?;
         file.flush()?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        // The rename itself must survive a crash.
-        File::open(&self.directory)?.sync_all()
+        fs::rename(&temporary, &path)
     }
 
     /// The stored snapshot, or `None` when none was stored yet.

@@ -54,13 +54,8 @@ async fn without_its_agent_the_proxy_starts_from_what_it_had() {
     let mut agent = Agent::start(directory.path(), Some(snapshot));
     let first = start(&directory, &agent, None).await;
     assert_eq!(agent.answer("7").await.error, "");
-    let stored = directory.path().join("state/snapshot.json");
-    within(async {
-        while !stored.exists() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    // Stored before it is acknowledged.
+    assert!(directory.path().join("state/snapshot.json").exists());
     first.stop(std::time::Duration::ZERO).await;
     let socket = agent.socket.clone();
     drop(agent);
@@ -88,6 +83,40 @@ async fn without_its_agent_the_proxy_starts_from_what_it_had() {
     assert_eq!(client.get("PUT", "/v1/exhaust-port").await.status, 200);
     // Records that were made meanwhile are not lost.
     assert_eq!(agent.records(4).await.len(), 4);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_in_force_and_not_acknowledged_until_it_is() {
+    let server = Server::landing().await;
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let first = open().version("1").snapshot(server.address);
+    let mut agent = Agent::start(directory.path(), Some(first));
+    let proxy = start(&directory, &agent, None).await;
+    assert_eq!(agent.answer("1").await.error, "");
+    // A directory where the file is to be: rights alone do not stop root.
+    let temporary = directory.path().join("state/snapshot.json.new");
+    std::fs::create_dir(&temporary).expect("in the way");
+    agent.send(landing().version("2").snapshot(server.address));
+    let answer = agent.answer("2").await;
+    assert!(answer.error.contains("cannot be stored"), "{answer:?}");
+    // It revokes something: nothing of that waits for the disk.
+    let mut client = Client::connect(proxy.status().listeners["http"]).await;
+    assert_eq!(client.get("PUT", "/").await.status, 403);
+    assert_eq!(proxy.status().version, "2");
+
+    // An agent that comes back is not told what it cannot rely on.
+    let socket = agent.socket.clone();
+    drop(agent);
+    std::fs::remove_file(&socket).expect("the agent's socket");
+    let second = landing().version("2").snapshot(server.address);
+    let mut agent = Agent::start(directory.path(), Some(second));
+    assert_eq!(agent.status().await.version, "1");
+    let answer = agent.answer("2").await;
+    assert!(answer.error.contains("cannot be stored"), "{answer:?}");
+    std::fs::remove_dir(&temporary).expect("out of the way");
+    assert_eq!(agent.answer("2").await.error, "");
+    let stored = std::fs::read_to_string(directory.path().join("state/snapshot.json"));
+    assert!(stored.expect("stored").contains("\"2\""));
 }
 
 #[tokio::test]
