@@ -84,9 +84,15 @@ pub struct Settings {
     pub max_headers: u32,
     /// Most downstream connections of the proxy. Default 65,536.
     pub max_connections: u32,
+    /// Most downstream connections of one source address; keeps one pod from
+    /// taking them all. Default 8,192.
+    pub max_connections_per_source: u32,
     /// Most upstream connections on behalf of one source address; keeps one
     /// pod from using up the ports of the node. Default 4,096.
     pub max_upstream_per_source: u32,
+    /// Protocols that HTTP/1.1 connections may be upgraded to besides
+    /// WebSocket: behind an upgrade nothing is judged. Default none.
+    pub upgrades: Arc<[Box<str>]>,
 }
 
 impl Default for Settings {
@@ -100,7 +106,9 @@ impl Default for Settings {
             max_header_bytes: 60 * 1024,
             max_headers: 100,
             max_connections: 65_536,
+            max_connections_per_source: 8_192,
             max_upstream_per_source: 4_096,
+            upgrades: Arc::new([]),
         }
     }
 }

@@ -23,6 +23,9 @@ pub enum Culprit {
 /// Small and `Copy`, so that it travels without allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Failure {
+    /// The connection speaks another protocol; says how that is known.
+    #[error("not http: {0}")]
+    NotHttp(&'static str),
     /// The bytes are not a request that may be forwarded; says what is wrong.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
@@ -44,6 +47,10 @@ pub enum Failure {
     /// The client went away before its request was complete.
     #[error("client closed the connection")]
     ClientGone,
+    /// Neither end is a pod of this node: nobody's policy sent the request
+    /// here, and none says what may pass.
+    #[error("unknown source and destination")]
+    Strangers,
     /// A policy that allowed the request was withdrawn while it ran.
     #[error("policy was revoked")]
     Revoked,
@@ -93,16 +100,19 @@ impl Failure {
     #[must_use]
     pub fn culprit(self) -> Culprit {
         match self {
-            Self::Malformed(_)
+            Self::NotHttp(_)
+            | Self::Malformed(_)
             | Self::HeadTooLarge
             | Self::UriTooLong
             | Self::Unsupported(_)
             | Self::Connect
             | Self::RequestTooSlow
             | Self::ClientGone => Culprit::Downstream,
-            Self::Revoked | Self::Overloaded(_) | Self::ShuttingDown | Self::NoSourcePort => {
-                Culprit::Proxy
-            }
+            Self::Strangers
+            | Self::Revoked
+            | Self::Overloaded(_)
+            | Self::ShuttingDown
+            | Self::NoSourcePort => Culprit::Proxy,
             Self::NoUpstream(_)
             | Self::ConnectError(_)
             | Self::ConnectTimeout

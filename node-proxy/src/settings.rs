@@ -4,11 +4,14 @@
 //! is constant here. Every one of them is on.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use weft_api::node as wire;
 pub use weft_core::snapshot::Settings;
+
+use crate::http::is_token;
 
 /// Longest time without a byte of either body. Long enough for streams that
 /// send something now and then; HTTP/2 pings do not count.
@@ -53,6 +56,7 @@ pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsErro
         settings.server_name = name.as_str().into();
         server_name(&settings)?;
     }
+    settings.upgrades = upgrades(&wire.upgrades)?;
     let durations = [
         (
             &mut settings.request_timeout,
@@ -103,6 +107,12 @@ pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsErro
             ANY,
         ),
         (
+            &mut settings.max_connections_per_source,
+            "max_connections_per_source",
+            wire.max_connections_per_source,
+            ANY,
+        ),
+        (
             &mut settings.max_upstream_per_source,
             "max_upstream_per_source",
             wire.max_upstream_per_source,
@@ -121,6 +131,25 @@ pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsErro
         }
     }
     Ok(settings)
+}
+
+/// Protocols that connections may be upgraded to. HTTP/2 is none of them: its
+/// requests would pass unjudged.
+fn upgrades(names: &[String]) -> Result<Arc<[Box<str>]>, SettingsError> {
+    let protocol = |byte: u8| is_token(byte) || byte == b'/';
+    let refused = |reason| SettingsError {
+        field: "upgrades",
+        reason,
+    };
+    for name in names {
+        if name.is_empty() || !name.bytes().all(protocol) {
+            return Err(refused("not the name of a protocol"));
+        }
+        if name.to_ascii_lowercase().starts_with("h2") {
+            return Err(refused("HTTP/2 would pass unjudged"));
+        }
+    }
+    Ok(names.iter().map(|name| name.as_str().into()).collect())
 }
 
 /// The `server` header of responses; none when the upstream's is to stay.
@@ -195,6 +224,14 @@ mod tests {
             from_wire(Some(&forged)).expect_err("CRLF").field,
             "server_name"
         );
+        for name in ["", "a b", "h2c", "H2"] {
+            let unsafe_upgrade = wire::Settings {
+                upgrades: vec!["imap".into(), name.into()],
+                ..Default::default()
+            };
+            let error = from_wire(Some(&unsafe_upgrade)).expect_err("no such upgrade");
+            assert_eq!(error.field, "upgrades", "{name}");
+        }
         let tiny = wire::Settings {
             max_header_bytes: Some(1),
             ..Default::default()

@@ -48,6 +48,9 @@ pub struct Connection {
     pub local: Local,
     /// What was read from it.
     pub progress: Progress,
+    /// Protocols that it may be switched to besides WebSocket: those of the
+    /// snapshot that it was accepted under, for all that look at its requests.
+    pub upgrades: Arc<[Box<str>]>,
     judged: RefCell<Option<(Arc<Config>, Rc<Judged>)>>,
     running: RefCell<Vec<Rc<InFlight>>>,
     /// Bytes read when the last request's head was complete.
@@ -71,12 +74,14 @@ impl Connection {
     #[must_use]
     pub fn new(worker: Rc<Worker>, source: Source, route: Route, local: Local) -> Self {
         let now = worker.clock.now();
+        let upgrades = Arc::clone(&worker.config().settings.upgrades);
         Self {
             worker,
             source,
             route,
             local,
             progress: Progress::default(),
+            upgrades,
             judged: RefCell::new(None),
             running: RefCell::default(),
             boundary: Cell::new(0),

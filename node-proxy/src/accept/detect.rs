@@ -5,6 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::failure::Failure;
+use crate::http::is_token;
+
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -16,6 +19,9 @@ const MAX_METHOD: usize = 32;
 /// parsed without another system call.
 const FIRST_READ: usize = 8 * 1024;
 
+const OTHER: Failure = Failure::NotHttp("no request line");
+const SILENT: Failure = Failure::NotHttp("no request within the deadline");
+
 /// What a connection turned out to speak.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Detected {
@@ -23,8 +29,8 @@ pub enum Detected {
     Http1(Bytes),
     /// HTTP/2 with prior knowledge; the bytes were read already.
     Http2(Bytes),
-    /// Something else, or nothing at all; says what.
-    Refused(&'static str),
+    /// Something else, or nothing at all.
+    Refused(Failure),
     /// The client closed the connection without a byte.
     Closed,
 }
@@ -36,7 +42,7 @@ pub enum Detected {
 pub async fn detect<T: AsyncRead + Unpin>(io: &mut T, deadline: Duration) -> Detected {
     match tokio::time::timeout(deadline, read(io)).await {
         Ok(detected) => detected,
-        Err(_elapsed) => Detected::Refused("not http: no request within the deadline"),
+        Err(_elapsed) => Detected::Refused(SILENT),
     }
 }
 
@@ -46,13 +52,13 @@ async fn read<T: AsyncRead + Unpin>(io: &mut T) -> Detected {
         match io.read_buf(&mut buffer).await {
             Ok(0) if buffer.is_empty() => return Detected::Closed,
             Err(_error) => return Detected::Closed,
-            Ok(0) => return Detected::Refused("not http"),
+            Ok(0) => return Detected::Refused(OTHER),
             Ok(_more) => {}
         }
         match classify(&buffer) {
             Verdict::Http1 => return Detected::Http1(buffer.freeze()),
             Verdict::Http2 => return Detected::Http2(buffer.freeze()),
-            Verdict::NotHttp => return Detected::Refused("not http"),
+            Verdict::NotHttp => return Detected::Refused(OTHER),
             Verdict::More => {}
         }
     }
@@ -84,11 +90,6 @@ fn classify(bytes: &[u8]) -> Verdict {
         Some(b' ') if method > 0 => Verdict::Http1,
         Some(_) => Verdict::NotHttp,
     }
-}
-
-/// Characters of a method (RFC 9110, 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

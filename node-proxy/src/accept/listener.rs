@@ -65,8 +65,12 @@ fn accepted(
     // It stands still while there is nobody to look after.
     worker.clock.advance();
     let connection = Rc::new(Connection::new(Rc::clone(worker), source, route, local));
-    let Some(registered) = worker.register(Rc::clone(&connection)) else {
-        return;
+    let registered = match worker.register(Rc::clone(&connection)) {
+        Ok(registered) => registered,
+        Err(failure) => {
+            serve::refuse(&connection, failure);
+            return;
+        }
     };
     tokio::task::spawn_local(async move {
         serve::serve(connection, stream).await;

@@ -9,4 +9,5 @@ pub mod io;
 pub mod listener;
 pub mod serve;
 pub mod socket;
+pub mod sources;
 pub mod worker;

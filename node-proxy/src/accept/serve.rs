@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use super::connection::{Close, Connection, Route};
 use super::detect::{Detected, detect};
 use super::io::DownstreamIo;
+use crate::failure::Failure;
+use crate::http::respond;
 use crate::http::strict::{Limits, Strict};
 use crate::pipeline;
 use crate::settings::{self, Settings};
@@ -47,16 +49,13 @@ const SEND_BUFFER: usize = 256 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
 /// Serves a connection until it ends.
 pub async fn serve(connection: Rc<Connection>, mut stream: TcpStream) {
     let config = connection.worker.config();
     if let Route::Original(destination) = connection.route {
         let judged = connection.judged(&config, destination);
-        if judged.unknown() {
-            refuse(&connection, "unknown source and destination");
+        if judged.strangers() {
+            refuse(&connection, Failure::Strangers);
             return;
         }
     }
@@ -76,7 +75,7 @@ pub async fn serve(connection: Rc<Connection>, mut stream: TcpStream) {
 }
 
 /// Records a connection that ends before it had a request.
-fn refuse(connection: &Connection, reason: &'static str) {
+pub fn refuse(connection: &Connection, reason: Failure) {
     let config = connection.worker.config();
     let Some(destination) = pipeline::route::any_destination(&config, connection) else {
         return;
@@ -102,6 +101,7 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
         head_bytes: settings.max_header_bytes as usize,
         headers: settings.max_headers as usize,
         target_bytes: settings::MAX_URI_BYTES,
+        upgrades: Arc::clone(&connection.upgrades),
     };
     let strict = Strict::new(io, limits);
     connection.set_strict(strict.handle());
@@ -131,7 +131,7 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
         }
         Ended::Served(Err(error)) => ended(&connection, &error),
         Ended::Closed => {
-            refuse(&connection, "request timed out while it was read");
+            refuse(&connection, Failure::RequestTooSlow);
             let parts = driven.serving.into_parts();
             if let Some(parts) = parts {
                 // Best effort: the client may be gone, and nothing waits.
@@ -140,7 +140,7 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
                     .inner()
                     .get_ref()
                     .socket()
-                    .try_write(REQUEST_TIMEOUT);
+                    .try_write(respond::REQUEST_TIMEOUT);
             }
         }
     }
@@ -178,7 +178,7 @@ async fn http2(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes, set
 /// A connection that hyper gave up.
 fn ended(connection: &Connection, error: &hyper::Error) {
     if error.is_parse() || error.is_parse_too_large() {
-        refuse(connection, "malformed request");
+        refuse(connection, Failure::Malformed("protocol error"));
     }
     tracing::debug!(%error, "connection ended");
 }

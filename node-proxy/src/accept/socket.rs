@@ -9,7 +9,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -115,17 +115,6 @@ pub fn upstream(options: UpstreamSocket) -> io::Result<Socket> {
 /// What the kernel says.
 pub fn accepted(stream: &tokio::net::TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
-}
-
-/// Whether the peer closed its half or sent bytes that nobody asked for: an
-/// idle pooled connection on which either is true must not be used again.
-#[must_use]
-pub fn has_pending_input(fd: BorrowedFd<'_>) -> bool {
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    match SockRef::from(&fd).peek(&mut byte) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-        Ok(_) | Err(_) => true,
-    }
 }
 
 fn set_transparent(socket: &Socket, v4: bool) -> io::Result<()> {

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,9 @@ use tokio::task::AbortHandle;
 use super::clock::{Clock, TICK, ticks};
 use super::connection::{Close, Connection};
 use super::listener;
+use super::sources::Sources;
 use crate::control::config::{Config, ListenerMode};
+use crate::failure::Failure;
 use crate::pipeline::inflight::RequestLimits;
 use crate::settings::{self, Settings};
 use crate::telemetry::ring;
@@ -54,12 +57,21 @@ pub struct Shared {
     pub config: Arc<ArcSwap<Config>>,
     /// Downstream connections of the whole proxy.
     pub connections: AtomicUsize,
-    /// Connections that were turned away because of the limit.
-    pub refused: AtomicUsize,
+    /// Connections that were turned away.
+    pub turned_away: TurnedAway,
     /// Upstream connections, idle ones included, of the whole proxy.
     pub upstream_connections: Vec<AtomicUsize>,
     /// Number of workers.
     pub workers: usize,
+}
+
+/// Connections that were turned away, by the limit that was reached.
+#[derive(Debug, Default)]
+pub struct TurnedAway {
+    /// That of all connections together.
+    pub total: AtomicUsize,
+    /// That of one source.
+    pub source: AtomicUsize,
 }
 
 /// The sweeper's deadlines, in ticks.
@@ -106,6 +118,7 @@ pub struct Worker {
     adopted: RefCell<Arc<Config>>,
     deadlines: Cell<Deadlines>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    sources: Sources,
     next_connection: Cell<u64>,
     draining: Cell<bool>,
     /// Wakes the sweeper for the first connection.
@@ -152,6 +165,7 @@ async fn drive(seed: Seed) {
         shared: seed.shared,
         records: seed.records,
         connections: RefCell::default(),
+        sources: Sources::default(),
         next_connection: Cell::new(0),
         draining: Cell::new(false),
         busy: Notify::new(),
@@ -236,10 +250,16 @@ fn upstream_of(config: &Config, workers: usize) -> Upstream {
             privileged: config.privileged,
         },
         idle_timeout: config.settings.idle_timeout,
-        max_per_source: (config.settings.max_upstream_per_source as usize).div_ceil(workers.max(1)),
+        max_per_source: share(config.settings.max_upstream_per_source, workers),
         max_head_bytes: config.settings.max_header_bytes as usize,
         max_headers: config.settings.max_headers as usize,
     })
+}
+
+/// A worker's part of a limit. The kernel spreads connections evenly, so that
+/// the parts are nearly the whole and nobody has to ask the others.
+fn share(limit: u32, workers: usize) -> usize {
+    (limit as usize).div_ceil(workers.max(1))
 }
 
 impl Worker {
@@ -281,14 +301,24 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Registers a connection with the sweeper, or `None` when the proxy has
+    /// Registers a connection with the sweeper.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when the proxy, or the connection's source, has
     /// as many as it may.
-    pub fn register(self: &Rc<Self>, connection: Rc<Connection>) -> Option<Registered> {
-        let limit = self.config().settings.max_connections as usize;
+    pub fn register(self: &Rc<Self>, connection: Rc<Connection>) -> Result<Registered, Failure> {
+        let config = self.config();
+        let settings = &config.settings;
+        let limit = settings.max_connections as usize;
         if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-            self.shared.refused.fetch_add(1, Ordering::Relaxed);
-            return None;
+            self.turn_away(&self.shared.turned_away.total);
+            return Err(Failure::Overloaded("connections"));
+        }
+        let source = connection.source.ip();
+        let part = share(settings.max_connections_per_source, self.shared.workers);
+        if !self.sources.enter(source, part) {
+            self.turn_away(&self.shared.turned_away.source);
+            return Err(Failure::Overloaded("connections of one source"));
         }
         if self.connections.borrow().is_empty() {
             self.busy.notify_one();
@@ -296,10 +326,17 @@ impl Worker {
         let key = self.next_connection.get();
         self.next_connection.set(key + 1);
         self.connections.borrow_mut().insert(key, connection);
-        Some(Registered {
+        Ok(Registered {
             worker: Rc::clone(self),
             key,
+            source,
         })
+    }
+
+    /// Counts a connection that does not stay.
+    fn turn_away(&self, counter: &AtomicUsize) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     fn snapshot_of_connections(&self) -> Vec<Rc<Connection>> {
@@ -328,11 +365,13 @@ impl Worker {
 pub struct Registered {
     worker: Rc<Worker>,
     key: u64,
+    source: IpAddr,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(&self.key);
+        self.worker.sources.leave(self.source);
         self.worker
             .shared
             .connections

@@ -152,7 +152,9 @@ async fn config(extract::State(state): extract::State<State>) -> Json<Value> {
             "max_header_bytes": settings.max_header_bytes,
             "max_headers": settings.max_headers,
             "max_connections": settings.max_connections,
+            "max_connections_per_source": settings.max_connections_per_source,
             "max_upstream_per_source": settings.max_upstream_per_source,
+            "upgrades": &*settings.upgrades,
         },
     }))
 }

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
+use crate::http::trailers;
 use crate::pipeline::inflight::{InFlight, Side};
 use crate::pipeline::record::Recorder;
 use crate::upstream::UpstreamBody;
@@ -60,10 +61,11 @@ impl Body for RequestBody {
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
         this.request.moved(this.connection.now());
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if this.inner.is_end_stream() {
                     this.done();
                 }
+                clean(&mut frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(client_failure(&error)))),
@@ -80,6 +82,13 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// Trailers pass without what belongs into a head.
+fn clean(frame: &mut Frame<Bytes>) {
+    if let Some(trailers) = frame.trailers_mut() {
+        trailers::sanitise(trailers);
     }
 }
 
@@ -180,7 +189,8 @@ impl Body for ResponseBody {
                 }
                 Poll::Pending
             }
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                clean(&mut frame);
                 if let Some(record) = &mut this.record {
                     record.moved(frame.data_ref().map_or(0, Bytes::len));
                 }

@@ -7,6 +7,8 @@
 
 use thiserror::Error;
 
+use super::trailers;
+
 /// Longest size line, extensions included, without its CRLF. Extensions have
 /// no known use; a line past this is an attempt to hide bytes in them.
 const MAX_SIZE_LINE: usize = 4 * 1024;
@@ -206,29 +208,13 @@ fn hex(digits: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// Fields that decide framing or routing lose their meaning after the body
-/// (RFC 9110, section 6.5.1).
-const FORBIDDEN_TRAILERS: &[&[u8]] = &[
-    b"content-length",
-    b"transfer-encoding",
-    b"host",
-    b"trailer",
-    b"connection",
-    b"te",
-    b"authorization",
-    b"expect",
-];
-
 fn check_trailer(line: &[u8]) -> Result<(), ChunkError> {
     let colon = memchr::memchr(b':', line).ok_or(ChunkError::Trailer)?;
     let (name, value) = line.split_at(colon);
     let valid = !name.is_empty()
         && name.iter().all(|b| super::is_token(*b))
         && value.iter().all(|b| !b.is_ascii_control() || *b == b'\t');
-    let forbidden = FORBIDDEN_TRAILERS
-        .iter()
-        .any(|one| name.eq_ignore_ascii_case(one));
-    if valid && !forbidden {
+    if valid && !trailers::is_framing(name) {
         Ok(())
     } else {
         Err(ChunkError::Trailer)

@@ -5,6 +5,8 @@ pub mod body;
 pub mod chunked;
 pub mod respond;
 pub mod strict;
+pub mod trailers;
+pub mod upgrade;
 
 /// Whether `byte` may stand in a token: methods and field names (RFC 9110,
 /// section 5.6.2).

@@ -19,6 +19,11 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 /// What a client of a denied request reads.
 const DENIED: &str = "Access denied\r\n";
 
+/// What a client reads that did not send a whole head in time. Written past
+/// the HTTP server, which has no request to answer.
+pub const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 /// gRPC status codes (grpc.io, "Status codes and their use").
 mod grpc {
     pub const INVALID_ARGUMENT: u16 = 3;
@@ -111,7 +116,7 @@ pub fn failed(
 /// Status and gRPC code of a failure.
 fn status(failure: Failure) -> (StatusCode, u16) {
     match failure {
-        Failure::Malformed(_) => (StatusCode::BAD_REQUEST, grpc::INTERNAL),
+        Failure::NotHttp(_) | Failure::Malformed(_) => (StatusCode::BAD_REQUEST, grpc::INTERNAL),
         Failure::HeadTooLarge => (
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             grpc::RESOURCE_EXHAUSTED,
@@ -122,7 +127,7 @@ fn status(failure: Failure) -> (StatusCode, u16) {
         Failure::RequestTooSlow | Failure::ClientGone => {
             (StatusCode::REQUEST_TIMEOUT, grpc::DEADLINE_EXCEEDED)
         }
-        Failure::Revoked => (StatusCode::FORBIDDEN, grpc::PERMISSION_DENIED),
+        Failure::Strangers | Failure::Revoked => (StatusCode::FORBIDDEN, grpc::PERMISSION_DENIED),
         Failure::BadResponse(_) | Failure::Truncated => (StatusCode::BAD_GATEWAY, grpc::INTERNAL),
         Failure::UpstreamTimeout | Failure::BodyIdle => {
             (StatusCode::GATEWAY_TIMEOUT, grpc::DEADLINE_EXCEEDED)
@@ -142,7 +147,8 @@ fn status(failure: Failure) -> (StatusCode, u16) {
 fn closes(failure: Failure) -> bool {
     matches!(
         failure,
-        Failure::Malformed(_)
+        Failure::NotHttp(_)
+            | Failure::Malformed(_)
             | Failure::HeadTooLarge
             | Failure::UriTooLong
             | Failure::Unsupported(_)

@@ -71,10 +71,8 @@ impl Judged {
     /// what may pass: such a connection cannot have been redirected here by
     /// anyone's policy.
     #[must_use]
-    pub fn unknown(&self) -> bool {
-        let local = |end: &End| end.endpoint.is_some();
-        self.ends.source.identity == NumericIdentity::UNKNOWN
-            || !(local(&self.ends.source) || local(&self.ends.destination))
+    pub fn strangers(&self) -> bool {
+        self.ends.source.endpoint.is_none() && self.ends.destination.endpoint.is_none()
     }
 
     /// The first point where a request of this connection is observed.

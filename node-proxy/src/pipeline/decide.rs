@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::{admit, exchange, forward, headers, policy, request_id, route, trace};
+use super::made::Made;
+use super::{admit, forward, headers, policy, request_id, route, trace};
 use crate::accept::connection::Connection;
 use crate::control::config::Config;
 use crate::failure::Failure;
@@ -38,14 +39,10 @@ impl Plan {
 }
 
 /// Everything up to the decision, and what is to be recorded of it.
-pub fn decide(
-    config: &Arc<Config>,
-    connection: &Connection,
-    head: &mut Parts,
-) -> (Plan, exchange::Made) {
+pub fn decide(config: &Arc<Config>, connection: &Connection, head: &mut Parts) -> (Plan, Made) {
     let destination = match route::destination(config, connection) {
         Ok(destination) => destination,
-        Err(failure) => return (Plan::Refuse(failure), exchange::Made::nowhere(connection)),
+        Err(failure) => return (Plan::Refuse(failure), Made::nowhere(connection)),
     };
     let judged = connection.judged(config, destination);
     let trust = judged.trust();
@@ -53,8 +50,8 @@ pub fn decide(
         Some(refusal) => Err(refusal.failure()),
         None => admit::admit(head, settings::MAX_URI_BYTES),
     };
-    headers::sanitise(&mut head.headers, trust);
-    let mut made = exchange::Made {
+    headers::sanitise(head, trust, &connection.upgrades);
+    let mut made = Made {
         request_id: request_id::RequestId::of(&mut head.headers, trust),
         trace: trace::Trace::of(&head.headers, trust, config.spans),
         ends: Arc::clone(&judged.ends),
@@ -64,9 +61,8 @@ pub fn decide(
         Ok(path) => path,
         Err(failure) => return (Plan::Refuse(failure), made),
     };
-    if judged.unknown() {
-        let nobody = Failure::NoUpstream("unknown source and destination");
-        return (Plan::Refuse(nobody), made);
+    if judged.strangers() {
+        return (Plan::Refuse(Failure::Strangers), made);
     }
     made.decisions = policy::judge(&judged, head);
     if !made.decisions.allowed() {

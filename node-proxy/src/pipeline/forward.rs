@@ -12,12 +12,12 @@ use hyper::upgrade::OnUpgrade;
 
 use super::headers;
 use super::record::Recorder;
+use super::request_id;
 use super::trace::Trace;
 use super::tunnel;
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
 use crate::http::body::ResponseBody;
-use crate::http::respond::Dialect;
 use crate::telemetry::exchange::ResponseHead;
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::{Protocol, Target};
@@ -84,7 +84,7 @@ pub fn response(
 ) -> Result<Response<ResponseBody>, (Failure, Recorder)> {
     let (mut head, body) = response.into_parts();
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let asked = headers::upgrade(&recorder.exchange().head.headers).is_some();
+    let asked = headers::asks_upgrade(&recorder.exchange().head.headers);
     if switching && !asked {
         return Err((Failure::BadResponse("switched protocols unasked"), recorder));
     }
@@ -96,7 +96,7 @@ pub fn response(
     if let Some(server) = server {
         head.headers.insert(SERVER, server.clone());
     }
-    if asked && !switching && recorder.exchange().head.version < Version::HTTP_2 {
+    if asked && !switching {
         close_refused_upgrade(&mut head.headers);
     }
     // The server writes what the client speaks.
@@ -116,12 +116,8 @@ pub fn response(
 
 /// An answer of the proxy's own.
 #[must_use]
-pub fn own(
-    mut response: Response<ResponseBody>,
-    recorder: Recorder,
-    dialect: Dialect,
-) -> Response<ResponseBody> {
-    if dialect.http1 && headers::upgrade(&recorder.exchange().head.headers).is_some() {
+pub fn own(mut response: Response<ResponseBody>, recorder: Recorder) -> Response<ResponseBody> {
+    if headers::asks_upgrade(&recorder.exchange().head.headers) {
         close_refused_upgrade(response.headers_mut());
     }
     let mut logged = response.headers().clone();
@@ -129,6 +125,9 @@ pub fn own(
     logged.remove(SERVER);
     let latency = Instant::now().duration_since(recorder.exchange().started);
     record_head(&recorder, response.status(), &logged, latency);
+    // What the client may quote to whoever looks for the reason.
+    let id = recorder.exchange().request_id.header();
+    response.headers_mut().insert(request_id::NAME, id);
     response.map(|body| body.recorded(recorder))
 }
 

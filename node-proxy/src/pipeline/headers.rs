@@ -3,7 +3,7 @@
 //! | header | from the cluster | from elsewhere |
 //! |---|---|---|
 //! | hop-by-hop (`connection` and what it names, `keep-alive`, `te` except trailers, `proxy-*`) | removed | removed |
-//! | `upgrade` | kept for protocols other than h2c | the same |
+//! | `upgrade` | kept where it may be granted ([`upgrade`]) | the same |
 //! | `x-envoy-*` | removed | removed |
 //! | `x-envoy-internal` | set to `true` | removed |
 //! | `x-forwarded-proto` | set | set |
@@ -18,9 +18,11 @@
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::trace::{TRACEPARENT, TRACESTATE};
+use crate::http::upgrade;
 
 /// How far the source of a request is trusted with headers about the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +81,19 @@ const END_TO_END: [&str; 14] = [
 ///
 /// `expect` stays in place for the HTTP server, which answers it when the body
 /// is first asked for; [`forward`] takes it out.
-pub fn sanitise(headers: &mut HeaderMap, trust: Trust) {
-    let present = Present::of(headers, trust);
+pub fn sanitise(head: &mut Parts, trust: Trust, upgrades: &[Box<str>]) {
+    let present = Present::of(&head.headers, trust);
     if present.connection {
-        remove_nominated(headers);
+        let granted = upgrade::is_granted(head, upgrades);
+        remove_connection(&mut head.headers);
+        if granted {
+            let announced = HeaderValue::from_static("upgrade");
+            head.headers.insert(CONNECTION, announced);
+        } else {
+            head.headers.remove(UPGRADE);
+        }
     }
+    let headers = &mut head.headers;
     if present.doomed {
         let doomed: Vec<HeaderName> = headers
             .keys()
@@ -165,17 +175,7 @@ fn underscore_twin(name: &str) -> bool {
         || dashed == "connection"
 }
 
-/// Removes what `connection` names, and `connection` unless it announces an
-/// upgrade that may pass.
-fn remove_nominated(headers: &mut HeaderMap) {
-    remove_connection(headers);
-    if upgrade(headers).is_none() {
-        headers.remove(UPGRADE);
-    } else {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-}
-
+/// Removes `connection` and what it names.
 fn remove_connection(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -201,20 +201,10 @@ fn protected(name: &HeaderName) -> bool {
     END_TO_END.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("x-b3-")
 }
 
-/// The protocol that a request asks to switch to, if it may: HTTP/2 by
-/// upgrade would take the connection out of the pipeline's sight.
+/// Whether a request, once it is sanitised, asks for a switch of protocols.
 #[must_use]
-pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
-    if !has(headers, &UPGRADE) {
-        return None;
-    }
-    let value = headers.get(UPGRADE)?;
-    let text = value.to_str().ok()?;
-    let is_http2 = text
-        .split(',')
-        .any(|protocol| protocol.trim().to_ascii_lowercase().starts_with("h2"));
-    let one = headers.get_all(UPGRADE).iter().nth(1).is_none();
-    (!is_http2 && one && !text.trim().is_empty()).then_some(value)
+pub fn asks_upgrade(headers: &HeaderMap) -> bool {
+    has(headers, &UPGRADE)
 }
 
 /// `te: trailers` is an end-to-end promise that gRPC relies on; everything
@@ -285,7 +275,7 @@ pub fn has_host(headers: &HeaderMap) -> bool {
 
 /// The authority that a request is for.
 #[must_use]
-pub fn authority(head: &http::request::Parts) -> &str {
+pub fn authority(head: &Parts) -> &str {
     match head.uri.authority() {
         Some(authority) => authority.as_str(),
         None => head
@@ -298,9 +288,16 @@ pub fn authority(head: &http::request::Parts) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
-    use super::{Trust, sanitise, upgrade};
+    use super::{Trust, asks_upgrade};
+
+    fn sanitise(headers: &mut HeaderMap, trust: Trust) {
+        let (mut head, ()) = Request::new(()).into_parts();
+        std::mem::swap(&mut head.headers, headers);
+        super::sanitise(&mut head, trust, &[]);
+        *headers = head.headers;
+    }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -396,7 +393,8 @@ mod tests {
         let mut map = headers(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
         sanitise(&mut map, Trust::Cluster);
         assert_eq!(map["connection"], "upgrade");
-        assert_eq!(upgrade(&map).expect("kept"), "websocket");
+        assert_eq!(map["upgrade"], "websocket");
+        assert!(asks_upgrade(&map));
         let mut map = headers(&[
             ("connection", "Upgrade, HTTP2-Settings"),
             ("upgrade", "h2c"),

@@ -7,10 +7,10 @@
 pub mod admit;
 pub mod compact;
 pub mod decide;
-pub mod exchange;
 pub mod forward;
 pub mod headers;
 pub mod inflight;
+pub mod made;
 pub mod policy;
 pub mod record;
 pub mod request_id;
@@ -83,7 +83,7 @@ pub async fn handle(
             }
         }
     };
-    Ok(forward::own(answer, recorder, dialect))
+    Ok(forward::own(answer, recorder))
 }
 
 /// Forwards an allowed request and passes the response on.

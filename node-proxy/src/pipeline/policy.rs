@@ -62,7 +62,7 @@ pub fn still_allowed(config: &Arc<Config>, connection: &Connection, exchange: &E
     let judged = connection.judged(config, destination);
     let then = &exchange.ends;
     let now = &judged.ends;
-    if judged.unknown()
+    if judged.strangers()
         || now.source.endpoint != then.source.endpoint
         || now.destination.endpoint != then.destination.endpoint
     {

@@ -43,6 +43,12 @@ impl RequestId {
         Self(make())
     }
 
+    /// As a header's value.
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
     /// As text. Identifiers that were kept are printable ASCII.
     #[must_use]
     pub fn as_str(&self) -> &str {

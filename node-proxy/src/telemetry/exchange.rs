@@ -100,7 +100,7 @@ pub struct RefusedConnection {
     /// When.
     pub time: SystemTime,
     /// Why.
-    pub reason: &'static str,
+    pub reason: Failure,
 }
 
 /// What a worker tells telemetry.

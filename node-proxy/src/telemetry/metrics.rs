@@ -28,6 +28,11 @@ struct ResponseLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabels {
     culprit: &'static str,
 }
@@ -42,7 +47,7 @@ pub struct Metrics {
     duration: Histogram,
     lost: Counter,
     connections: Gauge,
-    turned_away: Counter,
+    turned_away: Family<LimitLabels, Counter>,
     upstream_connections: Gauge,
     registry: Arc<Registry>,
 }
@@ -66,7 +71,7 @@ impl Metrics {
             duration: Histogram::new(exponential_buckets(0.0001, 2.0, 19)),
             lost: Counter::default(),
             connections: Gauge::default(),
-            turned_away: Counter::default(),
+            turned_away: Family::default(),
             upstream_connections: Gauge::default(),
             registry: Arc::default(),
         };
@@ -108,7 +113,7 @@ impl Metrics {
         );
         registry.register(
             "turned_away_connections",
-            "Connections closed because there were as many as allowed",
+            "Connections closed because all together, or their source, had as many as allowed",
             metrics.turned_away.clone(),
         );
         registry.register(
@@ -199,10 +204,15 @@ impl Metrics {
             .sum();
         self.upstream_connections
             .set(i64::try_from(upstream).unwrap_or(i64::MAX));
-        let turned_away = shared.refused.load(Ordering::Relaxed) as u64;
-        self.turned_away
-            .inner()
-            .store(turned_away, Ordering::Relaxed);
+        for (limit, count) in [
+            ("total", &shared.turned_away.total),
+            ("source", &shared.turned_away.source),
+        ] {
+            self.turned_away
+                .get_or_create(&LimitLabels { limit })
+                .inner()
+                .store(count.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

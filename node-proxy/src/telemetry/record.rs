@@ -152,7 +152,7 @@ pub fn refused(refused: &RefusedConnection) -> Record {
         destination: Some(peer(&refused.ends.destination)),
         // Not even a request: a reader of requests would find no headers in it.
         http: None,
-        reason: refused.reason.to_owned(),
+        reason: refused.reason.to_string(),
         proxy_port: refused.ends.proxy_port.into(),
         ..Default::default()
     }

@@ -315,5 +315,4 @@ impl Body for ResponseBody {
 }
 
 #[cfg(test)]
-#[path = "h2_tests.rs"]
 mod tests;

@@ -247,3 +247,57 @@ async fn malformed_requests_never_reach_a_server() {
     assert_eq!(send(&mut client, get).await.0.status.as_u16(), 200);
     while !server.next().await.starts_with("GET /ok") {}
 }
+
+#[tokio::test]
+async fn trailers_cannot_say_what_belongs_into_the_head() {
+    let (told, mut bodies) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::script(move |mut conversation| {
+        let told = told.clone();
+        async move {
+            conversation.request().await;
+            let body = conversation.until("\r\n\r\n").await;
+            let _gone = told.send(body);
+            conversation
+                .send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await;
+        }
+    })
+    .await;
+    let world = World::new(server.address, &open()).await;
+    let mut client = client(world.address).await;
+    let post = request("POST", "/").body(()).expect("valid");
+    let (response, mut stream) = client.send_request(post, false).expect("sent");
+    let data = Bytes::from_static(b"abc");
+    stream.send_data(data, false).expect("sent");
+    let mut trailers = http::HeaderMap::new();
+    for name in [
+        "x-sum",
+        "content-length",
+        "host",
+        "authorization",
+        "cookie",
+        "x-forwarded-for",
+        "x-envoy-internal",
+        "x-request-id",
+    ] {
+        trailers.insert(name, http::HeaderValue::from_static("1"));
+    }
+    stream.send_trailers(trailers).expect("sent");
+    let response = within(response).await.expect("a response");
+    assert_eq!(response.status().as_u16(), 200);
+    let body = within(bodies.recv()).await.flatten().expect("a body");
+    assert_eq!(body, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
+}
+
+#[tokio::test]
+async fn connect_is_refused() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &open()).await;
+    let mut client = client(world.address).await;
+    let connect = Request::connect("deathstar:80").body(()).expect("valid");
+    let (head, _body) = send(&mut client, connect).await;
+    assert_eq!(head.status.as_u16(), 405);
+    let record = world.agent.record().await;
+    assert_eq!(record.reason, "CONNECT is not allowed");
+    server.assert_nothing_arrived().await;
+}

@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use tokio::io::AsyncWriteExt;
-use weft_api::node::Settings;
+use weft_api::node::{Settings, Verdict};
 
 use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::within;
-use crate::support::world::{Rules, World, impatient, open};
+use crate::support::world::{
+    Rules, STRANGER, TIEFIGHTER, TIEFIGHTER_IDENTITY, World, impatient, open,
+};
 
 fn with(settings: Settings) -> Rules {
     Rules { settings, ..open() }
@@ -109,11 +111,59 @@ async fn connections_beyond_the_limit_are_turned_away() {
     assert_eq!(third.closed().await, "");
     let metrics = world.proxy.metrics().expect("metrics");
     assert!(
-        metrics.contains("weft_proxy_turned_away_connections_total 1"),
+        metrics.contains("weft_proxy_turned_away_connections_total{limit=\"total\"} 1"),
         "{metrics}"
     );
+    let record = world.agent.records(5).await.pop().expect("five");
+    assert_eq!(record.reason, "overloaded: connections");
+    assert_eq!(record.verdict(), Verdict::Dropped);
     // Room again as soon as one has ended.
     drop(first);
+    within(async {
+        loop {
+            let mut next = Client::connect(world.address).await;
+            next.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .await;
+            if next.closed().await.contains("200 OK") {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_source_has_so_many_connections_and_leaves_room_for_others() {
+    let server = Server::landing().await;
+    let settings = Settings {
+        max_connections_per_source: Some(2),
+        ..Default::default()
+    };
+    let world = World::new(server.address, &with(settings)).await;
+    let mut crowd = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(world.address).await;
+        assert_eq!(client.get("GET", "/").await.status, 200);
+        crowd.push(client);
+    }
+    world.agent.records(4).await;
+    let mut third = Client::connect(world.address).await;
+    assert_eq!(third.closed().await, "");
+    let record = world.agent.record().await;
+    assert_eq!(record.reason, "overloaded: connections of one source");
+    assert_eq!(record.verdict(), Verdict::Dropped);
+    let source = record.source.expect("source");
+    assert_eq!(source.ip, TIEFIGHTER.to_string());
+    assert_eq!(source.identity, TIEFIGHTER_IDENTITY);
+    let metrics = world.proxy.metrics().expect("metrics");
+    assert!(
+        metrics.contains("weft_proxy_turned_away_connections_total{limit=\"source\"} 1"),
+        "{metrics}"
+    );
+    // Nobody else notices, and one that ends makes room.
+    let mut other = Client::connect_from(world.address, STRANGER.into()).await;
+    assert_eq!(other.get("GET", "/").await.status, 200);
+    drop(crowd.pop());
     within(async {
         loop {
             let mut next = Client::connect(world.address).await;

@@ -16,3 +16,4 @@ mod records;
 mod spans;
 mod streams;
 mod support;
+mod upgrades;

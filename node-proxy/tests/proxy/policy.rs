@@ -1,6 +1,6 @@
 //! What policy allows, what it denies, and when that changes.
 
-use weft_api::node::{HeaderMatch, HttpRule, header_match::Mismatch};
+use weft_api::node::{HeaderMatch, HttpRule, Verdict, header_match::Mismatch};
 
 use crate::support::client::Client;
 use crate::support::server::Server;
@@ -127,10 +127,11 @@ async fn strangers_at_both_ends_are_refused() {
     snapshot.policies.clear();
     within(world.proxy.apply(snapshot)).await.expect("in force");
     let mut client = Client::connect_from(world.address, STRANGER.into()).await;
-    assert_eq!(client.get("GET", "/").await.status, 503);
+    assert_eq!(client.get("GET", "/").await.status, 403);
     server.assert_nothing_arrived().await;
     let record = world.agent.record().await;
-    assert!(record.reason.contains("unknown source"), "{record:?}");
+    assert_eq!(record.reason, "unknown source and destination");
+    assert_eq!(record.verdict(), Verdict::Dropped);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::world::{
     DEATHSTAR, DEATHSTAR_IDENTITY, Rules, TIEFIGHTER, TIEFIGHTER_IDENTITY, World, impatient,
-    landing, open,
+    landing, open, rule,
 };
 
 fn seen(record: &Record) -> (RecordKind, Direction, Verdict) {
@@ -152,6 +152,38 @@ async fn a_denial_is_a_dropped_request_and_a_forwarded_403() {
 }
 
 #[tokio::test]
+async fn every_answer_of_the_proxys_own_names_the_request_that_its_flow_names() {
+    let server = Server::landing().await;
+    let rules = Rules {
+        ingress: Some(vec![rule("GET", "/allowed.*")]),
+        ..Default::default()
+    };
+    let world = World::new(server.address, &rules).await;
+    for (request, status, records) in [
+        ("GET /denied HTTP/1.1\r\nhost: a\r\n\r\n", 403, 2),
+        ("GET /allowed%2f HTTP/1.1\r\nhost: a\r\n\r\n", 307, 2),
+        ("GET /allowed HTTP/1.1\r\n\r\n", 400, 1),
+        ("CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n", 405, 1),
+    ] {
+        let mut client = Client::connect(world.address).await;
+        client.send(request).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status);
+        let said = answer.header("x-request-id").expect("an identifier");
+        for record in world.agent.records(records).await {
+            assert_eq!(record.request_id, said, "{request}");
+        }
+    }
+    // What a pod chose itself is what it reads.
+    let mut client = Client::connect(world.address).await;
+    client
+        .send("GET /denied HTTP/1.1\r\nhost: a\r\nx-request-id: mine\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.header("x-request-id"), Some("mine"));
+    server.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
 async fn a_request_that_cannot_be_forwarded_leaves_one_record_with_its_reason() {
     let server = Server::landing().await;
     let world = World::new(server.address, &open()).await;
@@ -172,7 +204,7 @@ async fn a_request_that_cannot_be_forwarded_leaves_one_record_with_its_reason() 
             "CONNECT is not allowed",
             Some("CONNECT"),
         ),
-        ("\x16\x03\x01\x02\x00", "not http", None),
+        ("\x16\x03\x01\x02\x00", "not http: no request line", None),
     ] {
         let mut client = Client::connect(world.address).await;
         client.send(bytes).await;
@@ -329,23 +361,5 @@ async fn secrets_are_named_and_not_shown() {
         for key in ["Authorization", "Cookie"] {
             assert_eq!(header(&record, key), Some("[redacted]"), "{key}");
         }
-    }
-}
-
-#[tokio::test]
-async fn an_offer_of_http2_leaves_the_connection_usable() {
-    let server = Server::landing().await;
-    let world = World::new(server.address, &landing()).await;
-    let mut client = Client::connect(world.address).await;
-    for _ in 0..2 {
-        client
-            .send(
-                "POST /v1/request-landing HTTP/1.1\r\nhost: deathstar\r\n\
-                 connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n\
-                 http2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
-            )
-            .await;
-        let answer = client.answer().await;
-        assert_eq!(answer.status, 200);
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies, trailers, upgrades and half-closed connections.
+//! Bodies, trailers and half-closed connections.
 
 use std::time::Duration;
 
@@ -140,6 +140,9 @@ async fn chunks_and_trailers_pass_both_ways() {
         let body = conversation.until("\r\n\r\n").await;
         let body = body.unwrap_or_default();
         assert!(body.contains("x-sum: 1"), "{body:?}");
+        // What belongs into the head cannot be said behind it.
+        assert!(!body.contains("x-request-id"), "{body:?}");
+        assert!(!body.contains("forwarded"), "{body:?}");
         conversation
             .send(
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-status\r\n\r\n\
@@ -153,7 +156,8 @@ async fn chunks_and_trailers_pass_both_ways() {
     client
         .send(
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nte: trailers\r\n\
-             trailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n",
+             trailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\
+             x-request-id: other\r\nX_Forwarded_For: 1.2.3.4\r\n\r\n",
         )
         .await;
     let head = client.read_until("\r\n\r\n").await;
@@ -239,68 +243,6 @@ async fn a_client_that_leaves_takes_its_request_along() {
     within(closed.recv())
         .await
         .expect("the upstream was closed");
-}
-
-#[tokio::test]
-async fn an_upgrade_becomes_a_tunnel() {
-    let server = Server::script(|mut conversation| async move {
-        conversation.request().await;
-        conversation
-            .send(
-                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
-                 upgrade: websocket\r\n\r\nearly",
-            )
-            .await;
-        while conversation.until("ping").await.is_some() {
-            conversation.send("pong").await;
-        }
-    })
-    .await;
-    let world = World::new(server.address, &open()).await;
-    let mut client = Client::connect(world.address).await;
-    client
-        .send(
-            "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-key: x\r\n\r\nping",
-        )
-        .await;
-    let head = client.read_until("\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(head.to_lowercase().contains("upgrade: websocket"), "{head}");
-    client.read_until("early").await;
-    client.read_until("pong").await;
-    client.send("ping").await;
-    client.read_until("pong").await;
-    let head = server.next().await;
-    assert!(head.contains("upgrade: websocket"), "{head}");
-    assert!(!head.contains("ping"), "sent before the 101");
-
-    // A revoked policy ends tunnels too.
-    let revoked = Rules {
-        ingress: Some(vec![rule("GET", "/other")]),
-        ..Default::default()
-    };
-    world.apply(&revoked.version("2")).await;
-    client.closed().await;
-}
-
-#[tokio::test]
-async fn bytes_behind_a_refused_upgrade_are_not_requests() {
-    let server = Server::landing().await;
-    let world = World::new(server.address, &open()).await;
-    let mut client = Client::connect(world.address).await;
-    client
-        .send(
-            "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\
-             GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n",
-        )
-        .await;
-    let answer = client.answer().await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("connection"), Some("close"));
-    assert_eq!(client.closed().await, "");
-    server.next().await;
-    server.assert_nothing_arrived().await;
 }
 
 #[tokio::test]

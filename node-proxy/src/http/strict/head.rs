@@ -1,10 +1,13 @@
 //! The check of one request's head.
 
+use std::sync::Arc;
+
 use super::refusal::Refusal;
+use crate::http::upgrade::Wish;
 use crate::http::{alphanumeric_and, decimal, is_token};
 
 /// Bounds of a request's head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Largest head, request line included, in bytes.
     pub head_bytes: usize,
@@ -12,6 +15,8 @@ pub struct Limits {
     pub headers: usize,
     /// Longest target, in bytes.
     pub target_bytes: usize,
+    /// Protocols that may be switched to besides WebSocket.
+    pub upgrades: Arc<[Box<str>]>,
 }
 
 /// How far a message goes behind its head.
@@ -55,7 +60,7 @@ pub(super) fn end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> {
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub(super) fn check(head: &[u8], limits: Limits) -> Result<Follows, Refusal> {
+pub(super) fn check(head: &[u8], limits: &Limits) -> Result<Follows, Refusal> {
     let mut lines = Lines(head);
     let request = RequestLine::parse(lines.next().ok_or(Refusal::RequestLine)?, limits)?;
     let mut fields = Fields::default();
@@ -71,7 +76,7 @@ pub(super) fn check(head: &[u8], limits: Limits) -> Result<Follows, Refusal> {
         fields.read(line)?;
     }
     request.check_host(fields.host, fields.hosts)?;
-    fields.follows(request.minor)
+    fields.follows(request.minor, &limits.upgrades)
 }
 
 /// Lines of a head that [`end`] went over: every one ends in CRLF.
@@ -96,7 +101,7 @@ struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8], limits: Limits) -> Result<Self, Refusal> {
+    fn parse(line: &'a [u8], limits: &Limits) -> Result<Self, Refusal> {
         let mut parts = line.split(|byte| *byte == b' ');
         let (method, target, version) = match (parts.next(), parts.next(), parts.next()) {
             (Some(method), Some(target), Some(version)) => (method, target, version),
@@ -184,10 +189,7 @@ struct Fields<'a> {
     lengths: usize,
     coding: Option<&'a [u8]>,
     codings: usize,
-    upgrades: usize,
-    /// The one protocol asked for is none that the pipeline passes on.
-    no_tunnel: bool,
-    connection_upgrade: bool,
+    wish: Wish<'a>,
 }
 
 impl<'a> Fields<'a> {
@@ -211,11 +213,10 @@ impl<'a> Fields<'a> {
                 self.host = Some(value);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.upgrades += 1;
-                self.no_tunnel |= value.is_empty() || names_http2(value);
+                self.wish.upgrade(value);
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                self.connection_upgrade |= has_option(value, b"upgrade");
+                self.wish.connection(value);
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 self.lengths += 1;
@@ -230,7 +231,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn follows(&self, minor: u8) -> Result<Follows, Refusal> {
+    fn follows(&self, minor: u8, upgrades: &[Box<str>]) -> Result<Follows, Refusal> {
         if self.codings > 0 && self.lengths > 0 {
             return Err(Refusal::TwoLengths);
         }
@@ -246,9 +247,7 @@ impl<'a> Fields<'a> {
         }
         match self.length {
             Some(length) if length > 0 => Ok(Follows::Length(length)),
-            _ if self.upgrades == 1 && !self.no_tunnel && self.connection_upgrade => {
-                Ok(Follows::Upgrade)
-            }
+            _ if self.wish.is_granted(upgrades, minor == 1, false) => Ok(Follows::Upgrade),
             _ => Ok(Follows::Nothing),
         }
     }
@@ -266,35 +265,25 @@ fn chunked(coding: &[u8]) -> Result<Follows, Refusal> {
     }
 }
 
-/// Clients offer HTTP/2 with any request and go on in HTTP/1.1 when it is not
-/// taken up; the pipeline never does.
-fn names_http2(value: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|protocol| {
-        let name = protocol.trim_ascii().get(..2);
-        name.is_some_and(|name| name.eq_ignore_ascii_case(b"h2"))
-    })
-}
-
-fn has_option(value: &[u8], wanted: &[u8]) -> bool {
-    value
-        .split(|byte| *byte == b',')
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{Follows, Limits, check, end};
     use crate::http::strict::Refusal;
 
-    const LIMITS: Limits = Limits {
-        head_bytes: 4096,
-        headers: 10,
-        target_bytes: 100,
-    };
+    fn limits() -> Limits {
+        Limits {
+            head_bytes: 4096,
+            headers: 10,
+            target_bytes: 100,
+            upgrades: Arc::new(["imap".into()]),
+        }
+    }
 
     fn judge(head: &str) -> Result<Follows, Refusal> {
         match end(head.as_bytes(), 0)? {
-            Some(end) => check(&head.as_bytes()[..end], LIMITS),
+            Some(end) => check(&head.as_bytes()[..end], &limits()),
             None => panic!("incomplete: {head:?}"),
         }
     }
@@ -313,7 +302,13 @@ mod tests {
             with("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"),
             Ok(Follows::Upgrade)
         );
-        for offer in ["h2c", "H2C", "websocket, h2c", "", "x\r\nUpgrade: y"] {
+        for offer in [
+            "h2c",
+            "websocket, h2c",
+            "",
+            "TLS/1.0",
+            "imap\r\nUpgrade: imap",
+        ] {
             let fields = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\n");
             assert_eq!(with(&fields), Ok(Follows::Nothing), "{offer}");
         }

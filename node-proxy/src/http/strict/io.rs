@@ -195,7 +195,7 @@ impl<T> Strict<T> {
         match head::end(&self.held, searched) {
             Err(refusal) => self.refuse(refusal),
             Ok(None) if self.held.len() > self.limits.head_bytes => {
-                self.refuse(too_large(&self.held, self.limits));
+                self.refuse(too_large(&self.held, &self.limits));
             }
             Ok(None) => {
                 self.state = State::Head {
@@ -203,9 +203,9 @@ impl<T> Strict<T> {
                 };
             }
             Ok(Some(end)) if end > self.limits.head_bytes => {
-                self.refuse(too_large(&self.held, self.limits));
+                self.refuse(too_large(&self.held, &self.limits));
             }
-            Ok(Some(end)) => match head::check(&self.held[..end], self.limits) {
+            Ok(Some(end)) => match head::check(&self.held[..end], &self.limits) {
                 Err(refusal) => self.refuse(refusal),
                 Ok(follows) => {
                     self.handle.passed();
@@ -226,7 +226,7 @@ impl<T> Strict<T> {
 }
 
 /// Which of the limits a head that is too large has reached first.
-fn too_large(held: &[u8], limits: Limits) -> Refusal {
+fn too_large(held: &[u8], limits: &Limits) -> Refusal {
     let line = memchr::memchr(b'\r', held).unwrap_or(held.len());
     if line > limits.target_bytes {
         Refusal::TargetTooLong

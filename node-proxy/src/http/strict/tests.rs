@@ -1,18 +1,23 @@
 //! What the server behind a [`Strict`] gets to read.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::{Limits, Strict};
 
-const LIMITS: Limits = Limits {
-    head_bytes: 512,
-    headers: 10,
-    target_bytes: 100,
-};
+fn limits() -> Limits {
+    Limits {
+        head_bytes: 512,
+        headers: 10,
+        target_bytes: 100,
+        upgrades: Arc::new([]),
+    }
+}
 
 fn strict() -> (DuplexStream, Strict<DuplexStream>) {
     let (client, server) = duplex(1 << 20);
-    (client, Strict::new(server, LIMITS))
+    (client, Strict::new(server, limits()))
 }
 
 /// What is given on of `bytes`, sent in steps of `step`, before it would wait
@@ -86,7 +91,7 @@ async fn a_bad_chunk_is_an_error_of_the_body() {
 #[tokio::test]
 async fn bytes_behind_an_upgrade_wait_for_the_upstream() {
     let (mut client, mut strict) = strict();
-    let head = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    let head = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let early = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     client
         .write_all(format!("{head}{early}").as_bytes())
