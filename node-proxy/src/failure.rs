@@ -51,6 +51,10 @@ pub enum Failure {
     /// here, and none says what may pass.
     #[error("unknown source and destination")]
     Strangers,
+    /// The rules that judged this connection's requests are gone, or never
+    /// were there: only a new connection learns from the kernel what holds now.
+    #[error("no rules for this connection")]
+    Unpoliced,
     /// A policy that allowed the request was withdrawn while it ran.
     #[error("policy was revoked")]
     Revoked,
@@ -109,6 +113,7 @@ impl Failure {
             | Self::RequestTooSlow
             | Self::ClientGone => Culprit::Downstream,
             Self::Strangers
+            | Self::Unpoliced
             | Self::Revoked
             | Self::Overloaded(_)
             | Self::ShuttingDown

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use weft_integration::pods::policy;
 use weft_integration::watch::{Client, now};
 
 use crate::stage::{L4, L7, LOAD, Stage, last_after, policies};
@@ -36,16 +37,17 @@ fn ends(who: &str, client: &Client, what: &str, accepted: u64) {
     assert!(took < BOUND, "{who}: {took} ms");
 }
 
+/// One answer that never ends.
+fn drip(stage: &Stage, pod: &str, port: u16) -> Client {
+    let to = format!("{}:{port}", stage.http);
+    let client = stage.lab.client(pod, Path::new(LOAD), &["drip", &to]);
+    client.unwrap()
+}
+
 #[test]
 fn open_connections_lose_what_is_revoked() {
     let stage = Stage::set();
-    let drip = |pod: &str, port: u16| {
-        let to = format!("{}:{port}", stage.http);
-        stage
-            .lab
-            .client(pod, Path::new(LOAD), &["drip", &to])
-            .unwrap()
-    };
+    let drip = |pod: &str, port: u16| drip(&stage, pod, port);
     let clients = [
         ("L4 stream across nodes", stage.talking("friend"), "echo"),
         ("L4 stream on a node", stage.talking("neighbour"), "echo"),
@@ -97,4 +99,54 @@ fn a_kept_connection_is_judged_by_the_new_rules() {
     assert!(took < BOUND, "{took} ms");
     // Nothing but an answer, whichever rules were in force.
     crate::stage::assert_only("the client", &reports, &["200", "403"]);
+}
+
+#[test]
+fn what_no_rule_speaks_of_any_more_is_revoked_too() {
+    let stage = Stage::set();
+    let kept = |pod: &str| stage.asking(pod, L7, &["--keep-alive", "--timeout", "200"]);
+    let clients = [
+        ("kept connection across nodes", kept("friend"), "200"),
+        ("kept connection on a node", kept("neighbour"), "200"),
+        ("answer across nodes", drip(&stage, "friend", L7), "data"),
+        ("answer on a node", drip(&stage, "neighbour", L7), "data"),
+    ];
+    for (who, client, what) in &clients {
+        client
+            .more(20, what)
+            .unwrap_or_else(|error| panic!("{who}: {error:#}"));
+    }
+    let elsewhere = policy("http", ("app", "http"), ("side", "friend"), &[(L4, None)]);
+    stage.lab.apply(&[elsewhere]).unwrap();
+    let accepted = now();
+    for (who, client, what) in &clients {
+        ends(who, client, what, accepted);
+    }
+}
+
+#[test]
+fn a_port_that_needs_no_proxy_any_more_stays_open() {
+    let stage = Stage::set();
+    let clients = ["friend", "neighbour"].map(|pod| stage.asking(pod, L7, &["--keep-alive"]));
+    for client in &clients {
+        client.more(20, "200").unwrap();
+    }
+    let open = policy(
+        "http",
+        ("app", "http"),
+        ("side", "friend"),
+        &[(L7, None), (L4, None)],
+    );
+    stage.lab.apply(&[open]).unwrap();
+    for client in clients {
+        client.more(50, "200").unwrap();
+        let reports = client.end().unwrap();
+        // The kept connection ends, and the next one goes past the proxy. A
+        // request that crosses the end on its way is the client's to repeat.
+        let failed: Vec<_> = reports
+            .iter()
+            .filter(|report| report.what != "200" && report.what != "connected")
+            .collect();
+        assert!(failed.len() <= 1, "{failed:?}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::http::strict::StrictHandle;
 use crate::identity::Judged;
 use crate::pipeline::inflight::InFlight;
+use crate::pipeline::policy;
 
 /// Where the requests of a connection go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Connection {
     /// snapshot that it was accepted under, for all that look at its requests.
     pub upgrades: Arc<[Box<str>]>,
     judged: RefCell<Option<(Arc<Config>, Rc<Judged>)>>,
+    /// Rules that judged its requests are gone.
+    lapsed: Cell<bool>,
     running: RefCell<Vec<Rc<InFlight>>>,
     /// Bytes read when the last request's head was complete.
     boundary: Cell<u64>,
@@ -83,6 +86,7 @@ impl Connection {
             progress: Progress::default(),
             upgrades,
             judged: RefCell::new(None),
+            lapsed: Cell::new(false),
             running: RefCell::default(),
             boundary: Cell::new(0),
             since: Cell::new(now),
@@ -108,9 +112,11 @@ impl Connection {
     /// when the snapshot or the destination changed.
     pub fn judged(&self, config: &Arc<Config>, destination: OriginalDst) -> Rc<Judged> {
         let mut cache = self.judged.borrow_mut();
-        if let Some((of, judged)) = &*cache
+        let before = cache
+            .as_ref()
+            .filter(|(_of, judged)| judged.ends.destination.address == destination.0);
+        if let Some((of, judged)) = before
             && Arc::ptr_eq(of, config)
-            && judged.ends.destination.address == destination.0
         {
             return Rc::clone(judged);
         }
@@ -120,8 +126,28 @@ impl Connection {
             destination,
             self.local,
         ));
+        if before.is_some_and(|(_of, before)| judged.lost_rules_of(before)) {
+            self.lapsed.set(true);
+        }
         *cache = Some((Arc::clone(config), Rc::clone(&judged)));
         judged
+    }
+
+    /// Whether its requests may be judged at all.
+    ///
+    /// # Errors
+    /// [`Failure::Strangers`], and [`Failure::Unpoliced`] when rules that once
+    /// judged them are gone, or when it was redirected here and there are
+    /// none: what the kernel wanted judged would pass unjudged.
+    pub fn judgeable(&self, judged: &Judged) -> Result<(), Failure> {
+        if judged.strangers() {
+            return Err(Failure::Strangers);
+        }
+        let redirected = matches!(self.route, Route::Original(_));
+        if self.lapsed.get() || redirected && !judged.policed() {
+            return Err(Failure::Unpoliced);
+        }
+        Ok(())
     }
 
     /// A request's head is complete: registers the request with the sweeper.
@@ -243,13 +269,25 @@ impl Connection {
         }
     }
 
-    /// Cuts the requests that `config` no longer allows.
+    /// Cuts the requests that `config` no longer allows, and ends the
+    /// connection when it is not to have any more.
     pub fn rejudge(&self, config: &Arc<Config>) {
+        let cached = self
+            .judged
+            .borrow()
+            .as_ref()
+            .map(|(_of, judged)| OriginalDst(judged.ends.destination.address));
+        if let Some(destination) = cached {
+            let judged = self.judged(config, destination);
+            if self.judgeable(&judged).is_err() {
+                self.close(Close::Graceful);
+            }
+        }
         for request in self.running.borrow().iter() {
             if let Some(exchange) = request.exchange()
-                && !crate::pipeline::policy::still_allowed(config, self, exchange)
+                && let Err(reason) = policy::again(config, self, exchange)
             {
-                request.cut(Failure::Revoked);
+                request.cut(reason);
             }
         }
     }

@@ -54,8 +54,8 @@ pub async fn serve(connection: Rc<Connection>, mut stream: TcpStream) {
     let config = connection.worker.config();
     if let Route::Original(destination) = connection.route {
         let judged = connection.judged(&config, destination);
-        if judged.strangers() {
-            refuse(&connection, Failure::Strangers);
+        if let Err(failure) = connection.judgeable(&judged) {
+            refuse(&connection, failure);
             return;
         }
     }

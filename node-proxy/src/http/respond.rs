@@ -133,6 +133,7 @@ fn status(failure: Failure) -> (StatusCode, u16) {
             (StatusCode::GATEWAY_TIMEOUT, grpc::DEADLINE_EXCEEDED)
         }
         Failure::Overloaded(_)
+        | Failure::Unpoliced
         | Failure::ShuttingDown
         | Failure::NoUpstream(_)
         | Failure::ConnectError(_)
@@ -155,6 +156,7 @@ fn closes(failure: Failure) -> bool {
             | Failure::Connect
             | Failure::RequestTooSlow
             | Failure::ClientGone
+            | Failure::Unpoliced
             | Failure::Revoked
             | Failure::ShuttingDown
     )

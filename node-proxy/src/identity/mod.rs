@@ -12,6 +12,8 @@ use crate::pipeline::headers::Trust;
 
 pub use weft_core::model::Direction;
 
+const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
@@ -73,6 +75,24 @@ impl Judged {
     #[must_use]
     pub fn strangers(&self) -> bool {
         self.ends.source.endpoint.is_none() && self.ends.destination.endpoint.is_none()
+    }
+
+    /// Whether anyone's rules judge requests of this connection.
+    #[must_use]
+    pub fn policed(&self) -> bool {
+        DIRECTIONS
+            .into_iter()
+            .any(|direction| self.policies.has_policy(direction))
+    }
+
+    /// Whether rules that judged the same connection are gone from a newer
+    /// snapshot. That is all it says: the port may be open to everyone now, or
+    /// closed. Which it is, is for the kernel to say to a new connection.
+    #[must_use]
+    pub fn lost_rules_of(&self, before: &Self) -> bool {
+        DIRECTIONS.into_iter().any(|direction| {
+            before.policies.has_policy(direction) && !self.policies.has_policy(direction)
+        })
     }
 
     /// The first point where a request of this connection is observed.

@@ -61,8 +61,8 @@ pub fn decide(config: &Arc<Config>, connection: &Connection, head: &mut Parts) -
         Ok(path) => path,
         Err(failure) => return (Plan::Refuse(failure), made),
     };
-    if judged.strangers() {
-        return (Plan::Refuse(Failure::Strangers), made);
+    if let Err(failure) = connection.judgeable(&judged) {
+        return (Plan::Refuse(failure), made);
     }
     made.decisions = policy::judge(&judged, head);
     if !made.decisions.allowed() {

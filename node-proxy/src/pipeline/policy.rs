@@ -10,6 +10,7 @@ use super::headers::authority;
 use crate::accept::addr::OriginalDst;
 use crate::accept::connection::Connection;
 use crate::control::config::Config;
+use crate::failure::Failure;
 use crate::identity::{Direction, Judged};
 use crate::telemetry::exchange::{Decisions, Exchange};
 
@@ -55,30 +56,38 @@ pub fn judge(judged: &Judged, head: &mut Parts) -> Decisions {
     decisions
 }
 
-/// Whether `config` still allows a request that was allowed before.
-#[must_use]
-pub fn still_allowed(config: &Arc<Config>, connection: &Connection, exchange: &Exchange) -> bool {
+/// Judges a request that was allowed before by `config`.
+///
+/// # Errors
+/// Why it must end: [`Failure::Revoked`] when it is not allowed any more, and
+/// what [`Connection::judgeable`] says.
+pub fn again(
+    config: &Arc<Config>,
+    connection: &Connection,
+    exchange: &Exchange,
+) -> Result<(), Failure> {
     let destination = OriginalDst(exchange.ends.destination.address);
     let judged = connection.judged(config, destination);
     let then = &exchange.ends;
     let now = &judged.ends;
-    if judged.strangers()
-        || now.source.endpoint != then.source.endpoint
+    if now.source.endpoint != then.source.endpoint
         || now.destination.endpoint != then.destination.endpoint
     {
         // Another pod has the address now, or none: nothing that was decided
         // for the old one holds.
-        return false;
+        return Err(Failure::Revoked);
     }
+    connection.judgeable(&judged)?;
     let request = request(&exchange.head);
-    [Direction::Egress, Direction::Ingress]
+    let denied = [Direction::Egress, Direction::Ingress]
         .into_iter()
-        .all(|direction| {
-            judged
-                .policies
-                .judge(direction, &request)
-                .is_none_or(|verdict| verdict.allow)
-        })
+        .filter_map(|direction| judged.policies.judge(direction, &request))
+        .any(|verdict| !verdict.allow);
+    if denied {
+        Err(Failure::Revoked)
+    } else {
+        Ok(())
+    }
 }
 
 fn request(head: &Parts) -> Request<'_> {

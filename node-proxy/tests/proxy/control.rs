@@ -26,6 +26,7 @@ async fn a_bad_snapshot_is_refused_by_its_field_and_the_last_good_one_serves() {
         .agent
         .send(open().version("3").snapshot(server.address));
     assert_eq!(world.agent.answer("3").await.error, "");
+    let mut client = Client::connect(world.address).await;
     assert_eq!(client.get("GET", "/").await.status, 200);
 }
 

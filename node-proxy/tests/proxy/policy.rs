@@ -142,7 +142,7 @@ async fn a_keep_alive_connection_is_judged_anew_for_each_request() {
     assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
     let revoked = Rules {
         ingress: Some(vec![rule("GET", "/other")]),
-        ..Default::default()
+        ..landing()
     };
     world.apply(&revoked.version("2")).await;
     assert_eq!(client.get("POST", "/v1/request-landing").await.status, 403);
@@ -190,6 +190,65 @@ async fn a_revoked_policy_cuts_what_runs_and_nothing_else() {
         waiting.expect_err("open and quiet").kind(),
         std::io::ErrorKind::WouldBlock
     );
+}
+
+/// Rules for requests that leave the tiefighter, and none for those that
+/// arrive at the deathstar.
+fn leaving() -> Rules {
+    Rules {
+        egress: Some(Vec::new()),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn what_no_rules_judge_any_more_is_not_taken_for_allowed() {
+    let server = Server::script(|mut conversation| async move {
+        while let Some(head) = conversation.request().await {
+            if head.starts_with("GET /quick") {
+                conversation
+                    .send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    .await;
+            } else if head.starts_with("GET /stream") {
+                conversation
+                    .send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+                    .await;
+            }
+        }
+    })
+    .await;
+    for (before, after) in [(landing(), leaving()), (open(), Rules::default())] {
+        let anything = Rules {
+            ingress: Some(Vec::new()),
+            egress: before.egress.as_ref().map(|_rules| Vec::new()),
+            ..Default::default()
+        };
+        let world = World::new(server.address, &anything).await;
+        // A server's answer that runs, one that is waited for, and nothing.
+        let mut streaming = Client::connect(world.address).await;
+        streaming
+            .send("GET /stream HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await;
+        streaming.read_until("hello").await;
+        let mut waiting = Client::connect(world.address).await;
+        waiting
+            .send("GET /never HTTP/1.1\r\nhost: a\r\n\r\nGET /hidden HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await;
+        let mut idle = Client::connect(world.address).await;
+        assert_eq!(idle.get("GET", "/quick").await.status, 200);
+        for _ in 0..3 {
+            server.next().await;
+        }
+        world.apply(&after.version("2")).await;
+        streaming.closed().await;
+        let answer = waiting.answer().await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"));
+        // What was sent behind it is not judged by nobody.
+        assert_eq!(waiting.closed().await, "");
+        assert_eq!(idle.closed().await, "");
+        server.assert_nothing_arrived().await;
+    }
 }
 
 #[tokio::test]
