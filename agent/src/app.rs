@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_core::model::NumericIdentity;
-use weft_datapath::{Config, NodeSettings};
+use weft_datapath::{Config, NodeSettings, TableSizes};
 
 use crate::admin;
 use crate::cli::{RunArgs, UninstallArgs};
@@ -111,12 +111,12 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let token = stop.clone();
     tasks.spawn(async move {
-        reconcile::run(start, inputs, token).await;
+        Box::pin(reconcile::run(start, inputs, token)).await;
         Ok(())
     });
 
     // Connection tracking is swept; events and records go to the observer.
-    tasks.spawn(upkeep::sweep(conntrack, stop.clone()));
+    tasks.spawn(upkeep::sweep(conntrack, metrics.clone(), stop.clone()));
     let (batches, events_read) = upkeep::event_channel();
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
     let config = ObserverConfig {
@@ -224,6 +224,10 @@ fn observer_addresses(told: Vec<SocketAddr>, node: Ipv4Addr) -> Vec<SocketAddr> 
 fn kernel_config(args: &RunArgs, facts: &NodeFacts) -> Config {
     let mut config = Config::new(facts.ip, facts.pods);
     config.overlay = args.overlay.as_ref().map(|_| VXLAN_PORT);
+    config.tables = TableSizes {
+        conntrack: args.conntrack_entries,
+        nat: args.nat_entries,
+    };
     config
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use weft_datapath::TableSizes;
 
 /// A node's control plane, the relay and the operator.
 #[derive(Debug, Parser)]
@@ -79,6 +80,21 @@ pub struct RunArgs {
     /// Name of the cluster, as flows and identities carry it.
     #[arg(long, env = "WEFT_CLUSTER", default_value = "default")]
     pub cluster: String,
+    /// Room for so many connections in the kernel, 120 bytes each.
+    #[arg(
+        long,
+        env = "WEFT_CONNTRACK_ENTRIES",
+        default_value_t = TableSizes::default().conntrack
+    )]
+    pub conntrack_entries: u32,
+    /// Room for so many ends of masqueraded connections, two for each, 96
+    /// bytes each.
+    #[arg(
+        long,
+        env = "WEFT_NAT_ENTRIES",
+        default_value_t = TableSizes::default().nat
+    )]
+    pub nat_entries: u32,
 }
 
 /// Flags of `operator`.

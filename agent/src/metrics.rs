@@ -11,10 +11,50 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use weft_datapath::TableUse;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    table: &'static str,
+}
+
+/// The kernel's tables that grow with traffic, by name.
+#[derive(Clone, Default)]
+struct Tables {
+    entries: Family<TableLabels, Gauge>,
+    capacity: Family<TableLabels, Gauge>,
+    evicted: Family<TableLabels, Counter>,
+    refused: Family<TableLabels, Counter>,
+}
+
+impl Tables {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "table_entries",
+            "Entries in a table of the kernel's at the last sweep",
+            self.entries.clone(),
+        );
+        registry.register(
+            "table_capacity",
+            "Entries that the table has room for",
+            self.capacity.clone(),
+        );
+        registry.register(
+            "table_evicted_entries",
+            "Entries in use that were pushed out because the table was full",
+            self.evicted.clone(),
+        );
+        registry.register(
+            "table_refused_entries",
+            "Entries for which the table had no room, or masquerading no port",
+            self.refused.clone(),
+        );
+    }
 }
 
 /// The agent's metrics. Clones share their values.
@@ -26,6 +66,7 @@ pub struct Metrics {
     pub(crate) open_streams: Gauge,
     lost_events: Counter,
     passes: Histogram,
+    tables: Tables,
     registry: Arc<Registry>,
 }
 
@@ -52,6 +93,7 @@ impl Metrics {
             lost_events: Counter::default(),
             // 0.1 ms to 1.6 s: a revocation is due within 100 ms.
             passes: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
+            tables: Tables::default(),
             registry: Arc::default(),
         };
         let mut registry = Registry::with_prefix("weft_agent");
@@ -80,6 +122,7 @@ impl Metrics {
             "From what is known to what is written",
             metrics.passes.clone(),
         );
+        metrics.tables.register(&mut registry);
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -106,6 +149,23 @@ impl Metrics {
         self.passes.observe(took.as_secs_f64());
     }
 
+    /// How full a table of the kernel's is, and what it lost since the last
+    /// look: entries in use pushed out, and entries that it had no room for.
+    pub fn table(&self, table: &'static str, now: &TableUse, evicted: u64, refused: u64) {
+        let labels = TableLabels { table };
+        let Tables {
+            entries,
+            capacity,
+            evicted: all_evicted,
+            refused: all_refused,
+        } = &self.tables;
+        let held = i64::try_from(now.entries).unwrap_or(i64::MAX);
+        entries.get_or_create(&labels).set(held);
+        capacity.get_or_create(&labels).set(now.capacity.into());
+        all_evicted.get_or_create(&labels).inc_by(evicted);
+        all_refused.get_or_create(&labels).inc_by(refused);
+    }
+
     /// In the OpenMetrics text format.
     ///
     /// # Errors
@@ -127,11 +187,22 @@ mod tests {
         metrics.refused_peer("pod");
         metrics.lost_events(3);
         metrics.pass(Duration::from_millis(2));
+        let full = TableUse {
+            capacity: 1024,
+            entries: 1000,
+            ..TableUse::default()
+        };
+        metrics.table("conntrack", &full, 17, 0);
+        metrics.table("conntrack", &full, 4, 1);
         let text = metrics.render().expect("text");
         for line in [
             "weft_agent_observer_refused_peers_total{reason=\"pod\"} 1",
             "weft_agent_lost_events_total 3",
             "weft_agent_pass_duration_seconds_count 1",
+            "weft_agent_table_entries{table=\"conntrack\"} 1000",
+            "weft_agent_table_capacity{table=\"conntrack\"} 1024",
+            "weft_agent_table_evicted_entries_total{table=\"conntrack\"} 21",
+            "weft_agent_table_refused_entries_total{table=\"conntrack\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

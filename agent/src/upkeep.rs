@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use weft_datapath::{Conntrack, Events};
+use weft_datapath::{Conntrack, Events, GcReport, TableUse};
 
+use crate::metrics::Metrics;
 use crate::observer::EventBatch;
 
 /// The connection table evicts by itself when it is full; a sweep this often
@@ -23,20 +24,46 @@ const BATCH: usize = 256;
 /// Batches that may wait for the observer.
 const BATCHES: usize = 128;
 
-/// Removes connections that have timed out, until `stop` is cancelled.
+/// Removes connections that have timed out and tells how full the tables are,
+/// until `stop` is cancelled.
 ///
 /// # Errors
 /// Never for a sweep that fails: it is reported and tried again.
-pub async fn sweep(mut conntrack: Conntrack, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn sweep(
+    mut conntrack: Conntrack,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = GcReport::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         match tokio::task::block_in_place(|| conntrack.gc()) {
-            Ok(report) => debug!(?report, "connections swept"),
+            Ok(report) => {
+                debug!(?report, "connections swept");
+                tell(&metrics, "conntrack", &before.conntrack, &report.conntrack);
+                tell(&metrics, "nat", &before.nat, &report.nat);
+                before = report;
+            }
             Err(error) => warn!(%error, "connections not swept, trying again"),
         }
     }
     Ok(())
+}
+
+/// A table that pushes out what is in use breaks connections, and nothing else
+/// would say why.
+fn tell(metrics: &Metrics, table: &'static str, before: &TableUse, now: &TableUse) {
+    let evicted = now.evicted.saturating_sub(before.evicted);
+    let refused = now.refused.saturating_sub(before.refused);
+    metrics.table(table, now, evicted, refused);
+    if evicted > 0 || refused > 0 {
+        let (entries, capacity) = (now.entries, now.capacity);
+        warn!(
+            table,
+            evicted, refused, entries, capacity, "the table is too small for this node"
+        );
+    }
 }
 
 /// A channel for batches of events.

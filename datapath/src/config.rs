@@ -27,6 +27,40 @@ impl Default for Marks {
     }
 }
 
+/// Room in the tables that grow with traffic. They are allocated as a whole when the programs are
+/// loaded for the first time, and forget the idlest entry when they are full: a connection that is
+/// forgotten is judged anew, and a masqueraded one breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Entries of connection tracking: one for a connection between a pod and another end, two
+    /// through a service or the proxy. 120 bytes each.
+    pub conntrack: u32,
+    /// Entries of masquerading: two for a connection from a pod to the outside. 96 bytes each.
+    pub nat: u32,
+}
+
+impl TableSizes {
+    /// The kernel hands entries to CPUs by the hundred: fewer would be evicted while in use.
+    const LEAST: u32 = 1024;
+    /// Two gigabytes are a mistake.
+    const MOST: u32 = 1 << 24;
+
+    fn possible(self) -> bool {
+        [self.conntrack, self.nat]
+            .iter()
+            .all(|size| (Self::LEAST..=Self::MOST).contains(size))
+    }
+}
+
+impl Default for TableSizes {
+    fn default() -> Self {
+        Self {
+            conntrack: 524_288,
+            nat: 262_144,
+        }
+    }
+}
+
 /// How much of a flow is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Aggregation {
@@ -65,6 +99,9 @@ pub struct Config {
     pub report_interval: Duration,
     /// How much of a flow is reported.
     pub aggregation: Aggregation,
+    /// Room in the tables; what a loader finds with another size it replaces, and moves the entries
+    /// over. [`crate::Datapath::set_config`] leaves it alone.
+    pub tables: TableSizes,
 }
 
 impl Config {
@@ -86,6 +123,7 @@ impl Config {
             hairpin: Ipv4Addr::new(169, 254, 42, 1),
             report_interval: Duration::from_secs(5),
             aggregation: Aggregation::Medium,
+            tables: TableSizes::default(),
         }
     }
 
@@ -105,6 +143,8 @@ impl Config {
             "ports for masquerading are the proxy's"
         } else if self.pods.contains(&self.node) {
             "the node's address is among its pods'"
+        } else if !self.tables.possible() {
+            "tables need room for 1024 to 16777216 entries"
         } else {
             return Ok(());
         };
@@ -186,5 +226,7 @@ mod tests {
         assert!(refused(empty));
         assert!(refused(|config| config.snat_ports = 60000..=65535));
         assert!(refused(|config| config.node = Ipv4Addr::new(10, 244, 1, 1)));
+        assert!(refused(|config| config.tables.conntrack = 1000));
+        assert!(refused(|config| config.tables.nat = u32::MAX));
     }
 }

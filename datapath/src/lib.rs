@@ -19,11 +19,13 @@ mod loader;
 mod node;
 mod pins;
 mod policy;
+mod resize;
 mod services;
+mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use config::{Aggregation, Config, Marks};
+pub use config::{Aggregation, Config, Marks, TableSizes};
 pub use conntrack::{Conntrack, Flow, GcReport};
 pub use endpoints::Endpoint;
 pub use error::Error;
@@ -35,6 +37,7 @@ pub use node::{NodeSettings, PROXY_RULE_PREFERENCE, PROXY_TABLE};
 pub use pins::{ensure_bpffs, uninstall};
 pub use policy::{PolicyEntry, PolicyMap, Verdict};
 pub use services::{Service, Services};
+pub use tables::TableUse;
 pub use weft_datapath_common::{
     DropReason, LAYOUT_VERSION, MatchType, TracePoint, XlatePoint, identity,
 };

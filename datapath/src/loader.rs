@@ -7,13 +7,15 @@ use aya::{
 };
 use rustix::system::uname;
 use tracing::debug;
-use weft_datapath_common::{Config as RawConfig, map_names};
+use weft_datapath_common::{Config as RawConfig, CtEntry, CtKey, NatEntry, NatKey, map_names};
 
 use crate::{
-    Config, Conntrack, Endpoint, Error, Events, Ipcache, PolicyMap, Services,
+    Config, Conntrack, Endpoint, Error, Events, Ipcache, PolicyMap, Services, TableSizes,
+    conntrack::Removed,
     endpoints::Endpoints,
     links::{self, HOOKS, Hook, OVERLAY, POD, UPLINK},
     pins::Pins,
+    resize::Outgrown,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft-ebpf"));
@@ -29,12 +31,14 @@ pub struct Datapath {
     lost: PerCpuArray<MapData, u64>,
     endpoints: Endpoints,
     conntrack: Conntrack,
+    removed: Removed,
 }
 
 impl Datapath {
-    /// Loads the programs. Maps that are pinned below `pin_dir` are used as they are; wherever an
-    /// earlier loader attached programs, the new ones take their place without a packet in
-    /// between.
+    /// Loads the programs. Maps that are pinned below `pin_dir` are used as they are, but for a
+    /// table of another size than `config` wants: a new one takes its place and the entries move
+    /// over. Wherever an earlier loader attached programs, the new ones take their place without a
+    /// packet in between.
     ///
     /// # Errors
     /// Without the right to load programs, without bpffs, on a kernel before 6.6, or when the kernel
@@ -44,26 +48,28 @@ impl Datapath {
         config.check()?;
         let pins = Pins::new(pin_dir);
         pins.create()?;
-        let mut ebpf = EbpfLoader::new()
-            .default_map_pin_directory(pins.maps())
-            .load(OBJECT)
-            .map_err(Box::new)?;
+        let mut outgrown = OutgrownTables::find(&pins, config)?;
+        let mut ebpf = outgrown.load(&pins, config)?;
         for hook in HOOKS {
             classifier(&mut ebpf, hook)?
                 .load()
                 .map_err(Error::program(hook.program))?;
         }
+        outgrown.take_place()?;
+        let removed = Removed::default();
         let mut this = Self {
             ebpf,
             config: pins.open(map_names::CONFIG)?,
             epoch: pins.open(map_names::EPOCH)?,
             lost: pins.open(map_names::LOST)?,
             endpoints: Endpoints::open(&pins)?,
-            conntrack: Conntrack::open(&pins)?,
+            conntrack: Conntrack::open(&pins, &removed)?,
+            removed,
             pins,
         };
         this.set_config(config)?;
         this.replace_programs()?;
+        outgrown.move_rest(&this.pins)?;
         Ok(this)
     }
 
@@ -226,7 +232,7 @@ impl Datapath {
     /// # Errors
     /// When a map cannot be read.
     pub fn services(&self) -> Result<Services, Error> {
-        Services::open(&self.pins)
+        Services::open(&self.pins, &self.removed)
     }
 
     /// A handle to connection tracking.
@@ -234,7 +240,7 @@ impl Datapath {
     /// # Errors
     /// When a map cannot be opened.
     pub fn conntrack(&self) -> Result<Conntrack, Error> {
-        Conntrack::open(&self.pins)
+        Conntrack::open(&self.pins, &self.removed)
     }
 
     /// The reader of events.
@@ -248,6 +254,62 @@ impl Datapath {
     #[cfg(feature = "testing")]
     pub(crate) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
         classifier(&mut self.ebpf, hook(name)?)
+    }
+}
+
+/// The tables that are pinned with another size.
+struct OutgrownTables {
+    conntrack: Option<Outgrown<CtKey, CtEntry>>,
+    nat: Option<Outgrown<NatKey, NatEntry>>,
+}
+
+impl OutgrownTables {
+    fn find(pins: &Pins, config: &Config) -> Result<Self, Error> {
+        let TableSizes { conntrack, nat } = config.tables;
+        Ok(Self {
+            conntrack: Outgrown::find(pins, map_names::CONNTRACK, conntrack, |entry: &CtEntry| {
+                entry.last_seen
+            })?,
+            nat: Outgrown::find(pins, map_names::NAT, nat, |entry: &NatEntry| {
+                entry.last_seen
+            })?,
+        })
+    }
+
+    /// Loads the object with tables of the wanted sizes.
+    fn load(&self, pins: &Pins, config: &Config) -> Result<Ebpf, Error> {
+        let mut loader = EbpfLoader::new();
+        loader
+            .default_map_pin_directory(pins.maps())
+            .map_max_entries(map_names::CONNTRACK, config.tables.conntrack)
+            .map_max_entries(map_names::NAT, config.tables.nat);
+        if let Some(table) = &self.conntrack {
+            loader.map_pin_path(map_names::CONNTRACK, table.new_pin());
+        }
+        if let Some(table) = &self.nat {
+            loader.map_pin_path(map_names::NAT, table.new_pin());
+        }
+        Ok(loader.load(OBJECT).map_err(Box::new)?)
+    }
+
+    fn take_place(&mut self) -> Result<(), Error> {
+        if let Some(table) = &mut self.conntrack {
+            table.take_place()?;
+        }
+        if let Some(table) = &mut self.nat {
+            table.take_place()?;
+        }
+        Ok(())
+    }
+
+    fn move_rest(&mut self, pins: &Pins) -> Result<(), Error> {
+        if let Some(table) = &mut self.conntrack {
+            table.move_rest(pins)?;
+        }
+        if let Some(table) = &mut self.nat {
+            table.move_rest(pins)?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use weft_datapath_common::{Backend, ServiceKey, ServiceValue, map_names, protoco
 use crate::{
     Conntrack, Difference, Error,
     config::{addr, raw_addr},
+    conntrack::Removed,
     endpoints::gone,
     pins::Pins,
 };
@@ -60,13 +61,13 @@ pub struct Services {
 }
 
 impl Services {
-    pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
+    pub(crate) fn open(pins: &Pins, removed: &Removed) -> Result<Self, Error> {
         let services: maps::HashMap<_, ServiceKey, ServiceValue> =
             pins.open(map_names::SERVICES)?;
         let mut this = Self {
             services,
             backends: pins.open(map_names::BACKENDS)?,
-            conntrack: Conntrack::open(pins)?,
+            conntrack: Conntrack::open(pins, removed)?,
             held: HashMap::new(),
             blocks: BTreeMap::new(),
             retired: Vec::new(),

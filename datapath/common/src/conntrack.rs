@@ -75,7 +75,8 @@ pub struct CtEntry {
     pub xlate_port: u16,
     /// Port of the proxy's listener, host order, with [`ct_flags::PROXY`].
     pub proxy_port: u16,
-    /// TCP flags seen, [0] from the initiator, [1] from the other end.
+    /// TCP flags seen, [0] from the initiator, [1] from the other end. Other protocols:
+    /// [`SEEN_GOES_ON`].
     pub seen: [u8; 2],
     /// FIN and RST of either side.
     pub closing: u8,

@@ -8,13 +8,15 @@
 
 mod codes;
 mod conntrack;
+mod counter;
 mod event;
 mod maps;
 #[cfg(feature = "user")]
 mod user;
 
 pub use codes::{DropReason, MatchType, TracePoint, XlatePoint, identity};
-pub use conntrack::{CtEntry, CtKey, Leg, SEEN_LAST_ACK, ct_flags};
+pub use conntrack::{CtEntry, CtKey, Leg, SEEN_GOES_ON, SEEN_LAST_ACK, ct_flags};
+pub use counter::{COUNTERS, Counter};
 pub use event::{EventKind, RawEvent, action, direction, event_flags};
 pub use maps::{
     Backend, Config, EndpointEntry, IpcacheEntry, NatEntry, NatKey, PolicyKey, PolicyValue,
@@ -23,8 +25,8 @@ pub use maps::{
 
 /// Version of every pinned map's layout; it names the folder that holds the pins.
 ///
-/// Raise it with any change to a type, a map's kind or its size: a pin of another layout cannot
-/// be reused, and the kernel would refuse to load the programs.
+/// Raise it with any change to a type or a map's kind: a pin of another layout cannot be reused,
+/// and the kernel would refuse to load the programs. Another size is no other layout.
 pub const LAYOUT_VERSION: u32 = 1;
 
 /// Bits of a policy key before the protocol: endpoint, identity, direction.
@@ -84,4 +86,6 @@ pub mod map_names {
     pub const EVENTS: &str = "EVENTS";
     /// Events that found the ring full, per CPU.
     pub const LOST: &str = "LOST";
+    /// A number for each [`crate::Counter`], per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
 }

@@ -4,7 +4,8 @@ use core::ptr::NonNull;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use weft_datapath_common::{
-    Config, CtEntry, CtKey, DropReason, Leg, SEEN_LAST_ACK, config_flags, ct_flags, protocol, tcp,
+    Config, CtEntry, CtKey, DropReason, Leg, SEEN_GOES_ON, SEEN_LAST_ACK, config_flags, ct_flags,
+    protocol, tcp,
 };
 
 use crate::{flow::Flow, maps, packet::Packet};
@@ -166,10 +167,17 @@ impl Entry {
             return false;
         }
         let (seen, reported) = self.side(reply);
+        let seconds = (now / 1_000_000_000) as u32;
         // SAFETY: as in `side`.
         unsafe {
             *seen |= self.news(packet);
-            *reported = (now / 1_000_000_000) as u32;
+            if packet.protocol != protocol::TCP
+                && *reported != 0
+                && seconds.wrapping_sub(*reported) >= config.report_interval
+            {
+                *seen |= SEEN_GOES_ON;
+            }
+            *reported = seconds;
         }
         true
     }

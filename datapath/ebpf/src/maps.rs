@@ -4,14 +4,17 @@ use core::ptr::NonNull;
 
 use crate::flow::Flow;
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use weft_datapath_common::{
-    Backend, Config, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey, PolicyKey,
-    PolicyValue, ServiceKey, ServiceValue,
+    Backend, Config, Counter, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey,
+    PolicyKey, PolicyValue, ServiceKey, ServiceValue,
 };
+
+/// The loader gives these maps the size that its configuration names.
+const SET_BY_LOADER: u32 = 1;
 
 #[map]
 static EP_BY_IF: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
@@ -22,9 +25,9 @@ static IPCACHE: LpmTrie<u32, IpcacheEntry> = LpmTrie::pinned(262_144, 0);
 #[map]
 static POLICY: LpmTrie<PolicyKey, PolicyValue> = LpmTrie::pinned(262_144, 0);
 #[map]
-static CT: LruHashMap<CtKey, CtEntry> = LruHashMap::pinned(65_536, 0);
+static CT: LruHashMap<CtKey, CtEntry> = LruHashMap::pinned(SET_BY_LOADER, 0);
 #[map]
-static NAT: LruHashMap<NatKey, NatEntry> = LruHashMap::pinned(32_768, 0);
+static NAT: LruHashMap<NatKey, NatEntry> = LruHashMap::pinned(SET_BY_LOADER, 0);
 #[map]
 static SVC: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
 #[map]
@@ -37,6 +40,11 @@ static EPOCH: Array<u32> = Array::pinned(1, 0);
 static EVENTS: RingBuf = RingBuf::pinned(4 << 20, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(weft_datapath_common::COUNTERS, 0);
+
+/// Flag of an insertion that must not replace anything.
+const NEW: u64 = BPF_NOEXIST as u64;
 
 /// The packet in hand, see [`scratch`].
 #[map]
@@ -122,14 +130,26 @@ pub fn conntrack(key: &CtKey) -> Option<NonNull<CtEntry>> {
 /// Writes a flow's state.
 #[inline(always)]
 pub fn insert_conntrack(key: &CtKey, entry: &CtEntry) -> bool {
-    CT.insert(key, entry, 0).is_ok()
+    // As a new one at first: only the kernel knows whether there was one, and when there is none
+    // left to evict it.
+    if CT.insert(key, entry, NEW).is_ok() {
+        count(Counter::ConntrackAdded);
+        return true;
+    }
+    let written = CT.insert(key, entry, 0).is_ok();
+    if !written {
+        count(Counter::ConntrackRefused);
+    }
+    written
 }
 
 /// Forgets a flow.
 #[inline(always)]
 pub fn remove_conntrack(key: &CtKey) {
     // Gone already is as good.
-    let _ = CT.remove(key);
+    if CT.remove(key).is_ok() {
+        count(Counter::ConntrackRemoved);
+    }
 }
 
 /// One side of a masqueraded flow.
@@ -138,10 +158,29 @@ pub fn nat(key: &NatKey) -> Option<NonNull<NatEntry>> {
     NAT.get_ptr_mut(key).and_then(NonNull::new)
 }
 
-/// Writes one side of a masqueraded flow; with `BPF_NOEXIST` only if nobody has it.
+/// Writes one side of a masqueraded flow unless somebody has it.
 #[inline(always)]
-pub fn insert_nat(key: &NatKey, entry: &NatEntry, flags: u64) -> bool {
-    NAT.insert(key, entry, flags).is_ok()
+pub fn claim_nat(key: &NatKey, entry: &NatEntry) -> bool {
+    let free = NAT.insert(key, entry, NEW).is_ok();
+    if free {
+        count(Counter::NatAdded);
+    }
+    free
+}
+
+/// Writes one side of a masqueraded flow, whoever has it.
+#[inline(always)]
+pub fn insert_nat(key: &NatKey, entry: &NatEntry) -> bool {
+    claim_nat(key, entry) || NAT.insert(key, entry, 0).is_ok()
+}
+
+/// Counts one more.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(number) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: this CPU's own slot, and a program is not interrupted by another of its kind.
+        unsafe { *number += 1 };
+    }
 }
 
 /// Room for an event; a full ring is counted.

@@ -1,8 +1,8 @@
 //! Traffic from pods to the outside leaves with the node's address, on a port of a range that the
 //! node's own sockets do not use.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_prandom_u32};
-use weft_datapath_common::{Config, DropReason, NatEntry, NatKey, nat_kind, protocol};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use weft_datapath_common::{Config, Counter, DropReason, NatEntry, NatKey, nat_kind, protocol};
 
 use crate::{
     conntrack, icmp, maps,
@@ -135,11 +135,7 @@ fn claim(config: &Config, packet: &Packet, now: u64) -> Result<u16, DropReason> 
             .snat_first
             .wrapping_add((random % span) as u16)
             .to_be();
-        if maps::insert_nat(
-            &inner_key(config, packet, port),
-            &back,
-            u64::from(BPF_NOEXIST),
-        ) {
+        if maps::claim_nat(&inner_key(config, packet, port), &back) {
             let out = key(
                 packet.src,
                 packet.src_port,
@@ -153,12 +149,13 @@ fn claim(config: &Config, packet: &Packet, now: u64) -> Result<u16, DropReason> 
                 port,
                 pad: 0,
             };
-            return match maps::insert_nat(&out, &entry, 0) {
-                true => Ok(port),
-                false => Err(DropReason::NatExhausted),
-            };
+            if maps::insert_nat(&out, &entry) {
+                return Ok(port);
+            }
+            break;
         }
     }
+    maps::count(Counter::NatRefused);
     Err(DropReason::NatExhausted)
 }
 

@@ -23,7 +23,7 @@ use rustix::{
 pub use packet::{Packet, checksums_hold};
 pub use probe::{PolicyProbe, Probed, Tuple};
 
-use crate::{Config, Datapath, Endpoint, Error, Event, Events, ensure_bpffs};
+use crate::{Config, Datapath, Endpoint, Error, Event, Events, TableSizes, ensure_bpffs};
 
 /// Bytes of the kernel's `struct __sk_buff`, and where two of its fields lie.
 const SKB_LEN: usize = 192;
@@ -33,6 +33,12 @@ const SKB_IFINDEX: usize = 40;
 /// The loopback device, which every network namespace has: the one interface that a test run can
 /// pretend to be.
 pub const LOOPBACK: u32 = 1;
+
+/// Room enough for a test: the usual tables are made for a busy node.
+pub const SMALL_TABLES: TableSizes = TableSizes {
+    conntrack: 4096,
+    nat: 2048,
+};
 
 /// `TC_ACT_*`: what became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

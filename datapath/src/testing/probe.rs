@@ -68,6 +68,7 @@ impl PolicyProbe {
         let pods = Ipv4Net::new_assert(Ipv4Addr::from(PODS), POD_BITS);
         let mut config = Config::new(NODE, pods);
         config.redirect_peer = false;
+        config.tables = super::SMALL_TABLES;
         let bench = Bench::new(&config)?;
         Ok(Self {
             policy: bench.datapath.policy()?,

@@ -11,7 +11,8 @@ use ipnet::Ipv4Net;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weft_datapath::{
     Address, Config, Datapath, Direction, Endpoint, Event, EventKind, Events, Ipcache,
-    NodeSettings, PolicyEntry, PolicyMap, Verdict, testing::TempBpffs,
+    NodeSettings, PolicyEntry, PolicyMap, Verdict,
+    testing::{SMALL_TABLES, TempBpffs},
 };
 
 use crate::support::{Namespace, SOON};
@@ -259,6 +260,7 @@ fn node(
     route_to_peer(&namespace, index, routing, addr, peer);
     let mut config = Config::new(addr, format!("10.244.{}.0/24", index + 1).parse().unwrap());
     config.overlay = (routing == Routing::Vxlan).then_some(OVERLAY_PORT);
+    config.tables = SMALL_TABLES;
     change(&mut config);
     let pins = bpffs.path().join(format!("node{index}"));
     let state_file = std::env::temp_dir().join(format!("{}.json", namespace.name()));

@@ -1,6 +1,6 @@
 use weft_datapath::{
     Action, Direction, DropReason, EventKind, MatchType, TracePoint, Verdict,
-    testing::{Bench, Outcome, Packet},
+    testing::{Bench, Outcome, Packet, SMALL_TABLES},
 };
 
 use crate::support::*;
@@ -130,6 +130,57 @@ fn a_new_redirect_catches_an_old_connection() {
         .from_mac(pod().mac)
         .build();
     drops(&mut bench, "from_pod", &another, DropReason::PolicyDenied);
+}
+
+#[test]
+fn a_full_table_tells_what_it_pushed_out() {
+    let mut bench = bench();
+    let mut conntrack = bench.datapath.conntrack().unwrap();
+    let empty = conntrack.gc().unwrap().conntrack;
+    assert_eq!((empty.entries, empty.evicted), (0, 0));
+    let open = |bench: &mut Bench, ports: std::ops::Range<u16>| {
+        for port in ports {
+            let packet = Packet::tcp((POD, port), (WORLD, 80), SYN);
+            let packet = packet.from_mac(pod().mac).build();
+            passes(bench, "from_pod", &packet);
+        }
+    };
+    open(&mut bench, 10_000..11_000);
+    let some = conntrack.gc().unwrap().conntrack;
+    assert_eq!((some.entries, some.evicted), (1000, 0));
+    // Neither the same again nor what user space removes is an eviction.
+    open(&mut bench, 10_000..11_000);
+    bench.datapath.detach_endpoint(POD).unwrap();
+    bench.announce(&pod()).unwrap();
+    let none = conntrack.gc().unwrap().conntrack;
+    assert_eq!((none.entries, none.evicted), (0, 0));
+    open(&mut bench, 10_000..20_000);
+    let full = conntrack.gc().unwrap().conntrack;
+    assert_eq!(full.capacity, SMALL_TABLES.conntrack);
+    assert!(full.entries <= full.capacity as usize, "{full:?}");
+    assert_eq!(full.entries as u64 + full.evicted, 10_000, "{full:?}");
+    assert_eq!(full.refused, 0);
+}
+
+/// A question and its answer are forgotten before an exchange that goes on.
+#[test]
+fn datagrams_that_go_on_are_told_from_a_question_and_its_answer() {
+    let mut bench = bench_with(|config| config.report_interval = std::time::Duration::ZERO);
+    let question = Packet::udp((POD, 40000), (REMOTE, 53))
+        .from_mac(pod().mac)
+        .build();
+    let answer = Packet::udp((REMOTE, 53), (POD, 40000)).build();
+    let goes_on = |bench: &Bench| {
+        let flows = bench.datapath.conntrack().unwrap().entries().unwrap();
+        (flows[0].answered, flows[0].goes_on)
+    };
+    passes(&mut bench, "from_pod", &question);
+    assert_eq!(goes_on(&bench), (false, false));
+    passes(&mut bench, "from_net", &answer);
+    passes(&mut bench, "to_pod", &answer);
+    assert_eq!(goes_on(&bench), (true, false));
+    passes(&mut bench, "to_pod", &answer);
+    assert_eq!(goes_on(&bench), (true, true));
 }
 
 #[test]

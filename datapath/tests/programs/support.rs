@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use weft_datapath::{
     Address, Config, Direction, DropReason, Endpoint, Event, EventKind, PolicyEntry, Verdict,
-    testing::{Bench, Outcome, Packet, Run, endpoint},
+    testing::{Bench, Outcome, Packet, Run, SMALL_TABLES, endpoint},
 };
 
 pub const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
@@ -33,6 +33,7 @@ pub fn bench() -> Bench {
 pub fn bench_with(change: impl Fn(&mut Config)) -> Bench {
     let mut config = Config::new(NODE, "10.244.1.0/24".parse().unwrap());
     config.redirect_peer = false;
+    config.tables = SMALL_TABLES;
     change(&mut config);
     let mut bench = Bench::new(&config).expect("loading eBPF programs needs root and bpffs");
     let mut ipcache = bench.datapath.ipcache().unwrap();

@@ -28,6 +28,11 @@ pub const DNS_IMAGE: &str = "registry.k8s.io/coredns/coredns:v1.11.3";
 
 /// Port of the node proxy's listener.
 const PROXY_PORT: u16 = 15001;
+/// Room in the tables of a lab's node: the usual ones hold a busy machine's
+/// connections, and a lab has several nodes on one.
+const CONNTRACK_ENTRIES: &str = "16384";
+/// Likewise for masquerading.
+const NAT_ENTRIES: &str = "8192";
 
 /// What a container runs.
 #[derive(Debug, PartialEq)]
@@ -199,7 +204,9 @@ impl Machine<'_> {
             .path("--admin-socket", &dir.join("agent-admin.sock"))
             .path("--hubble-socket", &dir.join("hubble.sock"))
             .pair("--proxy-port", &PROXY_PORT.to_string())
-            .pair("--uplink", "eth0");
+            .pair("--uplink", "eth0")
+            .pair("--conntrack-entries", CONNTRACK_ENTRIES)
+            .pair("--nat-entries", NAT_ENTRIES);
         match self.plan.routing {
             Routing::Vxlan => argv.pair("--overlay", VXLAN_DEVICE),
             Routing::Native => argv,
