@@ -24,6 +24,10 @@ pub const MAX_URI_BYTES: usize = 16 * 1024;
 /// wait for its response.
 pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a request that was cut may take to end, before its connection is
+/// closed under it.
+pub const LINGERING: Duration = Duration::from_secs(1);
+
 /// Longest wait for the handshake with an address that was dialled directly.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -34,6 +34,8 @@ pub enum Close {
     Graceful,
     /// At once: the head of a request did not come in time.
     HeaderTimeout,
+    /// At once: a request that was cut does not end by itself.
+    Stuck,
 }
 
 /// One accepted connection: addresses, identities and what is being served.
@@ -189,7 +191,7 @@ impl Connection {
 
     /// Ends the connection; a graceful end may still become an abrupt one.
     pub fn close(&self, how: Close) {
-        if matches!(self.close.get(), Some(Close::HeaderTimeout)) {
+        if matches!(self.close.get(), Some(Close::HeaderTimeout | Close::Stuck)) {
             return;
         }
         self.close.set(Some(how));
@@ -233,6 +235,9 @@ impl Connection {
         for request in running.iter() {
             if let Some(reason) = request.overdue(now, limits.request) {
                 request.cut(reason);
+            }
+            if request.lingers() > limits.lingering {
+                self.close(Close::Stuck);
             }
         }
         if !running.is_empty() {

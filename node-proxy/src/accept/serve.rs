@@ -130,7 +130,8 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
             }
         }
         Ended::Served(Err(error)) => ended(&connection, &error),
-        Ended::Closed => {
+        Ended::Closed(Close::Graceful | Close::Stuck) => {}
+        Ended::Closed(Close::HeaderTimeout) => {
             refuse(&connection, Failure::RequestTooSlow);
             let parts = driven.serving.into_parts();
             if let Some(parts) = parts {
@@ -219,7 +220,7 @@ where
 
 enum Ended {
     Served(hyper::Result<()>),
-    Closed,
+    Closed(Close),
 }
 
 /// Polls the server, and the sweeper's wish to end it.
@@ -235,7 +236,9 @@ impl<C: Graceful> Future for Driven<'_, C> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
         match this.connection.poll_close(context) {
-            Some(Close::HeaderTimeout) => return Poll::Ready(Ended::Closed),
+            Some(how @ (Close::HeaderTimeout | Close::Stuck)) => {
+                return Poll::Ready(Ended::Closed(how));
+            }
             Some(Close::Graceful) if !this.graceful => {
                 this.graceful = true;
                 this.serving.finish();

@@ -85,6 +85,8 @@ pub struct Deadlines {
     pub idle: u64,
     /// Of requests whose client has closed its half.
     pub half_closed: u64,
+    /// Of requests that were cut.
+    pub lingering: u64,
 }
 
 impl Deadlines {
@@ -96,6 +98,7 @@ impl Deadlines {
             },
             header: ticks(settings.header_timeout),
             idle: ticks(settings.idle_timeout),
+            lingering: ticks(settings::LINGERING),
             half_closed: ticks(settings.idle_timeout.min(settings::HALF_CLOSED_TIMEOUT)),
         }
     }

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use weft_core::policy::http::{NormalizeError, normalize};
 
 use crate::failure::Failure;
@@ -26,13 +26,34 @@ pub enum Path {
 /// is normalised, since what is judged is what is forwarded.
 ///
 /// # Errors
-/// [`Failure::Malformed`], [`Failure::Connect`] or [`Failure::UriTooLong`].
-pub fn admit(head: &mut Parts, max_uri: usize) -> Result<Path, Failure> {
+/// [`Failure::Malformed`], [`Failure::Connect`], [`Failure::UriTooLong`] or
+/// [`Failure::HeadTooLarge`].
+pub fn admit(head: &mut Parts, max_uri: usize, max_headers: usize) -> Result<Path, Failure> {
     if head.method == Method::CONNECT {
         return Err(Failure::Connect);
     }
+    // The strict reader has counted those of HTTP/1.
+    if head.version >= Version::HTTP_2 {
+        if head.headers.len() > max_headers {
+            return Err(Failure::HeadTooLarge);
+        }
+        join_cookies(&mut head.headers);
+    }
     one_authority(head)?;
     normalise(head, max_uri)
+}
+
+/// HTTP/2 may send a cookie in crumbs, for compression; nothing else may see
+/// them so (RFC 9113, section 8.2.3). Rules judge, and HTTP/1 servers read, the
+/// one line that it stands for.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(COOKIE).iter();
+    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Whether a host is surely valid: a name or an IPv4 address, of letters,
@@ -124,7 +145,7 @@ fn refused(error: NormalizeError) -> Failure {
 #[cfg(test)]
 mod tests {
     use http::request::Parts;
-    use http::{Method, Request, Version};
+    use http::{HeaderValue, Method, Request, Version};
 
     use http::uri::Authority;
 
@@ -141,7 +162,7 @@ mod tests {
 
     fn get(uri: &str, hosts: &[&str]) -> Result<Parts, Failure> {
         let mut head = head(Method::GET, uri, hosts, Version::HTTP_11);
-        admit(&mut head, 1024).map(|_path| head)
+        admit(&mut head, 1024, 4).map(|_path| head)
     }
 
     #[test]
@@ -164,7 +185,7 @@ mod tests {
         assert!(get("/", &["user@a"]).is_err());
         assert!(get("/", &["a b"]).is_err());
         let mut old = head(Method::GET, "/", &[], Version::HTTP_10);
-        assert_eq!(admit(&mut old, 1024), Ok(Path::Plain));
+        assert_eq!(admit(&mut old, 1024, 4), Ok(Path::Plain));
     }
 
     #[test]
@@ -186,9 +207,25 @@ mod tests {
         }
         for path in ["/x/..%2fadmin", "/x/..%5cadmin"] {
             let mut head = head(Method::GET, path, &["a"], Version::HTTP_11);
-            assert_eq!(admit(&mut head, 1024), Ok(Path::Redirect), "{path}");
+            assert_eq!(admit(&mut head, 1024, 4), Ok(Path::Redirect), "{path}");
             assert_eq!(head.uri.path(), "/admin", "{path}");
         }
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_are_counted_and_joined() {
+        let with = |crumbs: &[&'static str]| {
+            let mut head = head(Method::GET, "http://a/", &[], Version::HTTP_2);
+            for crumb in crumbs {
+                head.headers
+                    .append("cookie", HeaderValue::from_static(crumb));
+            }
+            admit(&mut head, 1024, 4).map(|_path| head)
+        };
+        let head = with(&["a=1", "b=2", "c=3"]).expect("admitted");
+        let lines: Vec<_> = head.headers.get_all("cookie").iter().collect();
+        assert_eq!(lines, ["a=1; b=2; c=3"]);
+        assert_eq!(with(&["a"; 5]).map(|_| ()), Err(Failure::HeadTooLarge));
     }
 
     #[test]
@@ -196,6 +233,6 @@ mod tests {
         let long = format!("/{}", "x".repeat(1024));
         assert_eq!(get(&long, &["a"]).map(|_| ()), Err(Failure::UriTooLong));
         let mut connect = head(Method::CONNECT, "a:80", &["a:80"], Version::HTTP_11);
-        assert_eq!(admit(&mut connect, 1024), Err(Failure::Connect));
+        assert_eq!(admit(&mut connect, 1024, 4), Err(Failure::Connect));
     }
 }

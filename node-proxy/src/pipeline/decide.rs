@@ -48,7 +48,10 @@ pub fn decide(config: &Arc<Config>, connection: &Connection, head: &mut Parts) -
     let trust = judged.trust();
     let admitted = match strict::refusal(head) {
         Some(refusal) => Err(refusal.failure()),
-        None => admit::admit(head, settings::MAX_URI_BYTES),
+        None => {
+            let headers = config.settings.max_headers as usize;
+            admit::admit(head, settings::MAX_URI_BYTES, headers)
+        }
     };
     headers::sanitise(head, trust, &connection.upgrades);
     let mut made = Made {

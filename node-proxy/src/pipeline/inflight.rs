@@ -28,6 +28,8 @@ pub struct InFlight {
     request_done: Cell<bool>,
     /// Set with the decision, so that a new snapshot can judge it again.
     exchange: OnceCell<Arc<Exchange>>,
+    /// Ticks that it went on after it was cut.
+    lingering: Cell<u64>,
 }
 
 /// Which of the two bodies a waker belongs to.
@@ -52,6 +54,7 @@ impl InFlight {
             answered: Cell::new(false),
             request_done: Cell::new(false),
             exchange: OnceCell::new(),
+            lingering: Cell::new(0),
         }
     }
 
@@ -100,6 +103,16 @@ impl InFlight {
     #[must_use]
     pub fn reason(&self) -> Option<Failure> {
         self.cut.get()
+    }
+
+    /// Another tick has come, and it is still there: for how many since it was
+    /// cut. A client that takes nothing more keeps the server from asking the
+    /// body, and so from learning of the cut.
+    pub fn lingers(&self) -> u64 {
+        if self.cut.get().is_some() {
+            self.lingering.set(self.lingering.get() + 1);
+        }
+        self.lingering.get()
     }
 
     /// A part of a body moved.

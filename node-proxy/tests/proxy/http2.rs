@@ -5,21 +5,19 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::within;
 use crate::support::world::{TIEFIGHTER, World, landing, open};
 
-async fn connect(proxy: SocketAddr) -> TcpStream {
+pub async fn connect(proxy: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("socket");
     socket.bind((TIEFIGHTER, 0).into()).expect("bind");
     within(socket.connect(proxy)).await.expect("connected")
 }
 
-async fn client(proxy: SocketAddr) -> SendRequest<Bytes> {
+pub async fn client(proxy: SocketAddr) -> SendRequest<Bytes> {
     let stream = connect(proxy).await;
     let (client, connection) = within(h2::client::handshake(stream))
         .await
@@ -30,7 +28,7 @@ async fn client(proxy: SocketAddr) -> SendRequest<Bytes> {
     client
 }
 
-fn request(method: &str, path: &str) -> http::request::Builder {
+pub fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder()
         .method(method)
         .uri(format!("http://deathstar{path}"))
@@ -108,112 +106,6 @@ async fn many_streams_share_a_connection() {
     });
     let statuses = futures_util::future::join_all(calls).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-}
-
-/// A frame: length, type, flags, stream.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-async fn raw(proxy: SocketAddr) -> TcpStream {
-    let mut stream = connect(proxy).await;
-    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    hello.extend(frame(4, 0, 0, &[]));
-    stream.write_all(&hello).await.expect("sent");
-    stream
-}
-
-/// Whether the proxy closes while these bytes are sent again and again.
-async fn floods(proxy: SocketAddr, first: &[u8], again: &[u8]) {
-    let stream = raw(proxy).await;
-    let (mut read, mut write) = stream.into_split();
-    let first = first.to_vec();
-    let again = again.repeat(64);
-    let writer = async {
-        if write.write_all(&first).await.is_err() {
-            return;
-        }
-        // 64 MiB at most: far more than any limit.
-        for _ in 0..(64 * 1024 * 1024 / again.len()) {
-            if write.write_all(&again).await.is_err() {
-                return;
-            }
-        }
-        panic!("the proxy took the whole flood");
-    };
-    let reader = async {
-        let mut sink = vec![0; 64 * 1024];
-        while matches!(read.read(&mut sink).await, Ok(length) if length > 0) {}
-    };
-    within(async {
-        tokio::select! {
-            () = writer => {}
-            () = reader => {}
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn rapid_resets_end_the_connection() {
-    let server = Server::landing().await;
-    let world = World::new(server.address, &open()).await;
-    let mut stream = raw(world.address).await;
-    // GET / of `a`, and at once: never mind.
-    let fields = [0x82, 0x84, 0x86, 0x41, 0x01, b'a'];
-    let resets: Vec<u8> = (0..2000_u32)
-        .flat_map(|index| {
-            let id = 2 * index + 1;
-            let mut both = frame(1, 0x05, id, &fields);
-            both.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
-            both
-        })
-        .collect();
-    let _maybe_closed = stream.write_all(&resets).await;
-    let mut said = Vec::new();
-    let _maybe_reset = within(stream.read_to_end(&mut said)).await;
-    assert!(goaway(&said).contains(&ENHANCE_YOUR_CALM), "{said:?}");
-    let mut next = Client::connect(world.address).await;
-    assert_eq!(next.get("GET", "/next").await.status, 200);
-}
-
-/// Error code of RFC 9113, section 7.
-const ENHANCE_YOUR_CALM: u32 = 11;
-
-/// The codes of all GOAWAY frames in these bytes.
-fn goaway(mut bytes: &[u8]) -> Vec<u32> {
-    let mut codes = Vec::new();
-    while let [a, b, c, kind, _flags, _i, _j, _k, _l, rest @ ..] = bytes {
-        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        let Some(payload) = rest.get(..length) else {
-            break;
-        };
-        if let (7, Some(code)) = (*kind, payload.get(4..8)) {
-            codes.push(u32::from_be_bytes(code.try_into().expect("four bytes")));
-        }
-        bytes = &rest[length..];
-    }
-    codes
-}
-
-#[tokio::test]
-async fn a_flood_of_continuations_is_cut() {
-    let server = Server::landing().await;
-    let world = World::new(server.address, &open()).await;
-    // HEADERS without END_HEADERS, then CONTINUATION for ever.
-    let headers = frame(1, 0, 1, &[0x82]);
-    let field = [0x00, 0x01, b'a', 0x7f, 0x80, 0x01];
-    let mut payload = field.to_vec();
-    payload.extend(vec![b'x'; 255]);
-    let continuation = frame(9, 0, 1, &payload);
-    floods(world.address, &headers, &continuation).await;
-    let mut next = Client::connect(world.address).await;
-    assert_eq!(next.get("GET", "/").await.status, 200);
 }
 
 #[tokio::test]

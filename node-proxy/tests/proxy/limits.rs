@@ -1,6 +1,6 @@
 //! Deadlines and bounds.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use weft_api::node::{Settings, Verdict};
@@ -16,19 +16,49 @@ fn with(settings: Settings) -> Rules {
     Rules { settings, ..open() }
 }
 
+/// Sends requests one by one; how long the slowest of a hundred takes.
+async fn slowest(client: &mut Client) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        let started = Instant::now();
+        assert_eq!(client.get("GET", "/").await.status, 200);
+        took.push(started.elapsed());
+    }
+    took.sort();
+    took[took.len() - 3]
+}
+
 #[tokio::test]
-async fn a_head_that_drips_is_cut_at_its_deadline_while_others_are_served() {
+async fn two_thousand_heads_that_drip_are_cut_at_their_deadline_and_slow_nobody_down() {
+    // Both ends of every connection are in this process.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("raised");
     let server = Server::landing().await;
-    let world = World::new(server.address, &with(impatient())).await;
+    let settings = Settings {
+        header_timeout: Some(pbjson_types::Duration {
+            seconds: 2,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let world = World::new(server.address, &with(settings)).await;
+    let mut other = Client::connect(world.address).await;
+    let alone = slowest(&mut other).await;
     let mut slow = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..2000 {
         let mut client = Client::connect(world.address).await;
         client.send("GET / HT").await;
         slow.push(client);
     }
     let started = Instant::now();
-    let mut other = Client::connect(world.address).await;
-    assert_eq!(other.get("GET", "/").await.status, 200);
+    let among = slowest(&mut other).await;
+    // What a busy machine adds on its own is nobody's attack.
+    let bound = (alone * 2).max(Duration::from_millis(50));
+    assert!(among < bound, "{among:?} among them, {alone:?} alone");
     for client in &mut slow {
         // One byte more does not buy time.
         let _maybe_closed = client.stream.write_all(b"T").await;
@@ -39,7 +69,8 @@ async fn a_head_that_drips_is_cut_at_its_deadline_while_others_are_served() {
         );
     }
     let took = started.elapsed();
-    assert!(took.as_secs() < 5, "cut after {took:?}");
+    assert!(took.as_secs() < 10, "cut after {took:?}");
+    assert_eq!(other.get("GET", "/").await.status, 200);
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@
     reason = "a test that cannot go on should say so loudly"
 )]
 
+mod adversarial;
 mod control;
 mod headers;
 mod http2;
+mod http2_floods;
 mod limits;
 mod policy;
 mod process;

@@ -316,36 +316,6 @@ async fn the_source_address_is_the_pods_and_its_port_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_malformed_body_is_named_and_never_completed() {
-    let server = Server::script(|mut conversation| async move {
-        conversation.request().await;
-        let whole = conversation.until("0\r\n\r\n").await;
-        assert!(whole.is_none(), "the body was completed: {whole:?}");
-    })
-    .await;
-    let world = World::new(server.address, &open()).await;
-    for body in [
-        "5\nhello\r\n0\r\n\r\n",
-        "0_2e\r\n",
-        "-1\r\n",
-        "fffffffffffffffff\r\n",
-    ] {
-        let mut client = Client::connect(world.address).await;
-        client
-            .send(format!(
-                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\
-                 1\r\nx\r\n{body}"
-            ))
-            .await;
-        let said = client.closed().await;
-        assert!(said.starts_with("HTTP/1.1 400 "), "{body:?}: {said:?}");
-        let records = world.agent.records(2).await;
-        assert_eq!(records[1].reason, "malformed request: body", "{body:?}");
-        world.agent.assert_no_record().await;
-    }
-}
-
-#[tokio::test]
 async fn secrets_are_named_and_not_shown() {
     let server = Server::landing().await;
     let world = World::new(server.address, &landing()).await;
