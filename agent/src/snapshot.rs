@@ -175,7 +175,7 @@ mod tests {
             direction: Direction::Egress,
             first,
             last: first,
-            rules: vec![PeerRule {
+            rules: [PeerRule {
                 peers: PeerSet::Any,
                 deny: false,
                 http: vec![HttpRule {
@@ -183,7 +183,8 @@ mod tests {
                     ..HttpRule::default()
                 }],
                 rule: None,
-            }],
+            }]
+            .into(),
         }
     }
 

@@ -293,7 +293,7 @@ fn compile(
         let ranges = snapshot.policies.values().flatten();
         ranges.map(|range| Arc::clone(&range.matcher))
     });
-    let mut known: HashMap<Box<[PeerRule]>, Arc<Matcher>> = known
+    let mut known: HashMap<Arc<[PeerRule]>, Arc<Matcher>> = known
         .map(|matcher| (matcher.source().into(), matcher))
         .collect();
     let mut compiled: HashMap<_, Vec<PortRange>> = HashMap::new();
@@ -302,13 +302,13 @@ fn compile(
             field: format!("policies[{index}]{field}"),
             reason,
         };
-        let matcher = match known.get(policy.rules.as_slice()) {
+        let matcher = match known.get(&policy.rules) {
             Some(matcher) => Arc::clone(matcher),
             None => {
                 let matcher = Matcher::compile(&policy.rules)
                     .map_err(|error| refused(&format!(".{}", error.field), error.reason))?;
                 let matcher = Arc::new(matcher);
-                known.insert(policy.rules.as_slice().into(), Arc::clone(&matcher));
+                known.insert(policy.rules.clone(), Arc::clone(&matcher));
                 matcher
             }
         };

@@ -25,7 +25,7 @@ fn policy(endpoint: u32, direction: Direction, ports: (u16, u16), path: &str) ->
         direction,
         first: ports.0,
         last: ports.1,
-        rules: vec![PeerRule {
+        rules: [PeerRule {
             peers: PeerSet::These([EMPIRE, DEATHSTAR].into()),
             deny: false,
             http: vec![HttpRule {
@@ -38,7 +38,8 @@ fn policy(endpoint: u32, direction: Direction, ports: (u16, u16), path: &str) ->
                 name: "rule1".into(),
                 rule: "ingress[0].toPorts[0]".into(),
             }),
-        }],
+        }]
+        .into(),
     }
 }
 

@@ -45,13 +45,17 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
+    /// Of pods with these addresses, each behind its interface.
     #[cfg(test)]
-    pub(crate) fn single(ip: Ipv4Addr, interface: Interface) -> Self {
-        Self {
-            routes: HashMap::from([(ip, interface.ifindex)]),
-            neighbours: HashMap::from([((interface.ifindex, ip), interface.mac)]),
-            links: HashMap::from([(interface.ifindex, interface.host_mac)]),
+    pub(crate) fn these(pods: impl IntoIterator<Item = (Ipv4Addr, Interface)>) -> Self {
+        let mut all = Self::default();
+        for (ip, interface) in pods {
+            all.routes.insert(ip, interface.ifindex);
+            all.neighbours
+                .insert((interface.ifindex, ip), interface.mac);
+            all.links.insert(interface.ifindex, interface.host_mac);
         }
+        all
     }
 
     /// The interface behind which this address is; none while the route or the

@@ -237,7 +237,7 @@ pub(crate) fn policy(mut object: DynamicObject) -> Option<PolicyObject> {
         key,
         uid,
         generation,
-        raw,
+        raw: raw.into(),
     })
 }
 

@@ -137,7 +137,7 @@ fn landing_policy() -> PortPolicy {
         direction: weft_core::model::Direction::Egress,
         first: 80,
         last: 80,
-        rules: vec![rule.clone(), rule],
+        rules: [rule.clone(), rule].into(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_core::model::{Labels, NumericIdentity};
@@ -22,8 +23,8 @@ pub struct Address {
 }
 
 /// The IPv4 ranges that need an identity because a rule names them.
-pub fn ranges(rules: &[Rule]) -> BTreeSet<Ipv4Net> {
-    cidrs_of(rules)
+pub fn ranges(rules: &[Arc<Rule>]) -> BTreeSet<Ipv4Net> {
+    cidrs_of(rules.iter().map(AsRef::as_ref))
         .into_iter()
         .filter_map(|range| match range {
             IpNet::V4(range) => Some(range),

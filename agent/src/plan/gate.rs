@@ -130,9 +130,10 @@ impl Gate {
         held: Option<&[PolicyEntry]>,
         now: Instant,
     ) -> Gated {
+        let redirected = redirects(held.unwrap_or_default());
         let early: Vec<&PolicyEntry> = wanted
             .iter()
-            .filter(|entry| self.is_early(endpoint, entry, held.unwrap_or_default()))
+            .filter(|entry| self.is_early(endpoint, entry, &redirected))
             .collect();
         if early.is_empty() {
             self.waiting.remove(&endpoint);
@@ -153,7 +154,7 @@ impl Gate {
             .iter()
             .map(|entry| {
                 let mut entry = *entry;
-                if self.is_early(endpoint, &entry, held.unwrap_or_default()) {
+                if self.is_early(endpoint, &entry, &redirected) {
                     entry.verdict = Verdict::Redirect(CLOSED_PORT);
                 }
                 entry
@@ -190,13 +191,16 @@ impl Gate {
 
     /// Whether the entry redirects to a proxy that may not have its rules. What
     /// the kernel redirects already is the proxy's business.
-    fn is_early(&self, endpoint: u32, entry: &PolicyEntry, held: &[PolicyEntry]) -> bool {
-        if !matches!(entry.verdict, Verdict::Redirect(_)) {
+    fn is_early(
+        &self,
+        endpoint: u32,
+        entry: &PolicyEntry,
+        redirected: &BTreeSet<(Key, u16)>,
+    ) -> bool {
+        let Verdict::Redirect(port) = entry.verdict else {
             return false;
-        }
-        let redirected = held
-            .iter()
-            .any(|old| same_key(old, entry) && old.verdict == entry.verdict);
+        };
+        let redirected = redirected.contains(&(key(entry), port));
         let covered = self
             .acked
             .as_ref()
@@ -205,17 +209,30 @@ impl Gate {
     }
 }
 
+/// Direction, identity, protocol, port and bits of the port.
+type Key = (u8, u32, u8, u16, u8);
+
+fn key(entry: &PolicyEntry) -> Key {
+    (
+        entry.direction as u8,
+        entry.identity,
+        entry.protocol,
+        entry.port,
+        entry.port_bits,
+    )
+}
+
 fn same_key(one: &PolicyEntry, other: &PolicyEntry) -> bool {
-    let key = |entry: &PolicyEntry| {
-        (
-            entry.direction as u8,
-            entry.identity,
-            entry.protocol,
-            entry.port,
-            entry.port_bits,
-        )
-    };
     key(one) == key(other)
+}
+
+/// The entries that redirect, and where to.
+fn redirects(entries: &[PolicyEntry]) -> BTreeSet<(Key, u16)> {
+    let redirect = |entry: &PolicyEntry| match entry.verdict {
+        Verdict::Redirect(port) => Some((key(entry), port)),
+        _ => None,
+    };
+    entries.iter().filter_map(redirect).collect()
 }
 
 /// What is held, less what is no longer allowed and does not merely change its

@@ -1,10 +1,14 @@
 //! Rules to map entries, for every endpoint of the node.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use weft_core::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
-use weft_core::policy::{Compiler, EndpointPolicy, IdentityTable, Rule, RuleTable, Subject};
+use weft_core::policy::{
+    Compiler, EndpointPolicy, IdentityTable, Rule, RuleTable, Subject, Touched,
+};
 use weft_datapath::PolicyEntry;
 
 use crate::endpoint::LocalEndpoint;
@@ -15,19 +19,38 @@ use crate::state::ClusterState;
 /// place of the proxy's port while the proxy does not have the rules yet.
 pub const CLOSED_PORT: u16 = 1;
 
-/// All rules in force, and which set of them it is.
+/// All rules in force.
 #[derive(Debug, Default)]
 pub struct Rules {
     /// The rules, in a stable order.
-    pub list: Vec<Rule>,
+    pub list: Vec<Arc<Rule>>,
     generation: u64,
 }
 
 impl Rules {
-    /// Puts other rules in force.
-    pub fn replace(&mut self, list: Vec<Rule>) {
+    /// Puts other rules in force. What stays should be the same `Arc`: policies
+    /// under rules that stay are not compiled again.
+    pub fn replace(&mut self, list: Vec<Arc<Rule>>) {
         self.list = list;
         self.generation += 1;
+    }
+}
+
+/// What of an endpoint its policy depends on.
+type SubjectKey = (Labels, NamedPorts);
+
+/// The policy of all endpoints with the same labels and named ports.
+#[derive(Debug)]
+struct Shared {
+    /// The rules that select them.
+    selected: Vec<Arc<Rule>>,
+    policy: EndpointPolicy,
+}
+
+impl Shared {
+    fn is_under(&self, rules: &[Arc<Rule>]) -> bool {
+        let pairs = || self.selected.iter().zip(rules);
+        self.selected.len() == rules.len() && pairs().all(|(old, new)| Arc::ptr_eq(old, new))
     }
 }
 
@@ -39,12 +62,15 @@ pub struct Compiled {
     /// The identities that the rules were compiled against.
     pub identities: IdentityTable,
     generation: u64,
-    subjects: BTreeMap<u32, (Labels, NamedPorts)>,
+    subjects: HashMap<SubjectKey, Shared>,
+    /// Label sets that the last update compiled.
+    pub compiled: usize,
 }
 
 impl Compiled {
-    /// Compiles what changed: everything under other rules or other
-    /// identities, else only endpoints that are new or changed.
+    /// Compiles what changed, once for all endpoints with equal labels: those
+    /// that are new, selected by other rules than before, or under a rule that
+    /// an identity which came, went or changed may make a difference to.
     pub fn update(
         &mut self,
         endpoints: &BTreeMap<Ipv4Addr, LocalEndpoint>,
@@ -52,34 +78,51 @@ impl Compiled {
         identities: IdentityTable,
         table: &mut RuleTable,
     ) {
-        if self.generation != rules.generation || self.identities != identities {
-            self.subjects.clear();
-        }
+        let before = std::mem::replace(&mut self.identities, identities);
+        let touched = Touched::between(&before, &self.identities);
+        let replaced = self.generation != rules.generation;
         self.generation = rules.generation;
-        self.identities = identities;
-        let mut subjects = BTreeMap::new();
-        let mut policies = BTreeMap::new();
+        let mut old = std::mem::take(&mut self.subjects);
         let mut compiler = Compiler::new(&self.identities);
+        self.policies.clear();
+        self.compiled = 0;
         for endpoint in endpoints.values() {
-            let id = endpoint.id;
-            let subject = (endpoint.labels.clone(), endpoint.ports.clone());
-            let known = match self.policies.remove(&id) {
-                Some(policy) if self.subjects.get(&id) == Some(&subject) => policy,
-                _ => {
-                    let subject = Subject {
-                        id: EndpointId(id),
-                        labels: &endpoint.labels,
-                        named_ports: &endpoint.ports,
+            let id = EndpointId(endpoint.id);
+            let key = (endpoint.labels.clone(), endpoint.ports.clone());
+            let shared = match self.subjects.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let known = old.remove(place.key());
+                    let selected = match &known {
+                        Some(known) if !replaced => known.selected.clone(),
+                        _ => selected(&rules.list, &endpoint.labels),
                     };
-                    compiler.compile(&subject, &rules.list, table)
+                    let fresh = known.filter(|known| {
+                        known.is_under(&selected)
+                            && !selected.iter().any(|rule| touched.touches(rule))
+                    });
+                    place.insert(fresh.unwrap_or_else(|| {
+                        self.compiled += 1;
+                        let subject = Subject {
+                            id,
+                            labels: &endpoint.labels,
+                            named_ports: &endpoint.ports,
+                        };
+                        let rules = selected.iter().map(AsRef::as_ref);
+                        let policy = compiler.compile(&subject, rules, table);
+                        Shared { selected, policy }
+                    }))
                 }
             };
-            policies.insert(id, known);
-            subjects.insert(id, subject);
+            self.policies
+                .insert(endpoint.id, shared.policy.for_endpoint(id));
         }
-        self.policies = policies;
-        self.subjects = subjects;
     }
+}
+
+fn selected(rules: &[Arc<Rule>], labels: &Labels) -> Vec<Arc<Rule>> {
+    let selects = |rule: &&Arc<Rule>| rule.subject.matches(labels);
+    rules.iter().filter(selects).cloned().collect()
 }
 
 /// The identities that a rule's peers may be.
@@ -118,3 +161,6 @@ pub fn map_entries(policy: &EndpointPolicy, proxy_port: u16) -> Vec<PolicyEntry>
         .map(|entry| PolicyEntry::from_compiled(entry, proxy_port))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

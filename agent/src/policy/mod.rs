@@ -4,6 +4,7 @@
 mod last_good;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -54,11 +55,20 @@ pub enum Keep {
 struct InForce {
     uid: String,
     /// The version that was read last, valid or not.
-    seen: Value,
-    rules: Vec<Rule>,
+    seen: Arc<Value>,
+    rules: Vec<Arc<Rule>>,
     errors: Vec<String>,
     /// Whether `rules` are of a version of this object that was valid.
     valid_once: bool,
+}
+
+impl InForce {
+    /// Whether it was read from this very version. Comparing whole objects is
+    /// for those that were listed again.
+    fn is_of(&self, object: &PolicyObject) -> bool {
+        let same = || Arc::ptr_eq(&self.seen, &object.raw) || self.seen == object.raw;
+        self.uid == object.uid && same()
+    }
 }
 
 /// The policy objects and what is in force of them.
@@ -101,7 +111,7 @@ impl Repository {
         }
         for (id, object) in current {
             let known = self.objects.get(id);
-            if known.is_some_and(|known| known.uid == object.uid && known.seen == object.raw) {
+            if known.is_some_and(|known| known.is_of(object)) {
                 continue;
             }
             let (next, save) = self.next(id, object);
@@ -128,10 +138,10 @@ impl Repository {
         };
         match parse(id.0, &object.raw) {
             Ok(rules) => {
-                next.rules = rules;
+                next.rules = shared(rules);
                 let save = Saved {
                     uid: object.uid.clone(),
-                    object: object.raw.clone(),
+                    object: (*object.raw).clone(),
                 };
                 let new = self.saved.get(id) != Some(&save);
                 (next, new.then_some(save))
@@ -143,14 +153,15 @@ impl Repository {
                 let good = self.saved.get(id).filter(|saved| saved.uid == object.uid);
                 let rules = good.and_then(|saved| parse(id.0, &saved.object).ok());
                 next.valid_once = rules.is_some();
-                next.rules = rules.unwrap_or_default();
+                next.rules = shared(rules.unwrap_or_default());
                 (next, None)
             }
         }
     }
 
-    /// All rules in force, in a stable order.
-    pub fn rules(&self) -> Vec<Rule> {
+    /// All rules in force, in a stable order. Those of objects that did not
+    /// change are the same as before.
+    pub fn rules(&self) -> Vec<Arc<Rule>> {
         self.objects
             .values()
             .flat_map(|object| object.rules.iter().cloned())
@@ -171,6 +182,10 @@ impl Repository {
             })
             .collect()
     }
+}
+
+fn shared(rules: Vec<Rule>) -> Vec<Arc<Rule>> {
+    rules.into_iter().map(Arc::new).collect()
 }
 
 #[cfg(test)]

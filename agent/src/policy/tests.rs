@@ -16,7 +16,8 @@ fn object(uid: &str, org: &str, valid: bool) -> PolicyObject {
             "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
             "metadata": {"name": "rule1", "namespace": "default", "uid": uid},
             "spec": spec,
-        }),
+        })
+        .into(),
     }
 }
 

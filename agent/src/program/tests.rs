@@ -35,7 +35,7 @@ fn policy(id: u32, ingress_denies: bool, decision: Decision) -> EndpointPolicy {
         ingress_default_deny: ingress_denies,
         egress_default_deny: false,
         policed: ingress_denies,
-        entries: vec![MapEntry {
+        entries: [MapEntry {
             key: EntryKey {
                 direction: Direction::Ingress,
                 identity: NumericIdentity(300),
@@ -49,7 +49,8 @@ fn policy(id: u32, ingress_denies: bool, decision: Decision) -> EndpointPolicy {
                 prefix_len: 96,
                 rule: RuleId(1),
             },
-        }],
+        }]
+        .into(),
         ports: vec![],
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Engine<K> {
     /// Writes of valid policies that failed, to be tried again.
     unsaved: Vec<Keep>,
     rules: Rules,
-    compiled: Compiled,
+    pub(super) compiled: Compiled,
     pub(super) rule_table: RuleTable,
     gate: Gate,
     pub(super) proxy: ProxyStatus,
@@ -203,6 +203,7 @@ impl<K: Kernel> Engine<K> {
         // What is revoked is out of the kernel by now; what newly redirects
         // waits for the proxy's answer to this.
         self.publish(&compiled, &addresses);
+        self.save_policies();
         if outcome.changed || self.revision == 0 {
             self.revision += 1;
         }
@@ -214,6 +215,7 @@ impl<K: Kernel> Engine<K> {
         debug!(
             revision = self.revision,
             changed = outcome.changed,
+            compiled = self.compiled.compiled,
             ?took,
             "pass"
         );
@@ -292,6 +294,11 @@ impl<K: Kernel> Engine<K> {
             self.rules.replace(self.repository.rules());
         }
         self.unsaved.extend(keep);
+    }
+
+    /// Keeps valid policies on disk: after the kernel has them, which somebody
+    /// waits for.
+    fn save_policies(&mut self) {
         let last_good = &self.last_good;
         self.unsaved.retain(|change| match last_good.keep(change) {
             Ok(()) => false,

@@ -1,3 +1,5 @@
+mod scale;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -114,14 +116,8 @@ impl Rig {
     async fn with_endpoint() -> Self {
         let mut rig = Self::new();
         rig.engine.change(Change::Pods(Delta::Apply(deathstar())));
-        rig.engine.interfaces(Interfaces::single(
-            POD,
-            Interface {
-                ifindex: 7,
-                mac: [2; 6],
-                host_mac: [3; 6],
-            },
-        ));
+        rig.engine
+            .interfaces(Interfaces::these([(POD, interface(7))]));
         rig.pass();
         assert_eq!(rig.phase(), EndpointPhase::WaitingForIdentity);
         rig.answer().await;
@@ -155,7 +151,7 @@ impl Rig {
             key: ObjectKey::new("default", "rule1"),
             uid: "p1".into(),
             generation: 1,
-            raw,
+            raw: raw.into(),
         };
         self.engine.change(Change::Policies(
             PolicyKind::CiliumNetworkPolicy,
@@ -186,6 +182,14 @@ impl Rig {
             acked: acked.into(),
             ..ProxyStatus::default()
         });
+    }
+}
+
+fn interface(ifindex: u32) -> Interface {
+    Interface {
+        ifindex,
+        mac: [2; 6],
+        host_mac: [3; 6],
     }
 }
 

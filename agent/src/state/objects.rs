@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -167,7 +168,7 @@ pub struct PolicyObject {
     /// Counts changes of the specification.
     pub generation: i64,
     /// The whole object without status and managed fields.
-    pub raw: Value,
+    pub raw: Arc<Value>,
 }
 
 /// An identity as it is in the API.

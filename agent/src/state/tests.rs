@@ -9,7 +9,7 @@ fn policy(name: &str, generation: i64) -> PolicyObject {
         key: ObjectKey::new("default", name),
         uid: format!("uid-{name}"),
         generation,
-        raw: json!({"spec": generation}),
+        raw: json!({"spec": generation}).into(),
     }
 }
 

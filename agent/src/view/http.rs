@@ -90,7 +90,7 @@ mod tests {
             direction: Direction::Ingress,
             first: 80,
             last: 81,
-            rules: vec![rule("all", PeerSet::Any), rule("one", these(300))],
+            rules: [rule("all", PeerSet::Any), rule("one", these(300))].into(),
         }]);
         let names = |endpoint, direction, port, peer| -> Vec<&str> {
             let rules = policies.rules(endpoint, direction, port, peer);

@@ -48,7 +48,7 @@ pub struct Endpoint {
 
 /// Names of container ports, compared without case. Containers may give one
 /// name to several numbers; a rule then means all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NamedPorts(BTreeMap<String, BTreeSet<(Protocol, u16)>>);
 
 impl NamedPorts {

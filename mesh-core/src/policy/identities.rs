@@ -92,15 +92,21 @@ impl IdentityTable {
     /// The identities that a peer means; [`Entity::All`] is any peer and not
     /// answered here.
     pub(super) fn select(&self, peer: &Peer) -> BTreeSet<NumericIdentity> {
-        let holds = |identity: NumericIdentity, known: &KnownIdentity| match peer {
-            Peer::Endpoints(selector) => selector.matches(&known.labels),
-            Peer::Entity(entity) => entity_holds(*entity, identity, known),
-            Peer::Cidr(cidr) => cidr_holds(cidr, identity, known),
-        };
         self.iter()
-            .filter(|(identity, known)| holds(*identity, known))
+            .filter(|(identity, known)| peer.means(*identity, known))
             .map(|(identity, _)| identity)
             .collect()
+    }
+}
+
+impl Peer {
+    /// Whether an identity is among those that it means.
+    pub(super) fn means(&self, identity: NumericIdentity, known: &KnownIdentity) -> bool {
+        match self {
+            Self::Endpoints(selector) => selector.matches(&known.labels),
+            Self::Entity(entity) => entity_holds(*entity, identity, known),
+            Self::Cidr(cidr) => cidr_holds(cidr, identity, known),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ mod selector;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use compile::{Compiler, EndpointPolicy, PeerRule, PeerSet, PortPolicy, Subject};
+pub use compile::{Compiler, EndpointPolicy, PeerRule, PeerSet, PortPolicy, Subject, Touched};
 pub use entry::{Decision, EntryKey, EntryValue, MapEntry, Priority, lookup};
 pub use identities::{IdentityTable, KnownIdentity, cidrs_of};
 pub use rule::{

@@ -20,14 +20,12 @@ fn pod(name: &str, uid: &str) -> Pod {
 }
 
 fn behind(ifindex: u32) -> Interfaces {
-    Interfaces::single(
-        IP,
-        Interface {
-            ifindex,
-            mac: [2; 6],
-            host_mac: [3; 6],
-        },
-    )
+    let interface = Interface {
+        ifindex,
+        mac: [2; 6],
+        host_mac: [3; 6],
+    };
+    Interfaces::these([(IP, interface)])
 }
 
 fn identity(id: u32) -> impl Fn(&Pod) -> Option<(NumericIdentity, Labels)> {

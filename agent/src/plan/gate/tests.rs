@@ -37,12 +37,13 @@ fn port_80() -> Coverage {
         direction: model::Direction::Ingress,
         first: 80,
         last: 80,
-        rules: vec![weft_core::policy::PeerRule {
+        rules: [weft_core::policy::PeerRule {
             peers: PeerSet::Any,
             deny: false,
             http: vec![],
             rule: None,
-        }],
+        }]
+        .into(),
     }];
     Coverage::of([EP], &ports)
 }

@@ -1,6 +1,7 @@
 //! Atoms to what the proxy judges.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Atom, PeerRule, PortPolicy, atoms::Scope, entries::all_ports};
 use crate::model::{Direction, EndpointId, Protocol};
@@ -18,7 +19,7 @@ pub(super) fn build(endpoint: EndpointId, direction: Direction, atoms: &[Atom]) 
         if held.iter().all(|atom| atom.decision != Decision::Redirect) {
             continue;
         }
-        let rules: Vec<PeerRule> = held.into_iter().map(peer_rule).collect();
+        let rules: Arc<[PeerRule]> = held.into_iter().map(peer_rule).collect();
         match policies.last_mut() {
             // Neighbouring ranges with the same rules are one.
             Some(last) if last.last.checked_add(1) == Some(range.first) && last.rules == rules => {

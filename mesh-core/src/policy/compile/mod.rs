@@ -3,11 +3,13 @@
 mod atoms;
 mod entries;
 mod l7;
+mod touched;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::atoms::Atom;
+pub use self::touched::Touched;
 use super::http::HttpRule;
 use super::{IdentityTable, MapEntry, Peer, Rule, RuleRef, RuleTable};
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity};
@@ -36,9 +38,29 @@ pub struct EndpointPolicy {
     pub policed: bool,
     /// All its entries, sorted by key. Complete: a packet that finds none is
     /// dropped; without default deny there is an entry that allows all.
-    pub entries: Vec<MapEntry>,
+    pub entries: Arc<[MapEntry]>,
     /// What the proxy judges, sorted by direction and port.
     pub ports: Vec<PortPolicy>,
+}
+
+impl EndpointPolicy {
+    /// The same for another endpoint with the same labels and named ports. The
+    /// two share their entries and rules.
+    #[must_use]
+    pub fn for_endpoint(&self, id: EndpointId) -> Self {
+        let ports = self.ports.iter().map(|port| PortPolicy {
+            endpoint: id,
+            ..port.clone()
+        });
+        Self {
+            id,
+            ingress_default_deny: self.ingress_default_deny,
+            egress_default_deny: self.egress_default_deny,
+            policed: self.policed,
+            entries: self.entries.clone(),
+            ports: ports.collect(),
+        }
+    }
 }
 
 /// L7 policy of an endpoint for one direction and range of TCP ports.
@@ -54,7 +76,7 @@ pub struct PortPolicy {
     pub last: u16,
     /// All rules that hold on the range, with or without HTTP rules, in the
     /// order of the policies. Never empty.
-    pub rules: Vec<PeerRule>,
+    pub rules: Arc<[PeerRule]>,
 }
 
 /// The other ends that a [`PeerRule`] holds for.
@@ -112,14 +134,14 @@ impl<'a> Compiler<'a> {
     /// The policy of one endpoint under all rules of the cluster; those that
     /// do not select it are passed over. `rules` should come in a stable
     /// order: where two rules decide alike the first one is named.
-    pub fn compile(
+    pub fn compile<'r>(
         &mut self,
         subject: &Subject<'_>,
-        rules: &[Rule],
+        rules: impl IntoIterator<Item = &'r Rule>,
         table: &mut RuleTable,
     ) -> EndpointPolicy {
         let selected: Vec<&Rule> = rules
-            .iter()
+            .into_iter()
             .filter(|rule| rule.subject.matches(subject.labels))
             .collect();
         let mut entries = Vec::new();
@@ -141,7 +163,7 @@ impl<'a> Compiler<'a> {
             ingress_default_deny,
             egress_default_deny,
             policed: selected.iter().any(|rule| has_a_say(rule)),
-            entries,
+            entries: entries.into(),
             ports,
         }
     }

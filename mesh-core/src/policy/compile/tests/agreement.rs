@@ -71,7 +71,7 @@ fn check_shape(case: &Case) -> Result<(), TestCaseError> {
     for pair in entries.windows(2) {
         prop_assert!(pair[0].key < pair[1].key, "sorted, each key once");
     }
-    for MapEntry { key, value } in entries {
+    for MapEntry { key, value } in entries.iter() {
         prop_assert!(key.prefix_len == 72 || (80..=96).contains(&key.prefix_len));
         prop_assert!(value.prefix_len <= key.prefix_len);
         let free = 96 - key.prefix_len.max(80);
