@@ -6,3 +6,4 @@
 pub mod hubble;
 pub mod k8s;
 pub mod node;
+pub mod records;

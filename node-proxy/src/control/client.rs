@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use weft_api::node::node_control_client::NodeControlClient;
-use weft_api::node::{RecordBatch, Snapshot, SnapshotStatus};
+use weft_api::node::{Snapshot, SnapshotStatus};
 
 /// Wait before the next attempt to reach the agent. Short: a restarted agent
 /// is back within a second, and dialling a Unix socket costs nothing.
@@ -34,8 +35,8 @@ pub struct Offer {
 pub async fn snapshots(socket: PathBuf, running: impl Fn() -> String, offers: mpsc::Sender<Offer>) {
     loop {
         match dial(&socket).await {
-            Ok(client) => {
-                if let Err(error) = follow(client, running(), &offers).await {
+            Ok(channel) => {
+                if let Err(error) = follow(channel, running(), &offers).await {
                     tracing::warn!(%error, "snapshot stream ended");
                 }
             }
@@ -49,7 +50,7 @@ pub async fn snapshots(socket: PathBuf, running: impl Fn() -> String, offers: mp
 }
 
 async fn follow(
-    mut client: NodeControlClient<Channel>,
+    channel: Channel,
     version: String,
     offers: &mpsc::Sender<Offer>,
 ) -> Result<(), tonic::Status> {
@@ -58,7 +59,8 @@ async fn follow(
     if answer.send(hello).await.is_err() {
         return Ok(());
     }
-    let mut snapshots = client
+    let mut snapshots = NodeControlClient::new(channel)
+        .max_decoding_message_size(MAX_SNAPSHOT)
         .snapshots(ReceiverStream::new(statuses))
         .await?
         .into_inner();
@@ -84,11 +86,11 @@ pub fn status(version: String, error: String) -> SnapshotStatus {
     }
 }
 
-/// Streams records to the agent, for ever. While it is away they stay in the
-/// bounded channel, whose sender counts what does not fit.
-pub async fn records(socket: PathBuf, mut batches: mpsc::Receiver<RecordBatch>) {
+/// Streams encoded batches of records to the agent, for ever. While it is away
+/// they stay in the bounded channel, whose sender counts what does not fit.
+pub async fn records(socket: PathBuf, mut batches: mpsc::Receiver<Bytes>) {
     // A batch that a broken stream did not take is offered to the next one.
-    let mut waiting: Option<RecordBatch> = None;
+    let mut waiting: Option<Bytes> = None;
     loop {
         if waiting.is_none() {
             match batches.recv().await {
@@ -97,7 +99,7 @@ pub async fn records(socket: PathBuf, mut batches: mpsc::Receiver<RecordBatch>) 
             }
         }
         match dial(&socket).await {
-            Ok(client) => stream(client, &mut waiting, &mut batches).await,
+            Ok(channel) => stream(channel, &mut waiting, &mut batches).await,
             Err(error) => tracing::debug!(%error, "agent is not there"),
         }
         tokio::time::sleep(RETRY).await;
@@ -105,12 +107,12 @@ pub async fn records(socket: PathBuf, mut batches: mpsc::Receiver<RecordBatch>) 
 }
 
 async fn stream(
-    mut client: NodeControlClient<Channel>,
-    waiting: &mut Option<RecordBatch>,
-    batches: &mut mpsc::Receiver<RecordBatch>,
+    channel: Channel,
+    waiting: &mut Option<Bytes>,
+    batches: &mut mpsc::Receiver<Bytes>,
 ) {
     let (sender, outgoing) = mpsc::channel(4);
-    let call = client.records(ReceiverStream::new(outgoing));
+    let call = weft_api::records::send(channel, ReceiverStream::new(outgoing));
     let feed = async {
         loop {
             let Ok(place) = sender.reserve().await else {
@@ -134,16 +136,13 @@ async fn stream(
     }
 }
 
-async fn dial(socket: &Path) -> Result<NodeControlClient<Channel>, tonic::transport::Error> {
+async fn dial(socket: &Path) -> Result<Channel, tonic::transport::Error> {
     let path = socket.to_owned();
     // The address is never looked at: the connector dials the socket.
-    let channel = Endpoint::from_static("http://agent.invalid")
+    Endpoint::from_static("http://agent.invalid")
         .connect_with_connector(service_fn(move |_address: Uri| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         }))
-        .await?;
-    Ok(NodeControlClient::new(channel)
-        .max_decoding_message_size(MAX_SNAPSHOT)
-        .max_encoding_message_size(MAX_SNAPSHOT))
+        .await
 }

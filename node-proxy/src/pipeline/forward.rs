@@ -18,7 +18,7 @@ use super::tunnel;
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
 use crate::http::body::ResponseBody;
-use crate::telemetry::exchange::ResponseHead;
+use crate::telemetry::exchange::{Fields, ResponseHead};
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::{Protocol, Target};
 
@@ -159,7 +159,7 @@ fn record_head(
 ) {
     let head = ResponseHead {
         status,
-        headers: headers.clone(),
+        headers: Fields::of(headers),
         latency,
     };
     // Set once: an exchange has one response.

@@ -20,7 +20,7 @@ pub struct Decision {
     /// Whether the request may pass.
     pub allowed: bool,
     /// The rule that decided; none when no rule matched.
-    pub rule: Option<RuleRef>,
+    pub rule: Option<Arc<RuleRef>>,
 }
 
 impl From<&Verdict<'_>> for Decision {

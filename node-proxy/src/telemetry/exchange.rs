@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::failure::Failure;
 use crate::identity::{Direction, Ends};
@@ -74,9 +74,40 @@ pub struct ResponseHead {
     /// Its status.
     pub status: StatusCode,
     /// Its headers, without those that the proxy adds for the client alone.
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// From the request's head to this one.
     pub latency: Duration,
+}
+
+/// Names and values of headers, copied into one piece of memory: records are
+/// many and live until telemetry had its turn.
+#[derive(Debug, Default)]
+pub struct Fields(Vec<u8>);
+
+/// Between names and values, none of which can hold it.
+const END: u8 = b'\n';
+
+impl Fields {
+    /// All of `headers`.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let length =
+            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 2;
+        let mut text = Vec::with_capacity(headers.iter().map(length).sum());
+        for (name, value) in headers {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                text.extend_from_slice(part);
+                text.push(END);
+            }
+        }
+        Self(text)
+    }
+
+    /// Names, in lower case, and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut parts = self.0.split(|byte| *byte == END);
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
 }
 
 /// How an exchange ended.
@@ -120,4 +151,27 @@ pub enum Event {
     },
     /// A connection was refused.
     Refused(Box<RefusedConnection>),
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::Fields;
+
+    #[test]
+    fn fields_are_kept_as_they_are() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("a", "1"), ("b", ""), ("a", "2"), ("c", "x: y")] {
+            headers.append(name, value.parse().expect("valid"));
+        }
+        let fields = Fields::of(&headers);
+        let all: Vec<_> = fields.iter().collect();
+        let expected: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .collect();
+        assert_eq!(all, expected);
+        assert_eq!(Fields::default().iter().count(), 0);
+    }
 }

@@ -9,14 +9,16 @@ pub mod metrics;
 pub mod record;
 pub mod ring;
 pub mod spans;
+pub mod wire;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use weft_api::node::{Record, RecordBatch};
 
 use self::exchange::Event;
 use self::metrics::Metrics;
+use self::record::Batch;
 use self::ring::Receiver;
 use self::spans::Spans;
 
@@ -24,9 +26,14 @@ use self::spans::Spans;
 /// one batch.
 const BATCH: usize = 1024;
 
-/// Nap between rounds: long enough to find several events at once under load,
-/// short enough that a flow is seen as it happens.
+/// Nap between rounds: long enough to find several events at once, short enough
+/// that a flow is seen as it happens.
 const NAP: Duration = Duration::from_millis(5);
+
+/// Nap while so many events come in a round. What waits is memory that workers
+/// cannot use again: with longer naps they outgrow their processor's cache.
+const BUSY_NAP: Duration = Duration::from_millis(1);
+const BUSY: usize = 32;
 
 /// Naps without an event before going to sleep until one comes.
 const PATIENCE: u32 = 20;
@@ -34,8 +41,9 @@ const PATIENCE: u32 = 20;
 /// Where telemetry goes.
 #[derive(Debug)]
 pub struct Sinks {
-    /// Batches for the agent; none when there is no agent to send them to.
-    pub records: Option<mpsc::Sender<RecordBatch>>,
+    /// Encoded batches for the agent; none when there is no agent to send them
+    /// to.
+    pub records: Option<mpsc::Sender<Bytes>>,
     /// Spans; none without an exporter.
     pub spans: Option<Spans>,
     /// Counters.
@@ -65,8 +73,9 @@ pub async fn run(receiver: Receiver, mut sinks: Sinks, mut stop: oneshot::Receiv
             }
             idle = 0;
         } else {
+            let nap = if taken < BUSY { NAP } else { BUSY_NAP };
             tokio::select! {
-                () = tokio::time::sleep(NAP) => {}
+                () = tokio::time::sleep(nap) => {}
                 _stop = &mut stop => break,
             }
         }
@@ -84,27 +93,23 @@ struct Lost {
 }
 
 fn round(receiver: &Receiver, sinks: &mut Sinks, lost: &mut Lost) -> usize {
-    let mut records = Vec::new();
+    let mut batch = Batch::default();
     let taken = receiver.drain(BATCH, |event| {
         sinks.metrics.observe(&event);
         if let Some(spans) = &sinks.spans {
             spans.observe(&event);
         }
         if sinks.records.is_some() {
-            flows(&event, |record| records.push(record));
+            flows(&event, &mut batch);
         }
     });
     let all_lost = receiver.lost() + lost.dropped;
     sinks.metrics.set_lost(all_lost);
     if let Some(sender) = &sinks.records
-        && (!records.is_empty() || all_lost > lost.told)
+        && (batch.records() > 0 || all_lost > lost.told)
     {
-        let count = records.len() as u64;
-        let batch = RecordBatch {
-            records,
-            lost: all_lost - lost.told,
-        };
-        match sender.try_send(batch) {
+        let count = batch.records();
+        match sender.try_send(batch.finish(all_lost - lost.told)) {
             Ok(()) => lost.told = all_lost,
             // The agent is away or slow; it learns later how much it missed.
             Err(_full) => lost.dropped += count,
@@ -114,15 +119,15 @@ fn round(receiver: &Receiver, sinks: &mut Sinks, lost: &mut Lost) -> usize {
 }
 
 /// The flow records of an event.
-fn flows(event: &Event, mut each: impl FnMut(Record)) {
+fn flows(event: &Event, batch: &mut Batch) {
     match event {
-        Event::Decided(exchange) => record::requests(exchange, each),
+        Event::Decided(exchange) => batch.requests(exchange),
         Event::Answered(exchange)
         | Event::Ended {
             exchange,
             answer: true,
-        } => record::responses(exchange, each),
+        } => batch.responses(exchange),
         Event::Ended { answer: false, .. } => {}
-        Event::Refused(refused) => each(record::refused(refused)),
+        Event::Refused(refused) => batch.refused(refused),
     }
 }

@@ -1,193 +1,306 @@
 //! Flow records: what each observation point saw, in the form that the agent
 //! merges with the datapath's events.
+//!
+//! Written as they are sent ([`wire`](super::wire)): a request has two records
+//! or more, and each of them some thirty strings.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::HOST;
+use bytes::Bytes;
+use http::Version;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use weft_api::node::{
-    Direction as WireDirection, Header, Http, Peer, Record, RecordKind, RuleRef, Verdict,
-};
-use weft_core::policy;
+use weft_api::node::{Direction as WireDirection, RecordKind, Verdict};
+use weft_core::policy::RuleRef;
 
 use super::exchange::{Exchange, RefusedConnection, ResponseHead};
+use super::wire::Writer;
 use crate::failure::Culprit;
 use crate::http::strict;
 use crate::identity::{Direction, End};
 use crate::pipeline::headers::authority;
-use crate::pipeline::trace::{TRACEPARENT, hex};
+use crate::pipeline::trace::{Trace, hex};
 
 /// Said elsewhere in the record, or by every request alike.
-const LEFT_OUT: [&str; 2] = ["host", "x-forwarded-proto"];
-const REQUEST_ID: &str = "X-Request-Id";
+const LEFT_OUT: [&[u8]; 2] = [b"host", b"x-forwarded-proto"];
+const REQUEST_ID: &[u8] = b"x-request-id";
+const TRACEPARENT: &[u8] = b"traceparent";
 
 /// Who reads flows must not be able to act in the name of who is seen in them.
-const SECRET: [&str; 5] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
+const SECRET: [&[u8]; 5] = [
+    b"authorization",
+    b"proxy-authorization",
+    b"cookie",
+    b"set-cookie",
+    b"x-api-key",
 ];
-const REDACTED: &str = "[redacted]";
+const REDACTED: &[u8] = b"[redacted]";
 
-/// Most headers that a record has beside those of the message.
-const ADDED: usize = 2;
+/// Room for a record with some headers.
+const RECORD: usize = 1024;
 
-/// The records of a decision, one for each observation point, in the order
-/// of the request.
-pub fn requests(exchange: &Exchange, mut each: impl FnMut(Record)) {
-    let http = Http {
-        code: 0,
-        headers: request_headers(exchange),
-        ..request_line(exchange)
-    };
-    if let Some(failure) = exchange.refused {
-        let direction = if exchange.ends.source.endpoint.is_some() {
-            Direction::Egress
-        } else {
-            Direction::Ingress
-        };
-        let verdict = match failure.culprit() {
-            Culprit::Downstream | Culprit::Proxy => Verdict::Dropped,
-            Culprit::Upstream => Verdict::Error,
-        };
-        // What stands in for a head that could not be read says nothing.
-        let readable = strict::refusal(&exchange.head).is_none();
-        each(Record {
-            verdict: verdict.into(),
-            http: readable.then_some(http),
-            reason: failure.to_string(),
-            ..request(exchange, direction)
-        });
-        return;
+/// Numbers of fields in `node.proto`.
+mod field {
+    pub mod batch {
+        pub const RECORDS: u32 = 1;
+        pub const LOST: u32 = 2;
     }
-    let mut http = Shared::between(http, exchange.decisions.iter().count());
-    for (direction, decision) in exchange.decisions.iter() {
-        let verdict = if decision.allowed {
-            Verdict::Forwarded
-        } else {
-            Verdict::Dropped
-        };
-        each(Record {
-            verdict: verdict.into(),
-            http: http.next(),
-            rule: decision.rule.as_ref().map(rule_ref),
-            ..request(exchange, direction)
-        });
+    pub mod record {
+        pub const TIME: u32 = 1;
+        pub const KIND: u32 = 2;
+        pub const DIRECTION: u32 = 3;
+        pub const VERDICT: u32 = 4;
+        pub const SOURCE: u32 = 5;
+        pub const DESTINATION: u32 = 6;
+        pub const HTTP: u32 = 7;
+        pub const LATENCY_NS: u32 = 8;
+        pub const REQUEST_ID: u32 = 9;
+        pub const TRACE_ID: u32 = 10;
+        pub const RULE: u32 = 11;
+        pub const REASON: u32 = 12;
+        pub const PROXY_PORT: u32 = 13;
     }
-}
-
-/// The records of a response, on its way back through the observation points.
-/// A request that was refused without a decision has its one record already.
-pub fn responses(exchange: &Exchange, mut each: impl FnMut(Record)) {
-    let Some(response) = exchange.response.get() else {
-        return;
-    };
-    if exchange.refused.is_some() {
-        return;
+    pub mod timestamp {
+        pub const SECONDS: u32 = 1;
+        pub const NANOS: u32 = 2;
     }
-    let http = Http {
-        code: response.status.as_u16().into(),
-        headers: response_headers(exchange, response),
-        ..request_line(exchange)
-    };
-    let failure = exchange.end.get().and_then(|end| end.failure);
-    let mut http = Shared::between(http, exchange.decisions.iter().count());
-    for (direction, decision) in exchange.decisions.iter().rev() {
-        let mut request = request(exchange, direction);
-        each(Record {
-            time: Some(timestamp(exchange.time + response.latency)),
-            kind: RecordKind::Response.into(),
-            verdict: Verdict::Forwarded.into(),
-            source: request.destination.take(),
-            destination: request.source.take(),
-            http: http.next(),
-            latency_ns: nanos(response.latency),
-            rule: decision.rule.as_ref().map(rule_ref),
-            reason: failure
-                .map(|failure| failure.to_string())
-                .unwrap_or_default(),
-            ..request
-        });
+    pub mod peer {
+        pub const IP: u32 = 1;
+        pub const PORT: u32 = 2;
+        pub const IDENTITY: u32 = 3;
+        pub const ENDPOINT_ID: u32 = 4;
+    }
+    pub mod rule {
+        pub const KIND: u32 = 1;
+        pub const NAMESPACE: u32 = 2;
+        pub const NAME: u32 = 3;
+        pub const RULE: u32 = 4;
+    }
+    pub mod http {
+        pub const CODE: u32 = 1;
+        pub const METHOD: u32 = 2;
+        pub const URL: u32 = 3;
+        pub const PROTOCOL: u32 = 4;
+        pub const HEADERS: u32 = 5;
+    }
+    pub mod header {
+        pub const KEY: u32 = 1;
+        pub const VALUE: u32 = 2;
     }
 }
 
-/// Something large that several records hold: copied for all but the last.
-struct Shared<T> {
-    value: Option<T>,
-    left: usize,
+/// Records on their way to the agent.
+#[derive(Debug, Default)]
+pub struct Batch {
+    writer: Writer,
+    records: u64,
 }
 
-impl<T: Clone> Shared<T> {
-    fn between(value: T, records: usize) -> Self {
+/// A record that is not written yet.
+struct Record<'a> {
+    time: SystemTime,
+    kind: RecordKind,
+    direction: Direction,
+    verdict: Verdict,
+    source: &'a End,
+    destination: &'a End,
+    http: Option<&'a [u8]>,
+    latency: Duration,
+    request_id: &'a str,
+    trace: Option<&'a Trace>,
+    rule: Option<&'a RuleRef>,
+    reason: Cow<'static, str>,
+    proxy_port: u16,
+}
+
+impl Batch {
+    /// Number of records.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The batch as it is sent; `lost` records were not to be had since the
+    /// last one.
+    #[must_use]
+    pub fn finish(mut self, lost: u64) -> Bytes {
+        self.writer.number(field::batch::LOST, lost);
+        self.writer.finish().into()
+    }
+
+    /// The records of a decision, one for each observation point, in the order
+    /// of the request.
+    pub fn requests(&mut self, exchange: &Exchange) {
+        let http = http(exchange, 0, request_headers(exchange));
+        if let Some(failure) = exchange.refused {
+            let direction = if exchange.ends.source.endpoint.is_some() {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            };
+            let verdict = match failure.culprit() {
+                Culprit::Downstream | Culprit::Proxy => Verdict::Dropped,
+                Culprit::Upstream => Verdict::Error,
+            };
+            // What stands in for a head that could not be read says nothing.
+            let readable = strict::refusal(&exchange.head).is_none();
+            self.push(&Record {
+                verdict,
+                http: readable.then_some(&http),
+                reason: failure.to_string().into(),
+                ..Record::of(exchange, direction)
+            });
+            return;
+        }
+        for (direction, decision) in exchange.decisions.iter() {
+            let verdict = if decision.allowed {
+                Verdict::Forwarded
+            } else {
+                Verdict::Dropped
+            };
+            self.push(&Record {
+                verdict,
+                http: Some(&http),
+                rule: decision.rule.as_deref(),
+                ..Record::of(exchange, direction)
+            });
+        }
+    }
+
+    /// The records of a response, on its way back through the observation
+    /// points. A request that was refused without a decision has its one
+    /// record already.
+    pub fn responses(&mut self, exchange: &Exchange) {
+        let Some(response) = exchange.response.get() else {
+            return;
+        };
+        if exchange.refused.is_some() {
+            return;
+        }
+        let status = response.status.as_u16();
+        let http = http(exchange, status, response_headers(exchange, response));
+        let failure = exchange.end.get().and_then(|end| end.failure);
+        for (direction, decision) in exchange.decisions.iter().rev() {
+            self.push(&Record {
+                time: exchange.time + response.latency,
+                kind: RecordKind::Response,
+                source: &exchange.ends.destination,
+                destination: &exchange.ends.source,
+                http: Some(&http),
+                latency: response.latency,
+                rule: decision.rule.as_deref(),
+                reason: failure.map_or(Cow::default(), |failure| failure.to_string().into()),
+                ..Record::of(exchange, direction)
+            });
+        }
+    }
+
+    /// The record of a connection that never had a request.
+    pub fn refused(&mut self, refused: &RefusedConnection) {
+        self.push(&Record {
+            time: refused.time,
+            kind: RecordKind::Request,
+            direction: refused.direction,
+            verdict: Verdict::Dropped,
+            source: &refused.ends.source,
+            destination: &refused.ends.destination,
+            // Not even a request: a reader of requests would find no headers
+            // in it.
+            http: None,
+            latency: Duration::ZERO,
+            request_id: "",
+            trace: None,
+            rule: None,
+            reason: refused.reason.to_string().into(),
+            proxy_port: refused.ends.proxy_port,
+        });
+    }
+
+    fn push(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        self.writer
+            .delimited(field::batch::RECORDS, |writer| record.write(writer));
+    }
+}
+
+impl<'a> Record<'a> {
+    /// A request that may pass.
+    fn of(exchange: &'a Exchange, direction: Direction) -> Self {
         Self {
-            value: Some(value),
-            left: records,
+            time: exchange.time,
+            kind: RecordKind::Request,
+            direction,
+            verdict: Verdict::Forwarded,
+            source: &exchange.ends.source,
+            destination: &exchange.ends.destination,
+            http: None,
+            latency: Duration::ZERO,
+            request_id: exchange.request_id.as_str(),
+            trace: exchange.trace.as_ref(),
+            rule: None,
+            reason: Cow::default(),
+            proxy_port: exchange.ends.proxy_port,
         }
     }
 
-    fn next(&mut self) -> Option<T> {
-        self.left = self.left.saturating_sub(1);
-        if self.left == 0 {
-            self.value.take()
-        } else {
-            self.value.clone()
+    fn write(&self, writer: &mut Writer) {
+        use field::record;
+        writer.delimited(record::TIME, |writer| timestamp(writer, self.time));
+        enumeration(writer, record::KIND, self.kind as i32);
+        enumeration(writer, record::DIRECTION, direction(self.direction) as i32);
+        enumeration(writer, record::VERDICT, self.verdict as i32);
+        writer.delimited(record::SOURCE, |writer| peer(writer, self.source));
+        writer.delimited(record::DESTINATION, |writer| peer(writer, self.destination));
+        if let Some(http) = self.http {
+            writer.delimited(record::HTTP, |writer| writer.put(http));
         }
+        writer.number(record::LATENCY_NS, nanos(self.latency));
+        writer.text(record::REQUEST_ID, self.request_id);
+        if let Some(trace) = self.trace {
+            let mut text = [0; 32];
+            hex(&trace.trace_id, &mut text);
+            writer.delimited(record::TRACE_ID, |writer| writer.put(&text));
+        }
+        if let Some(rule) = self.rule {
+            writer.delimited(record::RULE, |writer| rule_ref(writer, rule));
+        }
+        writer.text(record::REASON, &self.reason);
+        writer.number(record::PROXY_PORT, self.proxy_port.into());
     }
 }
 
-/// The record of a connection that never had a request.
-#[must_use]
-pub fn refused(refused: &RefusedConnection) -> Record {
-    Record {
-        time: Some(timestamp(refused.time)),
-        kind: RecordKind::Request.into(),
-        direction: direction(refused.direction).into(),
-        verdict: Verdict::Dropped.into(),
-        source: Some(peer(&refused.ends.source)),
-        destination: Some(peer(&refused.ends.destination)),
-        // Not even a request: a reader of requests would find no headers in it.
-        http: None,
-        reason: refused.reason.to_string(),
-        proxy_port: refused.ends.proxy_port.into(),
-        ..Default::default()
+/// Name and value of a header.
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// What all records of a request, or of a response, have in common.
+fn http(exchange: &Exchange, status: u16, headers: Vec<Field<'_>>) -> Vec<u8> {
+    use field::http;
+    let mut writer = Writer::with_capacity(RECORD);
+    writer.number(http::CODE, status.into());
+    writer.text(http::METHOD, exchange.head.method.as_str());
+    writer.delimited(http::URL, |writer| {
+        for part in url_parts(exchange) {
+            writer.put(part.as_bytes());
+        }
+    });
+    writer.text(http::PROTOCOL, protocol(exchange.head.version));
+    for field in headers {
+        writer.delimited(http::HEADERS, |writer| header(writer, field));
     }
+    writer.finish()
 }
 
-fn request(exchange: &Exchange, at: Direction) -> Record {
-    Record {
-        time: Some(timestamp(exchange.time)),
-        kind: RecordKind::Request.into(),
-        direction: direction(at).into(),
-        source: Some(peer(&exchange.ends.source)),
-        destination: Some(peer(&exchange.ends.destination)),
-        request_id: exchange.request_id.as_str().to_owned(),
-        trace_id: trace_id(exchange),
-        proxy_port: exchange.ends.proxy_port.into(),
-        ..Default::default()
-    }
-}
-
-fn request_line(exchange: &Exchange) -> Http {
-    Http {
-        code: 0,
-        method: exchange.head.method.as_str().to_owned(),
-        url: url(exchange),
-        protocol: protocol(exchange.head.version).to_owned(),
-        headers: Vec::new(),
-    }
+fn url_parts(exchange: &Exchange) -> [&str; 3] {
+    let path = exchange.head.uri.path_and_query();
+    let path = path.map_or("/", PathAndQuery::as_str);
+    ["http://", authority(&exchange.head), path]
 }
 
 /// Scheme, authority, path and query of a request.
 #[must_use]
 pub fn url(exchange: &Exchange) -> String {
-    let path = exchange.head.uri.path_and_query();
-    let path = path.map_or("/", PathAndQuery::as_str);
-    ["http://", authority(&exchange.head), path].concat()
+    url_parts(exchange).concat()
 }
 
 /// Name and version of the client's protocol, as flows print it.
@@ -200,136 +313,111 @@ pub fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn request_headers(exchange: &Exchange) -> Vec<Header> {
-    let mut headers = logged(&exchange.head.headers, |name| {
-        // A context that the proxy made is not part of what was asked.
-        name == TRACEPARENT || *name == HOST
-    });
-    if let Some(received) = exchange
-        .trace
-        .as_ref()
-        .and_then(|trace| trace.received.as_ref())
-    {
-        headers.push(header("Traceparent".to_owned(), received));
+fn request_headers(exchange: &Exchange) -> Vec<Field<'_>> {
+    let headers = &exchange.head.headers;
+    let mut fields = Vec::with_capacity(headers.len() + 2);
+    // A context that the proxy made is not part of what was asked.
+    let received = exchange.trace.as_ref().map(|trace| &trace.received);
+    if let Some(Some(received)) = received {
+        fields.push((TRACEPARENT, received.as_bytes()));
     }
-    headers.sort_by(|one, other| one.key.cmp(&other.key));
-    headers.insert(
-        0,
-        Header {
-            key: ":scheme".to_owned(),
-            value: "http".to_owned(),
-        },
+    fields.extend(
+        headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .filter(|(name, _value)| *name != TRACEPARENT && !LEFT_OUT.contains(name)),
     );
-    headers
+    fields.sort_by_key(|(name, _value)| *name);
+    fields.insert(0, (b":scheme", b"http"));
+    fields
 }
 
-fn response_headers(exchange: &Exchange, response: &ResponseHead) -> Vec<Header> {
-    let mut headers = logged(&response.headers, |name| {
-        name.as_str().eq_ignore_ascii_case(REQUEST_ID)
+fn response_headers<'a>(exchange: &'a Exchange, response: &'a ResponseHead) -> Vec<Field<'a>> {
+    let mut fields = Vec::with_capacity(16);
+    fields.push((REQUEST_ID, exchange.request_id.as_str().as_bytes()));
+    fields.extend(
+        response
+            .headers
+            .iter()
+            .filter(|(name, _value)| *name != REQUEST_ID && !LEFT_OUT.contains(name)),
+    );
+    fields.sort_by_key(|(name, _value)| *name);
+    fields
+}
+
+fn header(writer: &mut Writer, (name, value): Field<'_>) {
+    writer.delimited(field::header::KEY, |writer| {
+        writer.put(name);
+        let written = writer.written();
+        let start = written.len() - name.len();
+        canonical(&mut written[start..]);
     });
-    headers.push(Header {
-        key: REQUEST_ID.to_owned(),
-        value: exchange.request_id.as_str().to_owned(),
-    });
-    headers.sort_by(|one, other| one.key.cmp(&other.key));
-    headers
-}
-
-fn logged(headers: &HeaderMap, left_out: impl Fn(&HeaderName) -> bool) -> Vec<Header> {
-    let mut logged = Vec::with_capacity(headers.len() + ADDED);
-    let headers = headers
-        .iter()
-        .filter(|(name, _value)| !LEFT_OUT.contains(&name.as_str()) && !left_out(name));
-    logged.extend(headers.map(|(name, value)| {
-        let key = canonical(name.as_str());
-        match SECRET.contains(&name.as_str()) {
-            true => Header {
-                key,
-                value: REDACTED.to_owned(),
-            },
-            false => header(key, value),
-        }
-    }));
-    logged
-}
-
-fn header(key: String, value: &HeaderValue) -> Header {
-    // Bytes beyond ASCII become visible; nothing can end the line.
-    let value = match value.to_str() {
-        Ok(text) => text.to_owned(),
-        Err(_not_ascii) => value.as_bytes().escape_ascii().to_string(),
+    let value = if SECRET.contains(&name) {
+        REDACTED
+    } else {
+        value
     };
-    Header { key, value }
+    if !value.is_empty() {
+        writer.delimited(field::header::VALUE, |writer| text(writer, value));
+    }
+}
+
+/// Bytes beyond ASCII become visible; nothing can end the line.
+fn text(writer: &mut Writer, value: &[u8]) {
+    let visible = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\t';
+    if value.iter().all(visible) {
+        writer.put(value);
+    } else {
+        writer.put(value.escape_ascii().to_string().as_bytes());
+    }
 }
 
 /// `x-request-id` as `X-Request-Id`.
-fn canonical(name: &str) -> String {
-    let mut canonical = String::with_capacity(name.len());
-    for (index, part) in name.split('-').enumerate() {
-        if index > 0 {
-            canonical.push('-');
-        }
-        let start = canonical.len();
-        canonical.push_str(part);
-        if let Some(first) = canonical.get_mut(start..=start) {
+fn canonical(name: &mut [u8]) {
+    for word in name.split_mut(|byte| *byte == b'-') {
+        if let Some(first) = word.first_mut() {
             first.make_ascii_uppercase();
         }
     }
-    canonical
 }
 
-/// 32 hexadecimal digits, or empty without a trace.
-#[must_use]
-pub fn trace_id(exchange: &Exchange) -> String {
-    let Some(trace) = &exchange.trace else {
-        return String::new();
-    };
-    let mut text = [0; 32];
-    hex(&trace.trace_id, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-fn peer(end: &End) -> Peer {
-    Peer {
-        ip: address(end.address.ip().to_canonical()),
-        port: end.address.port().into(),
-        identity: end.identity.0,
-        endpoint_id: end.endpoint.unwrap_or_default(),
-    }
+fn peer(writer: &mut Writer, end: &End) {
+    use field::peer;
+    let ip = end.address.ip().to_canonical();
+    writer.delimited(peer::IP, |writer| address(writer, ip));
+    writer.number(peer::PORT, end.address.port().into());
+    writer.number(peer::IDENTITY, end.identity.0.into());
+    writer.number(peer::ENDPOINT_ID, end.endpoint.unwrap_or_default().into());
 }
 
 /// As `to_string` has it, without the formatter: a request has four of them.
-fn address(address: IpAddr) -> String {
+fn address(writer: &mut Writer, address: IpAddr) {
     let IpAddr::V4(address) = address else {
-        return address.to_string();
+        return writer.put(address.to_string().as_bytes());
     };
-    let mut text = String::with_capacity("255.255.255.255".len());
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
-            text.push('.');
+            writer.put(b".");
         }
         for place in [100, 10] {
             if octet >= place {
-                text.push(digit(octet / place % 10));
+                writer.put(&[b'0' + octet / place % 10]);
             }
         }
-        text.push(digit(octet % 10));
+        writer.put(&[b'0' + octet % 10]);
     }
-    text
 }
 
-fn digit(value: u8) -> char {
-    char::from(b'0' + value)
+fn rule_ref(writer: &mut Writer, rule: &RuleRef) {
+    writer.text(field::rule::KIND, &rule.kind);
+    writer.text(field::rule::NAMESPACE, &rule.namespace);
+    writer.text(field::rule::NAME, &rule.name);
+    writer.text(field::rule::RULE, &rule.rule);
 }
 
-fn rule_ref(rule: &policy::RuleRef) -> RuleRef {
-    let text = |text: &Arc<str>| str::to_owned(text);
-    RuleRef {
-        kind: text(&rule.kind),
-        namespace: text(&rule.namespace),
-        name: text(&rule.name),
-        rule: text(&rule.rule),
-    }
+fn enumeration(writer: &mut Writer, field: u32, value: i32) {
+    // None of ours is negative.
+    writer.number(field, u64::try_from(value).unwrap_or_default());
 }
 
 fn direction(direction: Direction) -> WireDirection {
@@ -339,12 +427,10 @@ fn direction(direction: Direction) -> WireDirection {
     }
 }
 
-fn timestamp(time: SystemTime) -> pbjson_types::Timestamp {
+fn timestamp(writer: &mut Writer, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    pbjson_types::Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
-    }
+    writer.number(field::timestamp::SECONDS, since.as_secs());
+    writer.number(field::timestamp::NANOS, since.subsec_nanos().into());
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -352,39 +438,5 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-    use super::{Shared, address, canonical};
-
-    #[test]
-    fn addresses_are_written_as_everyone_writes_them() {
-        for octet in 0..=255 {
-            let one = IpAddr::V4(Ipv4Addr::new(10, octet, 0, 255 - octet));
-            assert_eq!(address(one), one.to_string());
-        }
-        assert_eq!(address(IpAddr::V6(Ipv6Addr::LOCALHOST)), "::1");
-    }
-
-    #[test]
-    fn every_record_gets_what_they_share() {
-        let mut shared = Shared::between("http", 2);
-        assert_eq!(shared.next(), Some("http"));
-        assert_eq!(shared.next(), Some("http"));
-    }
-
-    #[test]
-    fn names_are_canonical() {
-        for (name, expected) in [
-            ("x-request-id", "X-Request-Id"),
-            ("accept", "Accept"),
-            (
-                "x-envoy-upstream-service-time",
-                "X-Envoy-Upstream-Service-Time",
-            ),
-            ("a--b-", "A--B-"),
-        ] {
-            assert_eq!(canonical(name), expected);
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

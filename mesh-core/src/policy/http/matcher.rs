@@ -40,7 +40,7 @@ pub struct Matcher {
 #[derive(Debug)]
 struct Peer {
     set: PeerSet,
-    deny: Option<Option<RuleRef>>,
+    deny: Option<Option<Arc<RuleRef>>>,
     /// Its requests are `rules[first..end]`.
     first: usize,
     end: usize,
@@ -49,7 +49,7 @@ struct Peer {
 #[derive(Debug)]
 struct CompiledRule {
     conditions: Vec<Condition>,
-    reference: Option<RuleRef>,
+    reference: Option<Arc<RuleRef>>,
 }
 
 impl Matcher {
@@ -65,23 +65,24 @@ impl Matcher {
         let open = HttpRule::default();
         for rule in source {
             let first = rules.len();
+            let place = rule.rule.clone().map(Arc::new);
             if rule.http.is_empty() && !rule.deny {
                 texts.push(&open);
                 rules.push(CompiledRule {
                     conditions: Vec::new(),
-                    reference: rule.rule.clone(),
+                    reference: place.clone(),
                 });
             }
             for (index, http) in rule.http.iter().enumerate() {
                 texts.push(http);
                 rules.push(CompiledRule {
                     conditions: Condition::all_of(http)?,
-                    reference: rule.rule.as_ref().map(|place| within(place, index)),
+                    reference: place.as_deref().map(|place| within(place, index).into()),
                 });
             }
             peers.push(Peer {
                 set: sorted(&rule.peers),
-                deny: rule.deny.then(|| rule.rule.clone()),
+                deny: rule.deny.then_some(place),
                 first,
                 end: rules.len(),
             });
@@ -157,7 +158,7 @@ pub struct PeerPolicy {
     /// The rules that hold for the other end.
     rules: Bits,
     /// The deny rule that holds for the other end; its place if it has one.
-    denied: Option<Option<RuleRef>>,
+    denied: Option<Option<Arc<RuleRef>>>,
 }
 
 impl PeerPolicy {
@@ -206,13 +207,13 @@ pub struct Verdict<'p> {
     /// Whether the request may pass.
     pub allow: bool,
     /// The rule that allowed or denied; `None` when no rule matched, or when
-    /// no policy had a say.
-    pub rule: Option<&'p RuleRef>,
+    /// no policy had a say. Shared, since a record of each request keeps it.
+    pub rule: Option<&'p Arc<RuleRef>>,
     conditions: &'p [Condition],
 }
 
 impl<'p> Verdict<'p> {
-    fn deny(rule: Option<&'p RuleRef>) -> Self {
+    fn deny(rule: Option<&'p Arc<RuleRef>>) -> Self {
         Self {
             allow: false,
             rule,
