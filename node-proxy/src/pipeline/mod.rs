@@ -19,11 +19,12 @@ pub mod trace;
 pub mod tunnel;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -43,19 +44,29 @@ use self::record::Recorder;
 ///
 /// # Errors
 /// None today: the type is what the HTTP server asks for.
-pub async fn handle(
+pub fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Failure>> {
+    let (mut head, body) = request.into_parts();
+    // Now, and not when the future is polled: in between the server looks for
+    // more to read.
+    if Dialect::of(&head).http1 {
+        compact::compact(&mut head);
+    }
+    serve(connection, head, body)
+}
+
+async fn serve(
+    connection: Rc<Connection>,
+    mut head: Parts,
+    body: Incoming,
 ) -> Result<Response<ResponseBody>, Failure> {
     let started = Instant::now();
     let running = connection.begin();
     let config = connection.worker.config();
-    let (mut head, body) = request.into_parts();
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
-    if dialect.http1 {
-        compact::compact(&mut head);
-    }
 
     let (plan, made) = decide(&config, &connection, &mut head);
     let exchange = made.exchange(head, started, plan.failure());
@@ -97,8 +108,8 @@ async fn proceed(
 ) -> Result<Response<ResponseBody>, (Failure, Recorder)> {
     let exchange = Arc::clone(recorder.exchange());
     let upstream = connection.worker.upstream();
-    let response = until_cut(&recorder, upstream.send(target, &exchange.head, body)).await;
-    match response {
+    let sending = pin!(upstream.send(target, &exchange.head, body));
+    match until_cut(&recorder, sending).await {
         Ok(response) => forward::response(connection, response, recorder, upgraded, server),
         Err(failure) => Err((failure, recorder)),
     }
@@ -107,9 +118,8 @@ async fn proceed(
 /// Polls the upstream, unless the request has to end before it answers.
 async fn until_cut(
     recorder: &Recorder,
-    sending: impl Future<Output = Result<Response<UpstreamBody>, Failure>>,
+    mut sending: Pin<&mut impl Future<Output = Result<Response<UpstreamBody>, Failure>>>,
 ) -> Result<Response<UpstreamBody>, Failure> {
-    let mut sending = pin!(sending);
     poll_fn(|context| match recorder.poll_cut(context) {
         Some(reason) => Err(reason).into(),
         None => sending.as_mut().poll(context),

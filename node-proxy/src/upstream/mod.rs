@@ -90,7 +90,9 @@ impl Upstream {
                 Ok(response.map(UpstreamBody::Http1))
             }
             Protocol::Http2 => {
-                let response = self.0.http2.send(target, head, body).await?;
+                // Apart, since its state is large and every request's future
+                // has to hold it.
+                let response = Box::pin(self.0.http2.send(target, head, body)).await?;
                 Ok(response.map(UpstreamBody::Http2))
             }
         }

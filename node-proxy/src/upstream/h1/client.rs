@@ -54,6 +54,9 @@ pub(super) struct Pool {
     /// Most recently used last: those that are needed stay warm, the others
     /// reach their idle timeout.
     idle: RefCell<ByTarget<Vec<Idle>>>,
+    /// When the last sweep was: what idle timeouts are counted from, since
+    /// they need no better clock.
+    swept: Cell<Instant>,
     pub(super) active: Cell<usize>,
 }
 
@@ -71,6 +74,7 @@ impl Client {
             options,
             budget,
             idle: RefCell::default(),
+            swept: Cell::new(Instant::now()),
             active: Cell::new(0),
         }))
     }
@@ -96,7 +100,8 @@ impl Client {
         let limits = self.0.limits();
         let connection = match self.0.pop(target) {
             Some(connection) => connection,
-            None => self.0.dial(target).await?,
+            // Rare enough to keep its state out of every request's future.
+            None => Box::pin(self.0.dial(target)).await?,
         };
         let mut exchange = Box::new(Exchange::new(connection, head, body));
         loop {
@@ -113,14 +118,16 @@ impl Client {
                 return Err(failure);
             }
             // One that is opened for this request cannot be stale.
-            let connection = self.0.dial(target).await?;
+            let connection = Box::pin(self.0.dial(target)).await?;
             exchange.move_to(connection, head);
         }
     }
 
-    /// Closes connections that nobody used for a while.
+    /// Closes connections that nobody used for a while. To be called about
+    /// once a second.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.0.options.idle_timeout;
+        self.0.swept.set(now);
         self.0.idle.borrow_mut().retain(|_target, idle| {
             idle.retain_mut(|one| {
                 now.saturating_duration_since(one.since) <= timeout && one.connection.is_quiet()
@@ -199,7 +206,7 @@ impl Pool {
             connection.rest();
             list.push(Idle {
                 connection,
-                since: Instant::now(),
+                since: self.swept.get(),
             });
         }
     }
