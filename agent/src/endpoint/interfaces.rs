@@ -1,15 +1,17 @@
-//! Which host interface a pod is behind: the route to its address names it,
-//! the permanent neighbour entry has the pod's hardware address.
+//! What the node's network looks like. Which host interface a pod is behind:
+//! the route to its address names it, the permanent neighbour entry has the
+//! pod's hardware address. And which addresses are the node's own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -42,6 +44,7 @@ pub struct Interfaces {
     routes: HashMap<Ipv4Addr, u32>,
     neighbours: HashMap<(u32, Ipv4Addr), [u8; 6]>,
     links: HashMap<u32, [u8; 6]>,
+    own: BTreeSet<Ipv4Net>,
 }
 
 impl Interfaces {
@@ -56,6 +59,13 @@ impl Interfaces {
             all.links.insert(interface.ifindex, interface.host_mac);
         }
         all
+    }
+
+    /// What the node's stack takes for itself: its addresses on every
+    /// interface and the broadcast addresses that go with them. Loopback is
+    /// left out, for nothing from elsewhere gets there.
+    pub fn own(&self) -> &BTreeSet<Ipv4Net> {
+        &self.own
     }
 
     /// The interface behind which this address is; none while the route or the
@@ -122,6 +132,7 @@ impl Monitor {
             if let Some((ip, ifindex)) = host_route(&message) {
                 found.routes.insert(ip, ifindex);
             }
+            found.own.extend(own_addresses(&message));
         }
         let mut neighbours = self
             .handle
@@ -186,8 +197,33 @@ fn host_route(message: &RouteMessage) -> Option<(Ipv4Addr, u32)> {
     Some((ip?, ifindex?))
 }
 
+/// The addresses of a route by which the kernel delivers to the node itself.
+/// Other tables than its own may have such routes for other purposes: ours for
+/// the proxy takes every address.
+fn own_addresses(message: &RouteMessage) -> Option<Ipv4Net> {
+    if !matches!(
+        message.header.kind,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast
+    ) {
+        return None;
+    }
+    let mut to = None;
+    let mut table = u32::from(message.header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => to = Some(*ip),
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    let range = Ipv4Net::new(to?, message.header.destination_prefix_length).ok()?;
+    (table == LOCAL_TABLE && !range.addr().is_loopback()).then_some(range)
+}
+
 /// `RT_TABLE_MAIN`.
 const MAIN_TABLE: u32 = 254;
+/// `RT_TABLE_LOCAL`.
+const LOCAL_TABLE: u32 = 255;
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +259,23 @@ mod tests {
         ] {
             assert_eq!(host_route(&other), None);
         }
+    }
+
+    #[test]
+    fn own_addresses_are_those_of_the_local_table() {
+        let of = |kind, table, ip: [u8; 4], prefix| {
+            let mut message = route(prefix, vec![RouteAttribute::Table(table), to(ip)]);
+            message.header.kind = kind;
+            own_addresses(&message).map(|range| range.to_string())
+        };
+        let bridge = [172, 17, 0, 1];
+        let found = of(RouteType::Local, 255, bridge, 32);
+        assert_eq!(found.as_deref(), Some("172.17.0.1/32"));
+        let found = of(RouteType::Broadcast, 255, [172, 17, 255, 255], 32);
+        assert_eq!(found.as_deref(), Some("172.17.255.255/32"));
+        assert_eq!(of(RouteType::Unicast, 254, [172, 17, 0, 0], 16), None);
+        assert_eq!(of(RouteType::Local, 255, [127, 0, 0, 0], 8), None);
+        assert_eq!(of(RouteType::Local, 2004, [10, 0, 0, 0], 8), None);
     }
 
     #[test]

@@ -34,10 +34,12 @@ pub fn ranges(rules: &[Arc<Rule>]) -> BTreeSet<Ipv4Net> {
 }
 
 /// Every address of the cluster and every range with an identity. Pods and
-/// nodes come before ranges: a range in a policy never means them.
+/// nodes come before ranges: a range in a policy never means them. `own` are
+/// the addresses of this node, of which its object in the API names a few.
 pub fn addresses(
     state: &ClusterState,
     this_node: &str,
+    own: &BTreeSet<Ipv4Net>,
     cluster: &str,
     numbers: &Numbers,
     cidrs: &CidrIdentities,
@@ -61,6 +63,12 @@ pub fn addresses(
             NumericIdentity::KUBE_APISERVER,
             None,
         );
+    }
+    // A service's address may be on an interface of the node, for another
+    // proxy's sake: it is the service's all the same.
+    let services: BTreeSet<Ipv4Net> = service_addresses(state).map(Ipv4Net::from).collect();
+    for range in own.difference(&services).copied().chain([EVERYBODY]) {
+        put(&mut result, range, NumericIdentity::HOST, None);
     }
     for pod in state.pods.values() {
         let Some(ip) = pod.own_ip() else { continue };
@@ -112,6 +120,15 @@ fn other_node(node: &Node, this_node: &str) -> Option<Ipv4Addr> {
     } else {
         node.addresses.first().copied()
     }
+}
+
+/// The address of everybody on a link: whoever gets a packet for it takes it,
+/// and from a pod that is the node.
+const EVERYBODY: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32);
+
+fn service_addresses(state: &ClusterState) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    let services = state.services.values();
+    services.flat_map(|service| service.cluster_ips.iter().copied())
 }
 
 /// Where the API servers listen: behind the service `default/kubernetes`.

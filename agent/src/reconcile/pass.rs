@@ -181,6 +181,7 @@ impl<K: Kernel> Engine<K> {
         let addresses = plan::addresses(
             &self.state,
             &settings.node,
+            self.interfaces.own(),
             &settings.cluster,
             &self.numbers,
             &self.cidrs,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::{Backend, Change, Delta, EndpointSlice, Namespace, Pod};
+use crate::state::{Backend, Change, Delta, EndpointSlice, Namespace, Pod, Service};
 
 fn node(name: &str, ip: [u8; 4], cidr: &str) -> Node {
     Node {
@@ -68,6 +68,7 @@ fn pods_nodes_and_what_is_between_them() {
     let all = addresses(
         &state,
         "one",
+        &BTreeSet::new(),
         "default",
         &numbers,
         &CidrIdentities::default(),
@@ -104,7 +105,7 @@ fn a_range_in_a_policy_never_means_a_pod_or_a_node() {
         .map(|range| range.parse().expect("a range"))
         .collect(),
     );
-    let all = addresses(&state, "one", "default", &numbers, &cidrs);
+    let all = addresses(&state, "one", &BTreeSet::new(), "default", &numbers, &cidrs);
     assert_eq!(at(&all, "10.244.1.10/32").0, 300);
     assert_eq!(at(&all, "172.18.0.2/32").0, NumericIdentity::HOST.0);
     assert_eq!(at(&all, "10.244.1.0/24").0, NumericIdentity::UNMANAGED.0);
@@ -128,6 +129,7 @@ fn the_api_server_is_known_unless_it_is_a_node() {
     let all = addresses(
         &state,
         "one",
+        &BTreeSet::new(),
         "default",
         &Numbers::default(),
         &CidrIdentities::default(),
@@ -150,9 +152,45 @@ fn a_dying_pod_does_not_keep_the_address_of_the_next() {
     let all = addresses(
         &state,
         "one",
+        &BTreeSet::new(),
         "default",
         &numbers,
         &CidrIdentities::default(),
     );
     assert_eq!(at(&all, "10.244.2.10/32").0, 301);
+}
+
+#[test]
+fn the_node_has_more_addresses_than_its_object_names() {
+    let mut state = state(vec![
+        pod("here", "one", [10, 244, 1, 10]),
+        pod("there", "two", [10, 244, 2, 10]),
+    ]);
+    state.apply(Change::Services(Delta::Replace(vec![Service {
+        key: ObjectKey::new("default", "web"),
+        cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 7)],
+        ports: vec![],
+        labels: BTreeMap::new(),
+    }])));
+    let numbers = numbers(&state, &["here", "there"]);
+    let mut cidrs = CidrIdentities::default();
+    cidrs.update(&BTreeSet::from(["172.17.0.1/32".parse().expect("a range")]));
+    let own = [
+        "172.17.0.1/32",
+        "10.244.1.1/32",
+        "10.244.1.10/32",
+        "10.96.0.7/32",
+        "172.18.0.3/32",
+    ];
+    let own = own.iter().map(|text| text.parse().expect("a range"));
+    let own: BTreeSet<Ipv4Net> = own.collect();
+    let all = addresses(&state, "one", &own, "default", &numbers, &cidrs);
+    let host = NumericIdentity::HOST.0;
+    assert_eq!(at(&all, "172.17.0.1/32"), (host, None));
+    assert_eq!(at(&all, "10.244.1.1/32"), (host, None));
+    assert_eq!(at(&all, "255.255.255.255/32"), (host, None));
+    // What is somebody else's stays theirs.
+    assert_eq!(at(&all, "10.244.1.10/32").0, 300);
+    assert_eq!(at(&all, "172.18.0.3/32").0, NumericIdentity::REMOTE_NODE.0);
+    assert!(!all.contains_key(&"10.96.0.7/32".parse::<Ipv4Net>().expect("a range")));
 }
