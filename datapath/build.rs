@@ -1,4 +1,5 @@
-//! Builds the eBPF programs; the loader embeds the object that lands in `OUT_DIR`.
+//! Builds the eBPF programs; the loader embeds the object that lands in
+//! `OUT_DIR`.
 
 use std::env;
 
@@ -17,7 +18,8 @@ fn main() -> Result<()> {
     let chosen = match Toolchain::load() {
         Ok(chosen) => chosen,
         Err(err) => {
-            // Shown by cargo as one line, which fails the build; an `Err` would bury it in a trace.
+            // Shown by cargo as one line, which fails the build; an `Err` would
+            // bury it in a trace.
             println!("cargo::error={err:#}");
             return Ok(());
         }
@@ -36,8 +38,8 @@ fn main() -> Result<()> {
     for path in ["build", "common"] {
         println!("cargo:rerun-if-changed={path}");
     }
-    // The programs are a workspace of their own, for nothing in it can be built for the host;
-    // aya-build looks the package up from the current folder.
+    // The programs are a workspace of their own, for nothing in it can be built
+    // for the host; aya-build looks the package up from the current folder.
     env::set_current_dir("ebpf").context("folder ebpf of the datapath")?;
     aya_build::build_ebpf(
         [Package {
@@ -50,6 +52,7 @@ fn main() -> Result<()> {
 }
 
 fn set_env(key: &str, value: &str) {
-    // SAFETY: only called from `main`, before the build script has started another thread.
+    // SAFETY: only called from `main`, before the build script has started
+    // another thread.
     unsafe { env::set_var(key, value) };
 }

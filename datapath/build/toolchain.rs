@@ -1,14 +1,13 @@
 //! Which compiler builds the eBPF programs.
 //!
-//! `scripts/setup` decides once per machine between two ways (a rustup nightly with rust-src, or
-//! Debian's rustc with a prebuilt core for BPF), installs what is missing and records the choice
-//! in `toolchain.env` in weft's cache folder. Builds only read that file.
+//! `scripts/setup` decides once per machine between two ways (a rustup nightly
+//! with rust-src, or Debian's rustc with a prebuilt core for BPF), installs
+//! what is missing and records the choice in `toolchain.env` in weft's cache
+//! folder. Builds only read that file.
 
-use std::{
-    collections::HashMap,
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -17,12 +16,14 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) enum Way {
     /// `rustup run <toolchain>` with core built from rust-src.
     Rustup { toolchain: String },
-    /// Debian's rustc, which ships core for BPF. It counts as a stable compiler, so the one crate
-    /// that uses unstable features has to be named to it.
+    /// Debian's rustc, which ships core for BPF. It counts as a stable
+    /// compiler, so the one crate that uses unstable features has to be named
+    /// to it.
     Debian { bootstrap: String },
 }
 
-/// The recorded choice and the `PATH` under which it finds cargo, rustc and bpf-linker.
+/// The recorded choice and the `PATH` under which it finds cargo, rustc and
+/// bpf-linker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Toolchain {
     pub(crate) way: Way,
@@ -30,7 +31,8 @@ pub(crate) struct Toolchain {
 }
 
 impl Toolchain {
-    /// Reads what `scripts/setup` recorded, and has cargo run the build script again when it changes.
+    /// Reads what `scripts/setup` recorded, and has cargo run the build script
+    /// again when it changes.
     pub(crate) fn load() -> Result<Self> {
         let file = location()?;
         println!("cargo:rerun-if-changed={}", file.display());

@@ -1,17 +1,22 @@
-use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
+//! Settings of a node's datapath.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use weft_datapath_common::{Config as RawConfig, config_flags};
 
 use crate::Error;
 
-/// Packet marks, in the bits under `mask`. The defaults are the numbers that are usual in
-/// Kubernetes networking for this purpose.
+/// Packet marks, in the bits under `mask`. The defaults are the numbers that
+/// are usual in Kubernetes networking for this purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
     /// Bits that belong to the datapath.
     pub mask: u32,
-    /// On packets that the datapath gives to the proxy; the node's routing looks at it.
+    /// On packets that the datapath gives to the proxy; the node's routing
+    /// looks at it.
     pub to_proxy: u32,
     /// On packets that the proxy sends (`SO_MARK` of its sockets).
     pub from_proxy: u32,
@@ -27,20 +32,23 @@ impl Default for Marks {
     }
 }
 
-/// Room in the tables that grow with traffic. They are allocated as a whole when the programs are
-/// loaded for the first time, and forget the idlest entry when they are full: a connection that is
-/// forgotten is judged anew, and a masqueraded one breaks.
+/// Room in the tables that grow with traffic. They are allocated as a whole
+/// when the programs are loaded for the first time, and forget the idlest entry
+/// when they are full: a connection that is forgotten is judged anew, and a
+/// masqueraded one breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableSizes {
-    /// Entries of connection tracking: one for a connection between a pod and another end, two
-    /// through a service or the proxy. 120 bytes each.
+    /// Entries of connection tracking: one for a connection between a pod and
+    /// another end, two through a service or the proxy. 120 bytes each.
     pub conntrack: u32,
-    /// Entries of masquerading: two for a connection from a pod to the outside. 96 bytes each.
+    /// Entries of masquerading: two for a connection from a pod to the outside.
+    /// 96 bytes each.
     pub nat: u32,
 }
 
 impl TableSizes {
-    /// The kernel hands entries to CPUs by the hundred: fewer would be evicted while in use.
+    /// The kernel hands entries to CPUs by the hundred: fewer would be evicted
+    /// while in use.
     const LEAST: u32 = 1024;
     /// Two gigabytes are a mistake.
     const MOST: u32 = 1 << 24;
@@ -64,8 +72,8 @@ impl Default for TableSizes {
 /// How much of a flow is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Aggregation {
-    /// What is new about a flow: TCP flags seen for the first time in a direction, and that it
-    /// still lives after the report interval.
+    /// What is new about a flow: TCP flags seen for the first time in a
+    /// direction, and that it still lives after the report interval.
     #[default]
     Medium,
     /// Every packet.
@@ -75,7 +83,8 @@ pub enum Aggregation {
 /// Settings of a node's datapath.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The node's address: source of masqueraded traffic and of the proxy's own.
+    /// The node's address: source of masqueraded traffic and of the proxy's
+    /// own.
     pub node: Ipv4Addr,
     /// Network of this node's pods.
     pub pods: Ipv4Net,
@@ -85,7 +94,8 @@ pub struct Config {
     pub marks: Marks,
     /// UDP port of the overlay, if pods of other nodes are reached through one.
     pub overlay: Option<u16>,
-    /// Deliver between pods of this node, and from the network, past the host's stack.
+    /// Deliver between pods of this node, and from the network, past the host's
+    /// stack.
     pub redirect_peer: bool,
     /// Give traffic from pods to the outside the node's address.
     pub masquerade: bool,
@@ -99,14 +109,15 @@ pub struct Config {
     pub report_interval: Duration,
     /// How much of a flow is reported.
     pub aggregation: Aggregation,
-    /// Room in the tables; what a loader finds with another size it replaces, and moves the entries
-    /// over. [`crate::Datapath::set_config`] leaves it alone.
+    /// Room in the tables; what a loader finds with another size it replaces,
+    /// and moves the entries over. [`crate::Datapath::set_config`] leaves it
+    /// alone.
     pub tables: TableSizes,
 }
 
 impl Config {
-    /// Settings with the usual marks, ports and addresses: proxy on loopback, native routing,
-    /// redirect past the stack and masquerading on.
+    /// Settings with the usual marks, ports and addresses: proxy on loopback,
+    /// native routing, redirect past the stack and masquerading on.
     pub fn new(node: Ipv4Addr, pods: Ipv4Net) -> Self {
         Self {
             node,
@@ -116,8 +127,8 @@ impl Config {
             overlay: None,
             redirect_peer: true,
             masquerade: true,
-            // Above the usual ephemeral range (32768 to 60999), of which the proxy gets the upper
-            // part for itself.
+            // Above the usual ephemeral range (32768 to 60999), of which the
+            // proxy gets the upper part for itself.
             snat_ports: 61000..=65535,
             upstream_ports: 50000..=60999,
             hairpin: Ipv4Addr::new(169, 254, 42, 1),

@@ -41,7 +41,8 @@ pub struct Flow {
     pub revoked: bool,
     /// Whether the other end answered.
     pub answered: bool,
-    /// UDP and ICMP: whether its answers went on for longer than a report interval.
+    /// UDP and ICMP: whether its answers went on for longer than a report
+    /// interval.
     pub goes_on: bool,
     /// Time since the last packet.
     pub idle: Duration,
@@ -91,9 +92,9 @@ impl Conntrack {
         })
     }
 
-    /// Removes what has timed out. The tables evict by themselves when they are full; a sweep every
-    /// ten seconds or so keeps them from getting there, and ports for masquerading from running
-    /// out.
+    /// Removes what has timed out. The tables evict by themselves when they are
+    /// full; a sweep every ten seconds or so keeps them from getting there, and
+    /// ports for masquerading from running out.
     ///
     /// # Errors
     /// When a map cannot be read or written.
@@ -118,8 +119,8 @@ impl Conntrack {
         })
     }
 
-    /// Forgets every flow of this address: whoever has it next begins with none. Returns the
-    /// number of entries removed.
+    /// Forgets every flow of this address: whoever has it next begins with
+    /// none. Returns the number of entries removed.
     ///
     /// # Errors
     /// When a map cannot be read or written.

@@ -1,14 +1,14 @@
+//! The pods of this node, as the kernel knows them.
+
 use std::net::Ipv4Addr;
 
 use aya::maps::{HashMap, MapData};
 use weft_datapath_common::{EndpointEntry, endpoint_flags, map_names};
 
-use crate::{
-    Error,
-    config::{addr, raw_addr},
-    error::is_missing,
-    pins::Pins,
-};
+use crate::Error;
+use crate::config::{addr, raw_addr};
+use crate::error::is_missing;
+use crate::pins::Pins;
 
 /// A pod of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,9 @@ pub struct Endpoint {
     pub default_deny_ingress: bool,
     /// Whether what no egress entry allows is denied.
     pub default_deny_egress: bool,
-    /// Whether any policy has a say about the pod, with or without default deny. The policies know
-    /// no IPv6: such a pod gets none, but for neighbour discovery.
+    /// Whether any policy has a say about the pod, with or without default
+    /// deny. The policies know no IPv6: such a pod gets none, but for neighbour
+    /// discovery.
     pub policed: bool,
 }
 
@@ -120,7 +121,8 @@ impl Endpoints {
             .map_err(Error::map(map_names::ENDPOINT_BY_IFINDEX))
     }
 
-    /// Forgets an address, and the interface unless another address has taken it over.
+    /// Forgets an address, and the interface unless another address has taken
+    /// it over.
     pub(crate) fn remove(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
         let raw = raw_addr(endpoint.addr);
         gone(self.by_addr.remove(&raw), map_names::ENDPOINT_BY_ADDR)?;

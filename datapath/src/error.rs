@@ -1,16 +1,19 @@
-use std::{io, path::PathBuf};
+//! What can go wrong with the kernel.
 
-use aya::{
-    EbpfError,
-    maps::MapError,
-    pin::PinError,
-    programs::{ProgramError, links::LinkError},
-};
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
 
 /// Why the kernel could not be brought into the wanted state.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The object could not be loaded: no permission, a kernel too old, or pins of another layout.
+    /// The object could not be loaded: no permission, a kernel too old, or pins
+    /// of another layout.
     #[error("cannot load the eBPF object: {0}")]
     Load(#[from] Box<EbpfError>),
     /// The kernel refused a program.
@@ -21,7 +24,8 @@ pub enum Error {
         /// Why.
         source: Box<ProgramError>,
     },
-    /// The object lacks a program. Cannot happen with the object that this crate embeds.
+    /// The object lacks a program. Cannot happen with the object that this
+    /// crate embeds.
     #[error("the eBPF object has no program {0}")]
     MissingProgram(&'static str),
     /// A map could not be opened, read or written.

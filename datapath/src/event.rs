@@ -1,14 +1,15 @@
-use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddrV4},
-    time::{Duration, SystemTime},
-};
+//! One report of the programs, in words.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
+use std::time::{Duration, SystemTime};
 
 use weft_datapath_common::{
     DropReason, EventKind as RawKind, MatchType, RawEvent, TracePoint, XlatePoint, action,
     direction, event_flags, protocol,
 };
 
-use crate::{config::addr, conntrack};
+use crate::config::addr;
+use crate::conntrack;
 
 /// Direction of traffic, from an endpoint's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +39,8 @@ pub enum EventKind {
     Drop(DropReason),
     /// A packet passed an observation point.
     Trace(TracePoint),
-    /// A policy was asked about a new flow, or took an old one's permission away.
+    /// A policy was asked about a new flow, or took an old one's permission
+    /// away.
     PolicyVerdict {
         /// Its answer.
         action: Action,
@@ -56,9 +58,11 @@ pub struct Event {
     pub time: SystemTime,
     /// What.
     pub kind: EventKind,
-    /// Direction of the flow as `endpoint` sees it; an answer has its question's.
+    /// Direction of the flow as `endpoint` sees it; an answer has its
+    /// question's.
     pub direction: Direction,
-    /// The pod of this node that observes, or whose policy was asked; 0 if none.
+    /// The pod of this node that observes, or whose policy was asked; 0 if
+    /// none.
     pub endpoint: u32,
     /// Source address.
     pub src: IpAddr,
@@ -78,15 +82,18 @@ pub struct Event {
     pub src_identity: u32,
     /// Identity of the destination; 0 if not known.
     pub dst_identity: u32,
-    /// Rule that decided, the number in [`crate::PolicyEntry::rule`]; 0 if none.
+    /// Rule that decided, the number in [`crate::PolicyEntry::rule`]; 0 if
+    /// none.
     pub rule: u32,
     /// The proxy's port, if it goes there; else 0.
     pub proxy_port: u16,
     /// Interface on which it was seen.
     pub ifindex: u32,
-    /// Whether the packet answers; `None` where that is not known: drops, denials, translations.
+    /// Whether the packet answers; `None` where that is not known: drops,
+    /// denials, translations.
     pub reply: Option<bool>,
-    /// The service, on translations and on what follows them in the same program.
+    /// The service, on translations and on what follows them in the same
+    /// program.
     pub service: Option<SocketAddrV4>,
 }
 

@@ -1,9 +1,13 @@
+//! Reading the programs' reports.
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use weft_datapath_common::{RawEvent, map_names};
 
-use crate::{Error, conntrack, event::Event, pins::Pins};
+use crate::event::Event;
+use crate::pins::Pins;
+use crate::{Error, conntrack};
 
 /// Events that nobody read for so long tell of another time.
 const STALE_NANOS: u64 = 1_000_000_000;
@@ -26,7 +30,8 @@ impl Events {
         })
     }
 
-    /// Events that were lost because the ring was full, since the maps were made.
+    /// Events that were lost because the ring was full, since the maps were
+    /// made.
     ///
     /// # Errors
     /// When the map cannot be read.
@@ -35,8 +40,8 @@ impl Events {
         Ok(lost.iter().sum())
     }
 
-    /// The next event, or `None` when all are read. Leaves out what waited in the ring since long
-    /// before it was opened.
+    /// The next event, or `None` when all are read. Leaves out what waited in
+    /// the ring since long before it was opened.
     #[expect(
         clippy::should_implement_trait,
         reason = "the end of an iterator is final, this is not"
@@ -54,12 +59,16 @@ impl Events {
     }
 }
 
+#[expect(
+    unsafe_code,
+    reason = "bytes of the ring are an event that the programs wrote"
+)]
 fn read(bytes: &[u8]) -> Option<RawEvent> {
     if bytes.len() < size_of::<RawEvent>() {
         return None;
     }
-    // SAFETY: long enough, read without regard to alignment, and made of integers only, of which
-    // every bit pattern is one.
+    // SAFETY: long enough, read without regard to alignment, and made of
+    // integers only, of which every bit pattern is one.
     Some(unsafe { bytes.as_ptr().cast::<RawEvent>().read_unaligned() })
 }
 

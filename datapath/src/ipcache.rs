@@ -1,26 +1,25 @@
-use std::{collections::HashMap, net::Ipv4Addr};
+//! Whose address is whose.
 
-use aya::maps::{
-    MapData,
-    lpm_trie::{Key, LpmTrie},
-};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use aya::maps::MapData;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use ipnet::Ipv4Net;
 use weft_datapath_common::{IpcacheEntry, map_names};
 
-use crate::{
-    Difference, Error,
-    config::{addr, raw_addr},
-    endpoints::gone,
-    pins::Pins,
-};
+use crate::config::{addr, raw_addr};
+use crate::endpoints::gone;
+use crate::pins::Pins;
+use crate::{Difference, Error};
 
 /// Whose address it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Security identity.
     pub identity: u32,
-    /// The other node that hosts this pod. `None` for everything that is not a pod of another
-    /// node; such traffic leaves with the node's address.
+    /// The other node that hosts this pod. `None` for everything that is not a
+    /// pod of another node; such traffic leaves with the node's address.
     pub node: Option<Ipv4Addr>,
 }
 
@@ -41,7 +40,8 @@ impl Address {
     }
 }
 
-/// Identities of addresses; the longest prefix decides, what is not in here is the world.
+/// Identities of addresses; the longest prefix decides, what is not in here is
+/// the world.
 ///
 /// Keeps a copy of what the kernel holds, so there must be one writer only.
 pub struct Ipcache {

@@ -1,11 +1,15 @@
 //! Loads the eBPF programs of a node and owns their maps.
 //!
-//! [`Datapath::load`] brings the programs into the kernel and pins their maps and links below a
-//! folder of bpffs, so that policy is enforced whether or not the loading process lives. Handles
-//! to single maps ([`PolicyMap`], [`Ipcache`], [`Services`], [`Conntrack`], [`Events`]) are
-//! independent of each other and may be moved to where they are used.
+//! [`Datapath::load`] brings the programs into the kernel and pins their maps
+//! and links below a folder of bpffs, so that policy is enforced whether or not
+//! the loading process lives. Handles to single maps ([`PolicyMap`],
+//! [`Ipcache`], [`Services`], [`Conntrack`], [`Events`]) are independent of
+//! each other and may be moved to where they are used.
 //!
-//! Everything here is synchronous, speaks host byte order and `std::net` addresses, and needs root.
+//! Everything here is synchronous, speaks host byte order and `std::net`
+//! addresses, and needs root.
+
+#![deny(unsafe_code)]
 
 mod config;
 mod conntrack;

@@ -1,22 +1,17 @@
 //! Attaching programs with pinned TCX links.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType,
-    links::{FdLink, PinnedLink},
-    tc::{SchedClassifierLink, TcAttachOptions},
-};
-use rustix::{
-    fd::OwnedFd,
-    net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with},
-};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use tracing::debug;
 
-use crate::{Error, pins::Pins};
+use crate::Error;
+use crate::pins::Pins;
 
 /// A program and the side of an interface where it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +66,9 @@ pub(crate) fn parse_pin(path: &Path) -> Option<(&'static str, u32)> {
     Some((hook.program, ifindex.parse().ok()?))
 }
 
-/// Attaches the program to an interface: a live link gets the program in place of its old one,
-/// without a packet in between; a defunct one, left by an interface that is gone, is replaced.
+/// Attaches the program to an interface: a live link gets the program in place
+/// of its old one, without a packet in between; a defunct one, left by an
+/// interface that is gone, is replaced.
 pub(crate) fn attach(
     program: &mut SchedClassifier,
     hook: Hook,

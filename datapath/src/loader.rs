@@ -1,22 +1,22 @@
-use std::{fs, net::Ipv4Addr, path::Path};
+//! Loading the programs, attaching them, and the handles to their maps.
 
-use aya::{
-    Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Array, MapData, PerCpuArray},
-    programs::SchedClassifier,
-};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use rustix::system::uname;
 use tracing::debug;
 use weft_datapath_common::{Config as RawConfig, CtEntry, CtKey, NatEntry, NatKey, map_names};
 
-use crate::{
-    Config, Conntrack, Endpoint, Error, Events, Ipcache, PolicyMap, Services, TableSizes,
-    conntrack::Removed,
-    endpoints::Endpoints,
-    links::{self, HOOKS, Hook, OVERLAY, POD, UPLINK},
-    pins::Pins,
-    resize::Outgrown,
-};
+use crate::conntrack::Removed;
+use crate::endpoints::Endpoints;
+use crate::links::{self, HOOKS, Hook, OVERLAY, POD, UPLINK};
+use crate::pins::Pins;
+use crate::resize::Outgrown;
+use crate::{Config, Conntrack, Endpoint, Error, Events, Ipcache, PolicyMap, Services, TableSizes};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft-ebpf"));
 
@@ -35,14 +35,15 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs. Maps that are pinned below `pin_dir` are used as they are, but for a
-    /// table of another size than `config` wants: a new one takes its place and the entries move
-    /// over. Wherever an earlier loader attached programs, the new ones take their place without a
-    /// packet in between.
+    /// Loads the programs. Maps that are pinned below `pin_dir` are used as
+    /// they are, but for a table of another size than `config` wants: a new one
+    /// takes its place and the entries move over. Wherever an earlier loader
+    /// attached programs, the new ones take their place without a packet in
+    /// between.
     ///
     /// # Errors
-    /// Without the right to load programs, without bpffs, on a kernel before 6.6, or when the kernel
-    /// refuses.
+    /// Without the right to load programs, without bpffs, on a kernel before
+    /// 6.6, or when the kernel refuses.
     pub fn load(pin_dir: &Path, config: &Config) -> Result<Self, Error> {
         check_kernel(&uname().release().to_string_lossy())?;
         config.check()?;
@@ -91,8 +92,8 @@ impl Datapath {
         Ok(())
     }
 
-    /// Removes what loaders of other versions left pinned. Call it once every interface is
-    /// attached: until then their programs go on enforcing.
+    /// Removes what loaders of other versions left pinned. Call it once every
+    /// interface is attached: until then their programs go on enforcing.
     ///
     /// # Errors
     /// When a pin cannot be removed.
@@ -111,8 +112,9 @@ impl Datapath {
             .map_err(Error::map(map_names::CONFIG))
     }
 
-    /// Has every flow judged again at its next packet, by the policies and identities then in the
-    /// maps: what they no longer allow is cut. Returns the new epoch.
+    /// Has every flow judged again at its next packet, by the policies and
+    /// identities then in the maps: what they no longer allow is cut. Returns
+    /// the new epoch.
     ///
     /// # Errors
     /// When the map cannot be read or written.
@@ -123,11 +125,13 @@ impl Datapath {
         Ok(epoch)
     }
 
-    /// Announces a pod and attaches its programs. Repeating it is harmless. A pod that the maps
-    /// do not know cannot send or receive anything, so its policy should be in place before.
+    /// Announces a pod and attaches its programs. Repeating it is harmless. A
+    /// pod that the maps do not know cannot send or receive anything, so its
+    /// policy should be in place before.
     ///
     /// # Errors
-    /// When the interface does not exist in this network namespace, or the kernel refuses.
+    /// When the interface does not exist in this network namespace, or the
+    /// kernel refuses.
     pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
         if let Some(old) = self.endpoints.get(endpoint.addr)?
             && old.ifindex != endpoint.ifindex
@@ -139,8 +143,8 @@ impl Datapath {
         self.attach(&POD, endpoint.ifindex)
     }
 
-    /// Changes what the maps say of a pod, its identity or default deny, and has flows judged
-    /// again.
+    /// Changes what the maps say of a pod, its identity or default deny, and
+    /// has flows judged again.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -149,8 +153,8 @@ impl Datapath {
         self.bump_epoch().map(drop)
     }
 
-    /// Forgets a pod: its programs, its flows, its masquerading. Its policy entries are
-    /// [`PolicyMap`]'s. An address that is not there is fine.
+    /// Forgets a pod: its programs, its flows, its masquerading. Its policy
+    /// entries are [`PolicyMap`]'s. An address that is not there is fine.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -202,7 +206,8 @@ impl Datapath {
         self.endpoints.list()
     }
 
-    /// Events that were lost because the ring was full, since the maps were made.
+    /// Events that were lost because the ring was full, since the maps were
+    /// made.
     ///
     /// # Errors
     /// When the map cannot be read.

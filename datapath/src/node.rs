@@ -1,39 +1,37 @@
-//! What handing packets to the proxy needs of the node's network namespace: a rule and a route
-//! that take marked packets to local sockets, and a few sysctls.
+//! What handing packets to the proxy needs of the node's network namespace: a
+//! rule and a route that take marked packets to local sockets, and a few
+//! sysctls.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
-    },
-    rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage},
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Marks, links};
 
 /// Routing table that takes marked packets to local sockets.
 pub const PROXY_TABLE: u32 = 2004;
-/// Preference of the rule that sends marked packets there: after the one for local addresses (0),
-/// before the one for the main table (32766).
+/// Preference of the rule that sends marked packets there: after the one for
+/// local addresses (0), before the one for the main table (32766).
 pub const PROXY_RULE_PREFERENCE: u32 = 9;
 
 const SYSCTLS: &str = "/proc/sys/net/ipv4";
 
-/// What the node's namespace is set to. Everything works on the namespace of the calling thread.
+/// What the node's namespace is set to. Everything works on the namespace of
+/// the calling thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSettings {
     mark: u32,
@@ -60,25 +58,21 @@ impl NodeSettings {
         }
     }
 
-    /// With another routing table and another preference of its rule.
-    pub fn with_routing(self, table: u32, preference: u32) -> Self {
-        Self {
-            table,
-            preference,
-            ..self
-        }
-    }
-
-    /// Applies the settings; previous values of sysctls go to `state_file`, unless an earlier call
-    /// left them there. Repeating it is harmless.
+    /// Applies the settings; previous values of sysctls go to `state_file`,
+    /// unless an earlier call left them there. Repeating it is harmless.
     ///
     /// - `ip_forward` on: the node routes for its pods.
-    /// - `tcp_early_demux`, `udp_early_demux` off: a socket of the proxy with the addresses of a
-    ///   forwarded packet, even one in `TIME_WAIT`, would swallow it.
-    /// - `tcp_max_tw_buckets` 0: no socket stays in `TIME_WAIT`. The proxy's have the pods' own
-    ///   addresses and ports; when a pod takes such a port again, the kernel drops the SYN that
-    ///   the programs assign to the listener, because the tuple is taken, for up to a minute.
-    /// - `rp_filter` off: the proxy's answers come from addresses that are routed elsewhere.
+    /// - `tcp_early_demux`, `udp_early_demux` off: a socket of the proxy with
+    ///   the addresses of a forwarded packet, even one in `TIME_WAIT`, would
+    ///   swallow it.
+    /// - `tcp_max_tw_buckets` 0: no socket stays in `TIME_WAIT`. The proxy's
+    ///   have the pods' own addresses and ports. When a pod takes such a port
+    ///   again, the programs do see the old socket's state and assign the SYN
+    ///   to the listener instead, but the kernel drops it all the same, for up
+    ///   to a minute: the listener's request has the tuple of the old socket,
+    ///   and only a listener that the stack finds by itself may take its place.
+    /// - `rp_filter` off: the proxy's answers come from addresses that are
+    ///   routed elsewhere.
     ///
     /// # Errors
     /// When the file cannot be written, or the kernel refuses.
@@ -99,7 +93,8 @@ impl NodeSettings {
                 .entry(path.clone())
                 .or_insert_with(|| value.trim().to_owned());
         }
-        // Before anything is changed: a crash in between must not lose what was there.
+        // Before anything is changed: a crash in between must not lose what was
+        // there.
         write(state_file, &saved)?;
         for (path, value) in &wanted {
             fs::write(path, value).map_err(Error::io(path))?;
@@ -107,8 +102,8 @@ impl NodeSettings {
         self.add_routing()
     }
 
-    /// Puts back what [`NodeSettings::apply`] changed, and removes the file. Without the file
-    /// there is nothing to do.
+    /// Puts back what [`NodeSettings::apply`] changed, and removes the file.
+    /// Without the file there is nothing to do.
     ///
     /// # Errors
     /// When the kernel refuses.

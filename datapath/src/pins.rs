@@ -1,12 +1,11 @@
 //! Where maps and links are pinned.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use aya::maps::{Map, MapData, MapError};
-use rustix::{fs::statfs, mount};
+use rustix::fs::statfs;
+use rustix::mount;
 use weft_datapath_common::LAYOUT_VERSION;
 
 use crate::Error;
@@ -79,8 +78,8 @@ fn version_folder() -> String {
     format!("v{LAYOUT_VERSION}")
 }
 
-/// Removes everything below a node's pin folder: the programs detach, traffic flows unpoliced.
-/// A folder that is not there is fine.
+/// Removes everything below a node's pin folder: the programs detach, traffic
+/// flows unpoliced. A folder that is not there is fine.
 ///
 /// # Errors
 /// When a pin cannot be removed.
@@ -88,8 +87,8 @@ pub fn uninstall(pin_dir: &Path) -> Result<(), Error> {
     remove_all(pin_dir)
 }
 
-/// Links before maps, so that no program runs on a map whose pin is gone already and that a new
-/// loader would not find.
+/// Links before maps, so that no program runs on a map whose pin is gone
+/// already and that a new loader would not find.
 fn remove_all(path: &Path) -> Result<(), Error> {
     let folder = match fs::read_dir(path) {
         Ok(folder) => folder,

@@ -1,13 +1,15 @@
+//! The policy entries of the pods of this node.
+
 use std::collections::HashMap;
 
-use aya::maps::{
-    MapData,
-    lpm_trie::{Key, LpmTrie},
-};
+use aya::maps::MapData;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use weft_core::policy::{Decision, MapEntry};
 use weft_datapath_common::{POLICY_FIXED_BITS, PolicyKey, PolicyValue, map_names, policy_flags};
 
-use crate::{Difference, Direction, Error, endpoints::gone, pins::Pins};
+use crate::endpoints::gone;
+use crate::pins::Pins;
+use crate::{Difference, Direction, Error};
 
 /// What a policy entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +24,8 @@ pub enum Verdict {
 
 /// One entry of an endpoint's policy.
 ///
-/// The kernel finds the longest entry only, so whatever a shorter one denies or prefers must have
-/// been folded into the longer ones that it covers.
+/// The kernel finds the longest entry only, so whatever a shorter one denies or
+/// prefers must have been folded into the longer ones that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyEntry {
     /// The peer's identity; 0 for any.
@@ -32,17 +34,22 @@ pub struct PolicyEntry {
     pub direction: Direction,
     /// IP protocol; 0 for any, and then for any port.
     pub protocol: u8,
-    /// Destination port, or the ICMP type; its lower bits beyond `port_bits` do not count.
+    /// Destination port, or the ICMP type; its lower bits beyond `port_bits` do
+    /// not count.
     pub port: u16,
-    /// Bits of `port` that must match: 0 for any port, 16 for one, less for a range.
+    /// Bits of `port` that must match: 0 for any port, 16 for one, less for a
+    /// range.
     pub port_bits: u8,
     /// What it says.
     pub verdict: Verdict,
-    /// Between an entry for the peer and one for any, the higher wins, unless one denies.
+    /// Between an entry for the peer and one for any, the higher wins, unless
+    /// one denies.
     pub priority: u8,
-    /// Bits of protocol and port that the deciding rule named: 0, 8, or 9 to 24.
+    /// Bits of protocol and port that the deciding rule named: 0, 8, or 9 to
+    /// 24.
     pub matched: u8,
-    /// Number of the rule that decided; 0 if no policy did, which is not reported.
+    /// Number of the rule that decided; 0 if no policy did, which is not
+    /// reported.
     pub rule: u32,
 }
 
@@ -179,13 +186,15 @@ impl PolicyMap {
         Ok(Self { map, held })
     }
 
-    /// Makes these the endpoint's entries: new ones first, then changed ones, then those that are
-    /// no more, so that nothing that stays allowed is denied in between. Flows that exist are
-    /// judged again after [`crate::Datapath::bump_epoch`].
+    /// Makes these the endpoint's entries: new ones first, then changed ones,
+    /// then those that are no more, so that nothing that stays allowed is
+    /// denied in between. Flows that exist are judged again after
+    /// [`crate::Datapath::bump_epoch`].
     ///
     /// # Errors
-    /// When an entry is impossible (nothing is written then), or the kernel refuses one (what was
-    /// written stays, and the next call goes on from there).
+    /// When an entry is impossible (nothing is written then), or the kernel
+    /// refuses one (what was written stays, and the next call goes on from
+    /// there).
     pub fn apply(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<Difference, Error> {
         let wanted = entries
             .iter()

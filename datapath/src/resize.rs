@@ -1,5 +1,6 @@
-//! A table that an earlier loader pinned with another size than is wanted now: a new one takes its
-//! place, and the entries move over, so that no connection notices.
+//! A table that an earlier loader pinned with another size than is wanted now:
+//! a new one takes its place, and the entries move over, so that no connection
+//! notices.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -31,7 +32,8 @@ pub(crate) struct Outgrown<K, V> {
 }
 
 impl<K: Pod, V: Pod> Outgrown<K, V> {
-    /// The pinned table, if there is one and it has not `room` for so many entries.
+    /// The pinned table, if there is one and it has not `room` for so many
+    /// entries.
     pub(crate) fn find(
         pins: &Pins,
         name: &'static str,
@@ -73,8 +75,8 @@ impl<K: Pod, V: Pod> Outgrown<K, V> {
         &self.new_pin
     }
 
-    /// Fills the new table and puts its pin in the old one's place. The programs that run meanwhile
-    /// go on with the old one.
+    /// Fills the new table and puts its pin in the old one's place. The
+    /// programs that run meanwhile go on with the old one.
     pub(crate) fn take_place(&mut self) -> Result<(), Error> {
         let new = MapData::from_pin(&self.new_pin)
             .and_then(|data| HashMap::try_from(aya::maps::Map::LruHashMap(data)))
@@ -83,7 +85,8 @@ impl<K: Pod, V: Pod> Outgrown<K, V> {
         fs::rename(&self.new_pin, &self.pin).map_err(Error::io(&self.new_pin))
     }
 
-    /// Moves what the old programs still wrote; to be called once they are replaced.
+    /// Moves what the old programs still wrote; to be called once they are
+    /// replaced.
     pub(crate) fn move_rest(&mut self, pins: &Pins) -> Result<(), Error> {
         self.move_to(pins.open(self.name)?)
     }

@@ -1,18 +1,16 @@
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::Ipv4Addr,
-};
+//! Services and their backends.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
 
 use aya::maps::{self, MapData};
 use weft_datapath_common::{Backend, ServiceKey, ServiceValue, map_names, protocol};
 
-use crate::{
-    Conntrack, Difference, Error,
-    config::{addr, raw_addr},
-    conntrack::Removed,
-    endpoints::gone,
-    pins::Pins,
-};
+use crate::config::{addr, raw_addr};
+use crate::conntrack::Removed;
+use crate::endpoints::gone;
+use crate::pins::Pins;
+use crate::{Conntrack, Difference, Error};
 
 /// Slots of the backend map.
 const SLOTS: u32 = 65_536;
@@ -56,7 +54,8 @@ pub struct Services {
     held: HashMap<Frontend, (Service, Block)>,
     /// Slots in use, first to count.
     blocks: BTreeMap<u32, u32>,
-    /// Slots given up by the last change: a packet may still be on its way to them.
+    /// Slots given up by the last change: a packet may still be on its way to
+    /// them.
     retired: Vec<Block>,
 }
 
@@ -89,7 +88,8 @@ impl Services {
             }
             let mut backends = Vec::new();
             for slot in value.first..value.first + value.count {
-                // A loader that died in the middle of a change leaves holes; the next one mends.
+                // A loader that died in the middle of a change leaves holes;
+                // the next one mends.
                 if let Ok(backend) = self.backends.get(&slot, 0) {
                     backends.push((addr(backend.addr), u16::from_be(backend.port)));
                 }
@@ -113,13 +113,15 @@ impl Services {
         Ok(())
     }
 
-    /// Makes these the services. A service without backends refuses its clients, and so do ports
-    /// that a service's address does not have. Clients of a removed UDP backend choose anew; TCP
-    /// connections go on until they end.
+    /// Makes these the services. A service without backends refuses its
+    /// clients, and so do ports that a service's address does not have. Clients
+    /// of a removed UDP backend choose anew; TCP connections go on until they
+    /// end.
     ///
     /// # Errors
-    /// When two services have the same address, port and protocol, one is neither TCP nor UDP,
-    /// there is no room, or the kernel refuses; what was written stays.
+    /// When two services have the same address, port and protocol, one is
+    /// neither TCP nor UDP, there is no room, or the kernel refuses; what was
+    /// written stays.
     pub fn apply(&mut self, services: &[Service]) -> Result<Difference, Error> {
         let wanted = by_frontend(services)?;
         for block in std::mem::take(&mut self.retired) {

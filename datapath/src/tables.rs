@@ -18,15 +18,17 @@ pub struct TableUse {
     pub capacity: u32,
     /// Entries in it.
     pub entries: usize,
-    /// Entries that the kernel pushed out to make room, as far as that is certain: what comes and
-    /// goes while the table is read is left out. Counted from the first look of this handle.
+    /// Entries that the kernel pushed out to make room, as far as that is
+    /// certain: what comes and goes while the table is read is left out.
+    /// Counted from the first look of this handle.
     pub evicted: u64,
-    /// Entries for which there was no room at all, or no port for masquerading, likewise.
+    /// Entries for which there was no room at all, or no port for masquerading,
+    /// likewise.
     pub refused: u64,
 }
 
-/// Entries that this process removed, through whichever handle: without knowing them, removals
-/// would look like evictions.
+/// Entries that this process removed, through whichever handle: without knowing
+/// them, removals would look like evictions.
 #[derive(Clone, Default)]
 pub(crate) struct Removals(Arc<AtomicU64>);
 
@@ -88,8 +90,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Reads it whole and tells how full it is.
     pub(crate) fn survey(&mut self) -> Result<(Vec<(K, V)>, TableUse), Error> {
-        // What is added after this line and what is removed before the next but one make the
-        // evictions look fewer, never more.
+        // What is added after this line and what is removed before the next but
+        // one make the evictions look fewer, never more.
         let added = self.counter(self.counted.added)?;
         let entries = self.read()?;
         let removed = match self.counted.removed {
@@ -126,8 +128,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
         }
     }
 
-    /// Removes the doomed among these, which were read before: removing under an iterator sends it
-    /// back to the start. Returns how many.
+    /// Removes the doomed among these, which were read before: removing under
+    /// an iterator sends it back to the start. Returns how many.
     pub(crate) fn remove_all(
         &mut self,
         entries: &[(K, V)],
@@ -157,7 +159,8 @@ pub(crate) fn read<K: Pod, V: Pod>(
 /// What was added and neither removed nor is still there was evicted.
 #[derive(Default)]
 struct Evictions {
-    /// The same sum at the first look: the table may be older than its counters.
+    /// The same sum at the first look: the table may be older than its
+    /// counters.
     before: Option<i128>,
     most: u64,
 }

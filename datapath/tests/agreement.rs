@@ -1,24 +1,16 @@
-//! Three ways of deciding a connection agree, case by case: policies read plainly, their compiled
-//! entries under a lookup in plain code, and the eBPF programs with those entries in their map.
-//! Needs root.
+//! Three ways of deciding a connection agree, case by case: policies read
+//! plainly, their compiled entries under a lookup in plain code, and the eBPF
+//! programs with those entries in their map. Needs root.
 
 use std::cell::{Cell, RefCell};
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use weft_core::{
-    model::Direction,
-    policy::{
-        Compiler, EndpointPolicy, RuleId, RuleTable, Subject, lookup,
-        testing::{
-            cases::{self, Case, cases},
-            reference::{self, Outcome},
-        },
-    },
-};
-use weft_datapath::{
-    Action, PolicyEntry,
-    testing::{PolicyProbe, Tuple},
-};
+use weft_core::model::Direction;
+use weft_core::policy::testing::cases::{self, Case, cases};
+use weft_core::policy::testing::reference::{self, Outcome};
+use weft_core::policy::{Compiler, EndpointPolicy, RuleId, RuleTable, Subject, lookup};
+use weft_datapath::testing::{PolicyProbe, Tuple};
+use weft_datapath::{Action, PolicyEntry};
 
 /// 100,000 connections in all.
 const POLICIES: u32 = 1250;

@@ -1,5 +1,5 @@
-//! Numbers that travel to users: the ones that Cilium's monitor and Hubble use, so that their
-//! tools print our events.
+//! Numbers that travel to users: the ones that Cilium's monitor and Hubble use,
+//! so that their tools print our events.
 
 /// Reserved security identities.
 pub mod identity {
@@ -169,7 +169,8 @@ numbered! {
 }
 
 impl MatchType {
-    /// From [`crate::PolicyValue::matched`] and whether the entry names an identity.
+    /// From [`crate::PolicyValue::matched`] and whether the entry names an
+    /// identity.
     #[inline(always)]
     pub fn of(matched: u8, names_identity: bool) -> Self {
         match (matched, names_identity) {

@@ -1,7 +1,8 @@
 //! Connection tracking.
 
-/// Key of a flow, the same for both of its directions: the smaller end (address, then port, as
-/// raw numbers) comes first, and [`ct_flags::FROM_LOW`] in the entry remembers who began.
+/// Key of a flow, the same for both of its directions: the smaller end
+/// (address, then port, as raw numbers) comes first, and [`ct_flags::FROM_LOW`]
+/// in the entry remembers who began.
 ///
 /// One lookup so finds a flow whichever way the packet goes.
 #[repr(C)]
@@ -11,8 +12,8 @@ pub struct CtKey {
     pub low_addr: u32,
     /// Address of the greater end.
     pub high_addr: u32,
-    /// Port of the smaller end. ICMP echo: the identifier on the asking side, 0 on the other; other
-    /// ICMP: the type and 0xff on both.
+    /// Port of the smaller end. ICMP echo: the identifier on the asking side, 0
+    /// on the other; other ICMP: the type and 0xff on both.
     pub low_port: u16,
     /// Port of the greater end.
     pub high_port: u16,
@@ -45,8 +46,8 @@ impl CtKey {
 
 /// Which of two connections with the same addresses and ports is meant.
 ///
-/// The proxy connects on with the pod's own address, so its connection's tuple can equal the
-/// pod's.
+/// The proxy connects on with the pod's own address, so its connection's tuple
+/// can equal the pod's.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
@@ -75,14 +76,15 @@ pub struct CtEntry {
     pub xlate_port: u16,
     /// Port of the proxy's listener, host order, with [`ct_flags::PROXY`].
     pub proxy_port: u16,
-    /// TCP flags seen, [0] from the initiator, [1] from the other end. Other protocols:
-    /// [`SEEN_GOES_ON`].
+    /// TCP flags seen, [0] from the initiator, [1] from the other end. Other
+    /// protocols: [`SEEN_GOES_ON`].
     pub seen: [u8; 2],
     /// FIN and RST of either side.
     pub closing: u8,
     /// Zero.
     pub pad: u8,
-    /// Second (of `CLOCK_MONOTONIC`) of the last report, per direction as in `seen`.
+    /// Second (of `CLOCK_MONOTONIC`) of the last report, per direction as in
+    /// `seen`.
     pub reported: [u32; 2],
 }
 
@@ -106,16 +108,17 @@ pub mod ct_flags {
     pub const XLATE_REPORTED: u32 = 128;
     /// Leaves the node with the node's address.
     pub const MASQUERADE: u32 = 256;
-    /// A TCP connection that began without the proxy and now needs it, with [`PROXY`]: reset,
-    /// because nobody can take it over in the middle.
+    /// A TCP connection that began without the proxy and now needs it, with
+    /// [`PROXY`]: reset, because nobody can take it over in the middle.
     pub const CUT: u32 = 512;
 }
 
-/// Bit of [`CtEntry::seen`] for "an acknowledgement after the first FIN", in the place of URG.
+/// Bit of [`CtEntry::seen`] for "an acknowledgement after the first FIN", in
+/// the place of URG.
 pub const SEEN_LAST_ACK: u8 = 0x20;
 
-/// Bit of [`CtEntry::seen`] for "still alive after a report interval", of protocols that have no
-/// connections: more than a question and its answer.
+/// Bit of [`CtEntry::seen`] for "still alive after a report interval", of
+/// protocols that have no connections: more than a question and its answer.
 pub const SEEN_GOES_ON: u8 = 1;
 
 #[cfg(test)]

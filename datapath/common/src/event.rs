@@ -32,8 +32,8 @@ pub struct RawEvent {
     pub proxy_port: u16,
     /// [`EventKind`].
     pub kind: u8,
-    /// By kind: [`crate::DropReason`], [`crate::TracePoint`], [`crate::MatchType`] or
-    /// [`crate::XlatePoint`].
+    /// By kind: [`crate::DropReason`], [`crate::TracePoint`],
+    /// [`crate::MatchType`] or [`crate::XlatePoint`].
     pub code: u8,
     /// [`action`], on policy verdicts.
     pub action: u8,

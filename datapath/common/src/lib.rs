@@ -1,10 +1,12 @@
 //! What the eBPF programs and user space agree on: keys, values and events.
 //!
-//! Addresses and ports in keys and values are in **network byte order**, exactly as they lie in
-//! the packet, unless a field says otherwise; every other number is in the machine's own order.
-//! All types are `repr(C)`, without implicit padding (a test holds their sizes), because the
-//! kernel compares keys byte by byte.
+//! Addresses and ports in keys and values are in **network byte order**,
+//! exactly as they lie in the packet, unless a field says otherwise; every
+//! other number is in the machine's own order. All types are `repr(C)`, without
+//! implicit padding (a test holds their sizes), because the kernel compares
+//! keys byte by byte.
 #![no_std]
+#![deny(unsafe_code)]
 
 mod codes;
 mod conntrack;
@@ -23,10 +25,12 @@ pub use maps::{
     ServiceKey, ServiceValue, config_flags, endpoint_flags, nat_kind, policy_flags,
 };
 
-/// Version of every pinned map's layout; it names the folder that holds the pins.
+/// Version of every pinned map's layout; it names the folder that holds the
+/// pins.
 ///
-/// Raise it with any change to a type or a map's kind: a pin of another layout cannot be reused,
-/// and the kernel would refuse to load the programs. Another size is no other layout.
+/// Raise it with any change to a type or a map's kind: a pin of another layout
+/// cannot be reused, and the kernel would refuse to load the programs. Another
+/// size is no other layout.
 pub const LAYOUT_VERSION: u32 = 1;
 
 /// Bits of a policy key before the protocol: endpoint, identity, direction.
@@ -68,7 +72,8 @@ pub mod map_names {
     pub const ENDPOINT_BY_ADDR: &str = "EP_BY_IP";
     /// Longest prefix match from address to [`crate::IpcacheEntry`].
     pub const IPCACHE: &str = "IPCACHE";
-    /// Longest prefix match from [`crate::PolicyKey`] to [`crate::PolicyValue`].
+    /// Longest prefix match from [`crate::PolicyKey`] to
+    /// [`crate::PolicyValue`].
     pub const POLICY: &str = "POLICY";
     /// [`crate::CtEntry`] by [`crate::CtKey`].
     pub const CONNTRACK: &str = "CT";

@@ -10,7 +10,8 @@ pub struct EndpointEntry {
     pub identity: u32,
     /// Address.
     pub addr: u32,
-    /// Interface index of the host's end of the pod's veth, in the node's namespace.
+    /// Interface index of the host's end of the pod's veth, in the node's
+    /// namespace.
     pub ifindex: u32,
     /// [`endpoint_flags`].
     pub flags: u32,
@@ -26,8 +27,8 @@ pub mod endpoint_flags {
     pub const DEFAULT_DENY_INGRESS: u32 = 1;
     /// What no egress entry allows is denied.
     pub const DEFAULT_DENY_EGRESS: u32 = 2;
-    /// Some policy has a say about the pod, with or without default deny: IPv6, which the maps do
-    /// not know, must not be a way round it.
+    /// Some policy has a say about the pod, with or without default deny: IPv6,
+    /// which the maps do not know, must not be a way round it.
     pub const POLICED: u32 = 4;
 }
 
@@ -37,15 +38,16 @@ pub mod endpoint_flags {
 pub struct IpcacheEntry {
     /// Security identity.
     pub identity: u32,
-    /// Address of the other node that hosts this pod; 0 for everything that is not a pod of
-    /// another node.
+    /// Address of the other node that hosts this pod; 0 for everything that is
+    /// not a pod of another node.
     pub node: u32,
 }
 
 /// Key of the POLICY map, 96 bits for a longest-prefix match.
 ///
-/// A prefix covers at least [`crate::POLICY_FIXED_BITS`]; 8 more for a protocol, up to 16 more for
-/// a port (a shorter port prefix is a power-of-two range).
+/// A prefix covers at least [`crate::POLICY_FIXED_BITS`]; 8 more for a
+/// protocol, up to 16 more for a port (a shorter port prefix is a power-of-two
+/// range).
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash)]
 pub struct PolicyKey {
@@ -63,8 +65,9 @@ pub struct PolicyKey {
 
 /// What the policy says for a key.
 ///
-/// Of the two entries found (the peer's identity, and any) the one with deny wins, then the higher
-/// priority, then the longer `matched`, then the one that names the identity.
+/// Of the two entries found (the peer's identity, and any) the one with deny
+/// wins, then the higher priority, then the longer `matched`, then the one that
+/// names the identity.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct PolicyValue {
@@ -74,8 +77,8 @@ pub struct PolicyValue {
     pub proxy_port: u16,
     /// [`policy_flags`].
     pub flags: u8,
-    /// Bits of protocol and port that the deciding rule named: 0, 8, or 9 to 24. The key may be
-    /// longer, when a shorter entry was folded into it.
+    /// Bits of protocol and port that the deciding rule named: 0, 8, or 9 to
+    /// 24. The key may be longer, when a shorter entry was folded into it.
     pub matched: u8,
     /// Higher wins: 0 for plain entries, above for redirects.
     pub priority: u8,
@@ -95,7 +98,8 @@ pub mod policy_flags {
 pub struct ServiceKey {
     /// Virtual address.
     pub addr: u32,
-    /// Port; 0 together with protocol 0 stands for "this address is a service's".
+    /// Port; 0 together with protocol 0 stands for "this address is a
+    /// service's".
     pub port: u16,
     /// IP protocol, widened.
     pub protocol: u16,
@@ -109,8 +113,8 @@ pub struct ServiceValue {
     pub first: u32,
     /// Number of slots from there.
     pub count: u32,
-    /// Port of the proxy's listener, host order: the proxy balances this service. 0: the kernel
-    /// does.
+    /// Port of the proxy's listener, host order: the proxy balances this
+    /// service. 0: the kernel does.
     pub proxy_port: u16,
     /// Zero.
     pub pad: u16,

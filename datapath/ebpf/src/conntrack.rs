@@ -2,28 +2,28 @@
 
 use core::ptr::NonNull;
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use weft_datapath_common::{
     Config, CtEntry, CtKey, DropReason, Leg, SEEN_GOES_ON, SEEN_LAST_ACK, config_flags, ct_flags,
     protocol, tcp,
 };
 
-use crate::{flow::Flow, maps, packet::Packet};
+use crate::flow::Flow;
+use crate::packet::Packet;
+use crate::{helpers, maps};
 
 /// TCP flags that are worth a report when they show up for the first time.
 const REPORTED_FLAGS: u8 = tcp::FIN | tcp::SYN | tcp::RST | tcp::PSH | tcp::ACK;
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, a few milliseconds coarse and nearly free.
+/// The clock of the entries.
 #[inline(always)]
 pub fn now() -> u64 {
-    // SAFETY: no arguments, always callable.
-    unsafe { bpf_ktime_get_coarse_ns() }
+    helpers::coarse_time()
 }
 
 /// A flow's entry in the map.
 ///
-/// Other CPUs may write it at the same time. Every field stands for itself and is written whole,
-/// so the worst that a race costs is one report too many.
+/// Other CPUs may write it at the same time. Every field stands for itself and
+/// is written whole, so the worst that a race costs is one report too many.
 #[derive(Clone, Copy)]
 pub struct Entry(NonNull<CtEntry>);
 
@@ -33,7 +33,8 @@ macro_rules! read {
             $(#[$doc])*
             #[inline(always)]
             pub fn $field(self) -> $type {
-                // SAFETY: the kernel keeps a looked-up value alive while the program runs.
+                // SAFETY: the kernel keeps a looked-up value alive while the
+                // program runs.
                 unsafe { (*self.0.as_ptr()).$field }
             }
         )*
@@ -114,7 +115,8 @@ impl Entry {
         });
     }
 
-    /// Whether the packet goes against the direction in which the flow was opened.
+    /// Whether the packet goes against the direction in which the flow was
+    /// opened.
     #[inline(always)]
     pub fn is_reply(self, packet: &Packet) -> bool {
         self.has(ct_flags::FROM_LOW) != key(packet, Leg::Direct).1
@@ -144,8 +146,9 @@ impl Entry {
         }
     }
 
-    /// Whether the packet tells something new about the flow: a TCP flag not seen before in its
-    /// direction, or that the flow still lives after the report interval.
+    /// Whether the packet tells something new about the flow: a TCP flag not
+    /// seen before in its direction, or that the flow still lives after the
+    /// report interval.
     #[inline(always)]
     pub fn has_news(self, config: &Config, packet: &Packet, reply: bool, now: u64) -> bool {
         if config.flags & config_flags::REPORT_ALL != 0 {
@@ -218,7 +221,8 @@ pub fn remove(packet: &Packet, leg: Leg) {
     maps::remove_conntrack(&key(packet, leg).0);
 }
 
-/// Remembers a client's choice of a backend, or that the proxy on `proxy_port` balances.
+/// Remembers a client's choice of a backend, or that the proxy on `proxy_port`
+/// balances.
 #[inline(always)]
 pub fn insert_choice(
     packet: &Packet,

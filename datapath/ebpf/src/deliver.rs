@@ -1,18 +1,14 @@
 //! The last step: into a pod of this node, or on to the stack.
+#![forbid(unsafe_code)]
 
-use aya_ebpf::helpers::generated::bpf_redirect_peer;
 use weft_datapath_common::{
     Config, EndpointEntry, TracePoint, config_flags, ct_flags, direction, identity,
 };
 
-use crate::{
-    Outcome,
-    conntrack::Entry,
-    event,
-    flow::{Flow, Origin},
-    icmp, maps, service,
-    skb::Skb,
-};
+use crate::conntrack::Entry;
+use crate::flow::{Flow, Origin};
+use crate::skb::Skb;
+use crate::{Outcome, event, helpers, icmp, maps, service};
 
 /// Sends an admitted packet on.
 #[inline(always)]
@@ -68,7 +64,8 @@ pub fn finish(
 ) -> Outcome {
     if entry.take_news(config, &flow.packet, reply, now) {
         flow.endpoint = pod.id;
-        // Directions are those of the connection: an answer belongs to what the pod began.
+        // Directions are those of the connection: an answer belongs to what the
+        // pod began.
         flow.direction = if reply {
             direction::EGRESS
         } else {
@@ -119,12 +116,12 @@ pub fn error(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
     }
 }
 
-/// Puts the packet into the pod's end of the veth, past the stack and its own queue.
+/// Puts the packet into the pod's end of the veth, past the stack and its own
+/// queue.
 #[inline(always)]
 fn into(skb: Skb, flow: &mut Flow, pod: &EndpointEntry) -> Outcome {
     let macs = [pod.mac, pod.host_mac];
     skb.store(0, &macs)?;
-    // SAFETY: takes plain numbers; a wrong interface drops the packet.
-    flow.verdict = unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32;
+    flow.verdict = helpers::redirect_peer(pod.ifindex);
     Ok(())
 }

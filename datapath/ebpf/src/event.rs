@@ -1,15 +1,14 @@
 //! Reports to the agent.
+#![forbid(unsafe_code)]
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use weft_datapath_common::{
     Config, DropReason, EventKind, RawEvent, TracePoint, XlatePoint, action, config_flags,
     event_flags, protocol,
 };
 
-use crate::{
-    flow::Flow,
-    skb::{ETH_LEN, Skb, ethertype},
-};
+use crate::flow::Flow;
+use crate::helpers;
+use crate::skb::{ETH_LEN, Skb, ethertype};
 
 /// `::ffff:0:0/96`, the third word of an IPv4 address in an IPv6 field.
 const MAPPED: u32 = 0xffff_u32.to_be();
@@ -86,8 +85,7 @@ fn emit(flow: &Flow, kind: EventKind, code: u8, action: u8, flags: u8) {
     let packet = &flow.packet;
     let is_icmp = packet.protocol == protocol::ICMP;
     entry.write(RawEvent {
-        // SAFETY: no arguments, always callable.
-        time: unsafe { bpf_ktime_get_ns() },
+        time: helpers::time(),
         src: [0, 0, MAPPED, packet.src],
         dst: [0, 0, MAPPED, packet.dst],
         src_identity: flow.src_identity,
@@ -118,15 +116,15 @@ fn emit(flow: &Flow, kind: EventKind, code: u8, action: u8, flags: u8) {
 
 #[inline(always)]
 fn dropped_ipv6(skb: Skb, flow: &Flow, reason: DropReason) {
-    // Whatever of the header is missing stays zero: the event is owed all the same.
+    // Whatever of the header is missing stays zero: the event is owed all the
+    // same.
     let addrs: [u32; 8] = skb.load(IPV6_SRC).unwrap_or([0; 8]);
     let next_header: u8 = skb.load(ETH_LEN + 6).unwrap_or(0);
     let Some(mut entry) = crate::maps::reserve_event::<RawEvent>() else {
         return;
     };
     entry.write(RawEvent {
-        // SAFETY: no arguments, always callable.
-        time: unsafe { bpf_ktime_get_ns() },
+        time: helpers::time(),
         src: [addrs[0], addrs[1], addrs[2], addrs[3]],
         dst: [addrs[4], addrs[5], addrs[6], addrs[7]],
         src_identity: flow.src_identity,

@@ -1,9 +1,12 @@
 //! What is known about the packet in hand; filled in as the program goes along.
+#![forbid(unsafe_code)]
 
 use aya_ebpf::bindings::TC_ACT_OK;
 use weft_datapath_common::{Config, identity};
 
-use crate::{maps, packet::Packet, skb::Skb};
+use crate::maps;
+use crate::packet::Packet;
+use crate::skb::Skb;
 
 /// Where the packet comes from, or goes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,8 +99,8 @@ impl Flow {
         }
     }
 
-    /// Finds out who sends and who receives. Left to the moment it is needed: packets of known
-    /// flows with nothing to report never pay for it.
+    /// Finds out who sends and who receives. Left to the moment it is needed:
+    /// packets of known flows with nothing to report never pay for it.
     #[inline(always)]
     pub fn identify(&mut self, config: &Config) {
         if self.identified {
@@ -128,8 +131,8 @@ impl Flow {
 /// Set beside an identity when the address is a pod of another node.
 const REMOTE_POD: u64 = 1 << 32;
 
-/// Identity in the low half, [`REMOTE_POD`] above. The longest prefix decides; what nobody
-/// announced is outside the cluster.
+/// Identity in the low half, [`REMOTE_POD`] above. The longest prefix decides;
+/// what nobody announced is outside the cluster.
 #[inline(never)]
 fn identity_of(config: &Config, addr: u32) -> u64 {
     if addr == config.node {

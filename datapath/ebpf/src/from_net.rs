@@ -1,16 +1,14 @@
 //! Uplink and overlay, ingress: what other nodes and the world send.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{Config, DropReason, TracePoint, identity};
 
-use crate::{
-    Outcome, event,
-    flow::{Flow, Origin},
-    maps, masquerade,
-    skb::{Skb, ethertype},
-    steer,
-};
+use crate::flow::{Flow, Origin};
+use crate::skb::{Skb, ethertype};
+use crate::{Outcome, event, maps, masquerade, steer};
 
-/// Judges what is meant for this node's pods; the node's own traffic is none of our business.
+/// Judges what is meant for this node's pods; the node's own traffic is none of
+/// our business.
 #[inline(always)]
 pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if skb.ethertype() != ethertype::IPV4 {

@@ -1,14 +1,11 @@
 //! Host veth, ingress: what a pod sends.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{Config, DropReason, EndpointEntry, Leg, TracePoint, ct_flags};
 
-use crate::{
-    Outcome, conntrack, event,
-    flow::Flow,
-    ipv6, maps, service,
-    skb::{Skb, ethertype},
-    steer,
-};
+use crate::flow::Flow;
+use crate::skb::{Skb, ethertype};
+use crate::{Outcome, conntrack, event, ipv6, maps, service, steer};
 
 /// Offset of the source MAC in a frame.
 const SRC_MAC: u32 = 6;

@@ -1,14 +1,13 @@
 //! ICMP errors: they belong to the flow whose packet they quote.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{DropReason, Leg, ct_flags, protocol};
 
-use crate::{
-    conntrack::{self, Entry},
-    flow::{Flow, Origin},
-    nat::End,
-    packet::Packet,
-    skb::Skb,
-};
+use crate::conntrack::{self, Entry};
+use crate::flow::{Flow, Origin};
+use crate::nat::End;
+use crate::packet::Packet;
+use crate::skb::Skb;
 
 /// ICMP header before the quoted packet.
 const ICMP_LEN: u32 = 8;
@@ -54,8 +53,8 @@ pub fn relate(skb: Skb, flow: &Flow) -> Relation {
     }
 }
 
-/// Puts a service's address back into the packet that an error for the client quotes: the client
-/// knows no backend.
+/// Puts a service's address back into the packet that an error for the client
+/// quotes: the client knows no backend.
 #[inline(never)]
 pub fn restore_service(skb: Skb, packet: &Packet) -> Result<(), DropReason> {
     let Ok(quoted) = quoted(skb, packet) else {
@@ -78,7 +77,8 @@ fn translated(entry: Entry, quoted: &Packet) -> bool {
     entry.has(ct_flags::NAT) && !entry.has(ct_flags::HAIRPIN) && !entry.is_reply(quoted)
 }
 
-/// The start of the packet that an ICMP error quotes. The error must go back to its sender.
+/// The start of the packet that an ICMP error quotes. The error must go back to
+/// its sender.
 #[inline(always)]
 pub fn quoted(skb: Skb, packet: &Packet) -> Result<Packet, DropReason> {
     let mut quoted = *packet;
@@ -91,9 +91,10 @@ pub fn quoted(skb: Skb, packet: &Packet) -> Result<Packet, DropReason> {
 
 /// Replaces one end of a quoted packet.
 ///
-/// The quoted header's own checksum is corrected, so the ICMP checksum, which sums both, only
-/// sees the port change. A checksum of the quoted transport header is left alone: whoever reads
-/// the error has no whole packet to check it with.
+/// The quoted header's own checksum is corrected, so the ICMP checksum, which
+/// sums both, only sees the port change. A checksum of the quoted transport
+/// header is left alone: whoever reads the error has no whole packet to check
+/// it with.
 #[inline(always)]
 pub fn rewrite_quoted(
     skb: Skb,

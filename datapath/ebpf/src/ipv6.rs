@@ -1,11 +1,11 @@
-//! IPv6: a pod under policy gets as much as its stack needs to come up, and nothing else.
+//! IPv6: a pod under policy gets as much as its stack needs to come up, and
+//! nothing else.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{DropReason, EndpointEntry, endpoint_flags, protocol};
 
-use crate::{
-    Outcome,
-    skb::{ETH_LEN, Skb},
-};
+use crate::Outcome;
+use crate::skb::{ETH_LEN, Skb};
 
 const HEADER_LEN: u32 = 40;
 const HOP_BY_HOP: u8 = 0;
@@ -31,9 +31,10 @@ struct Ipv6Header {
     dst: [u32; 4],
 }
 
-/// Lets neighbour discovery, duplicate address detection and the group memberships they need
-/// pass; drops the rest if any policy has a say about the pod, be it only a denial or an HTTP rule
-/// without default deny: the maps know no IPv6.
+/// Lets neighbour discovery, duplicate address detection and the group
+/// memberships they need pass; drops the rest if any policy has a say about the
+/// pod, be it only a denial or an HTTP rule without default deny: the maps know
+/// no IPv6.
 pub fn judge(skb: Skb, pod: &EndpointEntry) -> Outcome {
     // The flags of default deny alone are what an older agent left.
     let policed = endpoint_flags::POLICED
@@ -66,7 +67,8 @@ fn is_link_upkeep(skb: Skb) -> Result<bool, DropReason> {
     }
 }
 
-/// Link-local unicast, or multicast of link scope: the node never forwards these.
+/// Link-local unicast, or multicast of link scope: the node never forwards
+/// these.
 fn stays_on_link(addr: &[u32; 4]) -> bool {
     let first = u32::from_be(addr[0]);
     first >> 22 == 0xfe80 >> 6 || first >> 16 == 0xff02

@@ -1,4 +1,5 @@
-//! Weft's datapath: classifiers on both ends of a pod's veth, on the uplink and on the overlay.
+//! Weft's datapath: classifiers on both ends of a pod's veth, on the uplink and
+//! on the overlay.
 //!
 //! | program | hook | job |
 //! |---|---|---|
@@ -8,8 +9,8 @@
 //! | `to_net` | uplink, egress | masquerading, remembers the proxy's connections |
 //! | `from_overlay`, `to_overlay` | overlay device | the same for encapsulated traffic |
 //!
-//! A packet's way through a program ends in a `tc` verdict or in a [`DropReason`]; the drop is
-//! reported in one place, [`run`].
+//! A packet's way through a program ends in a `tc` verdict or in a
+//! [`DropReason`]; the drop is reported in one place, [`run`].
 #![no_std]
 #![no_main]
 
@@ -19,6 +20,7 @@ mod event;
 mod flow;
 mod from_net;
 mod from_pod;
+mod helpers;
 mod icmp;
 mod ipv6;
 mod maps;
@@ -33,13 +35,17 @@ mod steer;
 mod to_net;
 mod to_pod;
 
-use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
+use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
 use weft_datapath_common::{Config, DropReason, direction};
 
-use crate::{flow::Flow, flow::Origin, skb::Skb};
+use crate::flow::{Flow, Origin};
+use crate::skb::Skb;
 
-/// The packet goes on, as `Flow::verdict` says, or is dropped. One byte: the verifier refuses the
-/// half-filled register pairs in which larger results travel.
+/// The packet goes on, as `Flow::verdict` says, or is dropped. One byte: the
+/// verifier refuses the half-filled register pairs in which larger results
+/// travel.
 type Outcome = Result<(), DropReason>;
 
 /// Packets that pods send.

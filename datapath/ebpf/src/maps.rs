@@ -1,13 +1,13 @@
-//! The pinned maps. A static's name is its pin's; `weft_datapath_common::map_names` repeats them.
+//! The pinned maps. A static's name is its pin's;
+//! `weft_datapath_common::map_names` repeats them.
 
 use core::ptr::NonNull;
 
 use crate::flow::Flow;
-use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
-};
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use weft_datapath_common::{
     Backend, Config, Counter, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey,
     PolicyKey, PolicyValue, ServiceKey, ServiceValue,
@@ -58,14 +58,16 @@ pub fn config() -> Option<&'static Config> {
 
 /// Where a program keeps what it knows about its packet.
 ///
-/// Not the stack: of that the verifier remembers every value on every path, of a map's memory
-/// nothing, so paths that differ only in what they read out of the packet become one. It needs a
-/// tenth of the steps to accept the programs.
+/// Not the stack: of that the verifier remembers every value on every path, of
+/// a map's memory nothing, so paths that differ only in what they read out of
+/// the packet become one. It needs a tenth of the steps to accept the programs.
 ///
-/// A classifier runs with softirqs off, so no other one uses this CPU's place meanwhile.
+/// A classifier runs with softirqs off, so no other one uses this CPU's place
+/// meanwhile.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Flow> {
-    // SAFETY: initialised before use, and used by one program at a time, see above.
+    // SAFETY: initialised before use, and used by one program at a time, see
+    // above.
     SCRATCH
         .get_ptr_mut(0)
         .and_then(|flow| unsafe { flow.as_mut() })
@@ -83,8 +85,9 @@ pub fn epoch() -> u32 {
 /// The pod behind a host veth.
 #[inline(always)]
 pub fn endpoint_by_ifindex(ifindex: u32) -> Option<&'static EndpointEntry> {
-    // SAFETY: values are replaced as a whole by user space; a torn read of a pod that changes
-    // right now is as good as the packet having come a moment earlier.
+    // SAFETY: values are replaced as a whole by user space; a torn read of a
+    // pod that changes right now is as good as the packet having come a moment
+    // earlier.
     unsafe { EP_BY_IF.get(ifindex) }
 }
 
@@ -130,8 +133,8 @@ pub fn conntrack(key: &CtKey) -> Option<NonNull<CtEntry>> {
 /// Writes a flow's state.
 #[inline(always)]
 pub fn insert_conntrack(key: &CtKey, entry: &CtEntry) -> bool {
-    // As a new one at first: only the kernel knows whether there was one, and when there is none
-    // left to evict it.
+    // As a new one at first: only the kernel knows whether there was one, and
+    // when there is none left to evict it.
     if CT.insert(key, entry, NEW).is_ok() {
         count(Counter::ConntrackAdded);
         return true;
@@ -178,7 +181,8 @@ pub fn insert_nat(key: &NatKey, entry: &NatEntry) -> bool {
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(number) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: this CPU's own slot, and a program is not interrupted by another of its kind.
+        // SAFETY: this CPU's own slot, and a program is not interrupted by
+        // another of its kind.
         unsafe { *number += 1 };
     }
 }
@@ -190,7 +194,8 @@ pub fn reserve_event<T: 'static>() -> Option<aya_ebpf::maps::ring_buf::RingBufEn
     if entry.is_none()
         && let Some(lost) = LOST.get_ptr_mut(0)
     {
-        // SAFETY: this CPU's own slot, and a program is not interrupted by another of its kind.
+        // SAFETY: this CPU's own slot, and a program is not interrupted by
+        // another of its kind.
         unsafe { *lost += 1 };
     }
     entry

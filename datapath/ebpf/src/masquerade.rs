@@ -1,15 +1,12 @@
-//! Traffic from pods to the outside leaves with the node's address, on a port of a range that the
-//! node's own sockets do not use.
+//! Traffic from pods to the outside leaves with the node's address, on a port
+//! of a range that the node's own sockets do not use.
 
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use weft_datapath_common::{Config, Counter, DropReason, NatEntry, NatKey, nat_kind, protocol};
 
-use crate::{
-    conntrack, icmp, maps,
-    nat::{self, End},
-    packet::{Packet, icmp_type},
-    skb::Skb,
-};
+use crate::nat::{self, End};
+use crate::packet::{Packet, icmp_type};
+use crate::skb::Skb;
+use crate::{conntrack, helpers, icmp, maps};
 
 /// Ports tried before giving up.
 const ATTEMPTS: u32 = 32;
@@ -33,7 +30,8 @@ pub fn outward(skb: Skb, config: &Config, packet: &mut Packet) -> Result<(), Dro
     nat::rewrite(skb, packet, End::Source, config.node, port)
 }
 
-/// Gives an answer from outside the pod's address; `false` if it answers no pod.
+/// Gives an answer from outside the pod's address; `false` if it answers no
+/// pod.
 #[inline(never)]
 pub fn inward(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
     if packet.is_icmp_error() {
@@ -52,7 +50,8 @@ pub fn inward(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
     }) else {
         return Ok(false);
     };
-    // SAFETY: a live map value; a racing writer writes the same address and port.
+    // SAFETY: a live map value; a racing writer writes the same address and
+    // port.
     let (addr, port) = unsafe {
         (*entry.as_ptr()).last_seen = conntrack::now();
         ((*entry.as_ptr()).addr, (*entry.as_ptr()).port)
@@ -88,8 +87,9 @@ fn inward_error(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
     Ok(true)
 }
 
-/// The port that this flow has already, in network order; 0 if none. Both sides of the mapping
-/// are looked up with every packet, so that the map's eviction treats them alike.
+/// The port that this flow has already, in network order; 0 if none. Both sides
+/// of the mapping are looked up with every packet, so that the map's eviction
+/// treats them alike.
 #[inline(always)]
 fn known_port(config: &Config, packet: &Packet, now: u64) -> u16 {
     let out = key(
@@ -129,11 +129,9 @@ fn claim(config: &Config, packet: &Packet, now: u64) -> Result<u16, DropReason> 
         pad: 0,
     };
     for _ in 0..ATTEMPTS {
-        // SAFETY: no arguments, always callable.
-        let random = unsafe { bpf_get_prandom_u32() };
         let port = config
             .snat_first
-            .wrapping_add((random % span) as u16)
+            .wrapping_add((helpers::random() % span) as u16)
             .to_be();
         if maps::claim_nat(&inner_key(config, packet, port), &back) {
             let out = key(

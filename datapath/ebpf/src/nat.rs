@@ -1,12 +1,11 @@
 //! Rewriting addresses and ports.
+#![forbid(unsafe_code)]
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use weft_datapath_common::{DropReason, protocol};
 
-use crate::{
-    packet::{Packet, icmp_type},
-    skb::{ETH_LEN, Skb},
-};
+use crate::packet::{Packet, icmp_type};
+use crate::skb::{ETH_LEN, Skb};
 
 const IP_CHECKSUM: u32 = ETH_LEN + 10;
 const IP_SRC: u32 = ETH_LEN + 12;
@@ -22,10 +21,11 @@ pub enum End {
     Destination,
 }
 
-/// Replaces one end of the packet, in the packet and in what is known of it. Network order.
+/// Replaces one end of the packet, in the packet and in what is known of it.
+/// Network order.
 ///
-/// Of protocols without ports only the address changes; of an ICMP echo the identifier stands for
-/// the port of the end that asks.
+/// Of protocols without ports only the address changes; of an ICMP echo the
+/// identifier stands for the port of the end that asks.
 #[inline(never)]
 pub fn rewrite(
     skb: Skb,
@@ -70,8 +70,8 @@ fn rewrite_port(skb: Skb, packet: &Packet, end: End, old: u16, new: u16) -> Resu
     skb.store(port_offset, &new)
 }
 
-/// Where the checksum lies that covers the addresses, and how to treat a zero there: in UDP it
-/// means "none" and must stay.
+/// Where the checksum lies that covers the addresses, and how to treat a zero
+/// there: in UDP it means "none" and must stay.
 #[inline(always)]
 fn pseudo_header_sum(packet: &Packet) -> Option<(u32, u32)> {
     match packet.protocol {

@@ -1,4 +1,5 @@
 //! Reading the headers of an IPv4 packet.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{DropReason, protocol, tcp};
 
@@ -18,7 +19,8 @@ pub mod icmp_type {
     pub const PARAMETER_PROBLEM: u8 = 12;
 }
 
-/// "More fragments" and the fragment offset: a packet with any of them is a fragment.
+/// "More fragments" and the fragment offset: a packet with any of them is a
+/// fragment.
 const FRAGMENT_BITS: u16 = 0x3fff;
 
 /// What the programs need of a packet. Addresses and ports in network order.
@@ -71,7 +73,8 @@ impl Ipv4Header {
 }
 
 impl Packet {
-    /// Reads an IPv4 packet. The addresses are there even when the rest is refused.
+    /// Reads an IPv4 packet. The addresses are there even when the rest is
+    /// refused.
     #[inline(always)]
     pub fn parse(&mut self, skb: Skb) -> Result<(), DropReason> {
         let header: Ipv4Header = skb.load(ETH_LEN)?;
@@ -120,7 +123,8 @@ impl Packet {
         Ok(())
     }
 
-    /// Reads the start of a packet that an ICMP error quotes: header and first eight bytes.
+    /// Reads the start of a packet that an ICMP error quotes: header and first
+    /// eight bytes.
     #[inline(always)]
     pub fn parse_quoted(&mut self, skb: Skb, offset: u32) -> Result<(), DropReason> {
         let header: Ipv4Header = skb.load(offset)?;
@@ -184,8 +188,9 @@ impl Packet {
     }
 }
 
-/// What tells ICMP flows apart: the identifier on the asking side of an echo, and for any other
-/// type the type itself, on both sides, so that it never passes for part of an echo.
+/// What tells ICMP flows apart: the identifier on the asking side of an echo,
+/// and for any other type the type itself, on both sides, so that it never
+/// passes for part of an echo.
 #[inline(always)]
 fn icmp_ports(kind: u8, identifier: u16) -> (u16, u16) {
     match kind {

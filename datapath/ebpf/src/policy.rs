@@ -1,15 +1,17 @@
 //! Asking the policy map.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{
     DropReason, EndpointEntry, MatchType, PolicyKey, PolicyValue, action, direction,
     endpoint_flags, identity, policy_flags,
 };
 
-use crate::{event, flow::Flow, maps};
+use crate::flow::Flow;
+use crate::{event, maps};
 
-// An answer travels in one register: rule (32 bits), proxy port (16), and in the low half-word
-// the rank, built so that the greater of two answers is the one in force: deny, priority, bits
-// matched, names the peer, found.
+// An answer travels in one register: rule (32 bits), proxy port (16), and in
+// the low half-word the rank, built so that the greater of two answers is the
+// one in force: deny, priority, bits matched, names the peer, found.
 const RANK: u64 = 0xffff;
 const DENY: u64 = 1 << 15;
 const PRIORITY_SHIFT: u32 = 7;
@@ -17,10 +19,12 @@ const MATCHED_SHIFT: u32 = 2;
 const NAMES_PEER: u64 = 1 << 1;
 const FOUND: u64 = 1;
 
-/// Judges a flow in the direction in which it was opened: the sender's egress rules and the
-/// receiver's ingress rules, as far as the ends are pods of this node.
+/// Judges a flow in the direction in which it was opened: the sender's egress
+/// rules and the receiver's ingress rules, as far as the ends are pods of this
+/// node.
 ///
-/// Leaves rule, proxy port and endpoint in `flow`; each policy in force is reported.
+/// Leaves rule, proxy port and endpoint in `flow`; each policy in force is
+/// reported.
 #[inline(never)]
 pub fn judge(flow: &mut Flow) -> Result<(), DropReason> {
     flow.rule = 0;
@@ -52,8 +56,8 @@ fn judge_side(flow: &mut Flow, subject: &EndpointEntry, side: u8) -> Result<(), 
         protocol: flow.packet.protocol,
         port: flow.packet.policy_port(),
     });
-    // The node reaches its pods unless a rule denies it that: kubelet's probes have to, even with
-    // the proxy down.
+    // The node reaches its pods unless a rule denies it that: kubelet's probes
+    // have to, even with the proxy down.
     let from_host = side == direction::INGRESS && flow.src_identity == identity::HOST;
     if from_host && answer & DENY == 0 {
         return Ok(());
@@ -103,7 +107,8 @@ fn apply(flow: &mut Flow, answer: u64, side: u8) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// The answer in force of the two lookups: for the peer's identity, and for any peer.
+/// The answer in force of the two lookups: for the peer's identity, and for any
+/// peer.
 #[inline(always)]
 fn lookup(mut key: PolicyKey) -> u64 {
     let named = maps::policy(key).map_or(0, encode);

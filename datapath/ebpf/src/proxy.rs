@@ -2,16 +2,18 @@
 
 use core::mem;
 
-use aya_ebpf::{
-    bindings::{
-        BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
-    },
-    helpers::generated::{bpf_sk_assign, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_assign, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
 };
 use weft_datapath_common::{Config, DropReason, protocol};
 
-use crate::{Outcome, packet::Packet, skb::Skb};
+use crate::Outcome;
+use crate::packet::Packet;
+use crate::skb::Skb;
 
 // Socket states, from the kernel's `BPF_TCP_*`.
 const NO_SOCKET: u32 = 0;
@@ -37,7 +39,8 @@ pub fn mark(skb: Skb, config: &Config) {
     skb.set_mark(config.mark_mask, config.mark_to_proxy);
 }
 
-/// Gives the packet to the connection it belongs to, or to the listener on `port` (host order).
+/// Gives the packet to the connection it belongs to, or to the listener on
+/// `port` (host order).
 ///
 /// Fails closed: without a socket the packet is dropped.
 #[inline(always)]
@@ -52,7 +55,8 @@ pub fn hand_over(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outco
 
 #[inline(never)]
 fn hand_over_tcp(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outcome {
-    // SAFETY: a socket that was looked up is checked for null and released on every path.
+    // SAFETY: a socket that was looked up is checked for null and released on
+    // every path.
     unsafe {
         let socket = lookup_tcp(
             skb,
@@ -61,8 +65,9 @@ fn hand_over_tcp(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outco
         );
         if !socket.is_null() {
             let state = (*socket).state;
-            // A listener found this way is some server of the node's, not the proxy's. A finished
-            // connection cannot be assigned: the stack finds it by itself, unless a new one opens.
+            // A listener found this way is some server of the node's, not the
+            // proxy's. A finished connection cannot be assigned: the stack
+            // finds it by itself, unless a new one opens.
             if state == TIME_WAIT && !packet.opens() {
                 bpf_sk_release(socket.cast());
                 return Ok(());
@@ -76,9 +81,10 @@ fn hand_over_tcp(skb: Skb, config: &Config, packet: &Packet, port: u16) -> Outco
     to_listener(skb, config, port)
 }
 
-/// Has the stack answer a packet of a connection that the proxy never had: with a reset, in the
-/// name of the packet's receiver. The listener on `port` (host order) is the one to say so: it takes
-/// SYNs for any address and refuses everything else.
+/// Has the stack answer a packet of a connection that the proxy never had: with
+/// a reset, in the name of the packet's receiver. The listener on `port` (host
+/// order) is the one to say so: it takes SYNs for any address and refuses
+/// everything else.
 #[inline(never)]
 pub fn refuse(skb: Skb, config: &Config, port: u16) -> Outcome {
     mark(skb, config);
@@ -113,9 +119,10 @@ fn hand_over_udp(skb: Skb, config: &Config, port: u16) -> Outcome {
     }
 }
 
-/// Whether the proxy really has the connection whose answer this packet seems to be; if so the
-/// packet is given to it. The connection table is only a hint: its entry may have outlived the
-/// socket, and the same addresses and ports may now belong to the pod itself.
+/// Whether the proxy really has the connection whose answer this packet seems
+/// to be; if so the packet is given to it. The connection table is only a hint:
+/// its entry may have outlived the socket, and the same addresses and ports may
+/// now belong to the pod itself.
 #[inline(never)]
 pub fn takes_answer(skb: Skb, packet: &Packet) -> bool {
     // SAFETY: as in `hand_over_tcp`.

@@ -1,25 +1,23 @@
-//! Services: a client's packet to a virtual address goes to one of its backends.
+//! Services: a client's packet to a virtual address goes to one of its
+//! backends.
+#![forbid(unsafe_code)]
 
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use weft_datapath_common::{Config, DropReason, ServiceKey, ServiceValue, XlatePoint, ct_flags};
 
-use crate::{
-    conntrack::{self, Entry},
-    event,
-    flow::Flow,
-    maps,
-    nat::{self, End},
-    skb::Skb,
-};
+use crate::conntrack::{self, Entry};
+use crate::flow::Flow;
+use crate::nat::{self, End};
+use crate::skb::Skb;
+use crate::{Outcome, event, helpers, maps};
 
-/// A SYN is sent again after 1, 3, 7, 15 seconds, counted from the first; each time the choice's
-/// time starts anew.
+/// A SYN is sent again after 1, 3, 7, 15 seconds, counted from the first; each
+/// time the choice's time starts anew.
 const SYN_REPEATED_WITHIN: u64 = 20_000_000_000;
 
 /// Translates a packet that is addressed to a service; leaves any other alone.
 ///
-/// `choice` is the client's earlier choice of a backend, if it has one. Returns the port of the
-/// proxy (host order) if that balances the service, else 0.
+/// `choice` is the client's earlier choice of a backend, if it has one. Returns
+/// the port of the proxy (host order) if that balances the service, else 0.
 #[inline(always)]
 pub fn translate(
     skb: Skb,
@@ -42,36 +40,37 @@ pub fn translate(
             )?;
             Ok(0)
         }
-        _ => choose(skb, config, flow, choice, now),
+        _ => {
+            choose(skb, config, flow, choice, now)?;
+            Ok(flow.proxy_port)
+        }
     }
 }
 
+/// Chooses a backend, or leaves the proxy's port in `flow` if that is to choose.
 #[inline(never)]
-fn choose(
-    skb: Skb,
-    config: &Config,
-    flow: &mut Flow,
-    choice: Option<Entry>,
-    now: u64,
-) -> Result<u16, DropReason> {
+fn choose(skb: Skb, config: &Config, flow: &mut Flow, choice: Option<Entry>, now: u64) -> Outcome {
     let packet = &flow.packet;
     let Some(service) = maps::service(ServiceKey {
         addr: packet.dst,
         port: packet.dst_port,
         protocol: u16::from(packet.protocol),
     }) else {
-        // A port that the service does not have must not reach the world under its address.
+        // A port that the service does not have must not reach the world under
+        // its address.
         return match is_service_addr(packet.dst) {
             true => Err(DropReason::NoBackend),
-            false => Ok(0),
+            false => Ok(()),
         };
     };
     if service.proxy_port != 0 {
         conntrack::insert_choice(packet, (0, 0), service.proxy_port, now)?;
-        return Ok(service.proxy_port);
+        flow.proxy_port = service.proxy_port;
+        return Ok(());
     }
     let backend = match choice {
-        // A repeated SYN must meet the same backend, or two of them would answer.
+        // A repeated SYN must meet the same backend, or two of them would
+        // answer.
         Some(choice) if repeats(choice, now) => (choice.xlate_addr(), choice.xlate_port()),
         _ => pick(service)?,
     };
@@ -79,7 +78,7 @@ fn choose(
     event::translation(config, flow, XlatePoint::PreForward);
     to_backend(skb, config, flow, backend)?;
     event::translation(config, flow, XlatePoint::PostForward);
-    Ok(0)
+    Ok(())
 }
 
 /// Whether some service has this address.
@@ -93,7 +92,8 @@ pub fn is_service_addr(addr: u32) -> bool {
     .is_some()
 }
 
-/// Whether a SYN is likely the choice's own, sent again, and not a new connection from an old port.
+/// Whether a SYN is likely the choice's own, sent again, and not a new
+/// connection from an old port.
 #[inline(always)]
 fn repeats(choice: Entry, now: u64) -> bool {
     choice.closing() == 0
@@ -106,9 +106,7 @@ fn pick(service: &ServiceValue) -> Result<(u32, u16), DropReason> {
     if service.count == 0 {
         return Err(DropReason::NoBackend);
     }
-    // SAFETY: no arguments, always callable.
-    let random = unsafe { bpf_get_prandom_u32() };
-    match maps::backend(service.first + random % service.count) {
+    match maps::backend(service.first + helpers::random() % service.count) {
         Some(backend) => Ok((backend.addr, backend.port)),
         None => Err(DropReason::NoBackend),
     }

@@ -1,6 +1,8 @@
 //! The packet as the kernel hands it to a program.
 
-use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::programs::TcContext;
 use weft_datapath_common::DropReason;
 
 /// Bytes of an Ethernet header.
@@ -102,7 +104,8 @@ impl Skb {
             .map_err(|_| DropReason::WriteFailed)
     }
 
-    /// Corrects a transport checksum; `flags` as in `bpf_l4_csum_replace`, size included.
+    /// Corrects a transport checksum; `flags` as in `bpf_l4_csum_replace`, size
+    /// included.
     #[inline(always)]
     pub fn replace_l4_sum(
         self,

@@ -1,18 +1,15 @@
 //! The way of a packet that came in, from a pod or from the network.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{
     Config, DropReason, Leg, TracePoint, config_flags, ct_flags, direction, identity, protocol,
 };
 
-use crate::{
-    Outcome,
-    conntrack::{self, Entry},
-    deliver, event,
-    flow::{Flow, Origin},
-    icmp::{self, Relation},
-    maps, policy, proxy, service,
-    skb::Skb,
-};
+use crate::conntrack::{self, Entry};
+use crate::flow::{Flow, Origin};
+use crate::icmp::{self, Relation};
+use crate::skb::Skb;
+use crate::{Outcome, deliver, event, maps, policy, proxy, service};
 
 /// Judges and forwards a packet that is on its way to its destination.
 #[inline(always)]
@@ -49,16 +46,16 @@ pub fn known(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) -> Outcom
         return cut(skb, config, flow, entry, reply);
     }
     if reply && entry.has(ct_flags::PROXY) {
-        // The pod's answers come from the proxy. What comes from the real destination answers
-        // the proxy's own connection.
+        // The pod's answers come from the proxy. What comes from the real
+        // destination answers the proxy's own connection.
         return match answers_proxy(skb, config, flow) {
             true => Ok(()),
             false => Err(DropReason::UnknownConnection),
         };
     }
     if !reply && flow.origin == Origin::Pod {
-        // One socket may ask a server both directly and through services: the answer goes out
-        // under the name that was asked last.
+        // One socket may ask a server both directly and through services: the
+        // answer goes out under the name that was asked last.
         entry.answer_as(flow.service, flow.service_port);
     }
     let now = conntrack::now();
@@ -111,8 +108,8 @@ fn judge_again(
     entry.set_rule(flow.rule);
     let mut flags = entry.flags() & !ct_flags::REVOKED;
     if verdict.is_err() {
-        // The entry stays: without it the other end's next packet would pass for the first of a
-        // new flow, judged by other rules.
+        // The entry stays: without it the other end's next packet would pass
+        // for the first of a new flow, judged by other rules.
         flags |= ct_flags::REVOKED;
     } else if flow.proxy_port != 0 {
         if flags & ct_flags::PROXY == 0 {
@@ -185,9 +182,9 @@ fn redirected(flow: &Flow) -> u32 {
     }
 }
 
-/// Ends a connection that L7 rules came to concern while it was open: its packets are dropped, in
-/// the name of the rule that wants the proxy, and whoever sends one is told by a reset, as long as
-/// the proxy listens.
+/// Ends a connection that L7 rules came to concern while it was open: its
+/// packets are dropped, in the name of the rule that wants the proxy, and
+/// whoever sends one is told by a reset, as long as the proxy listens.
 #[inline(never)]
 fn cut(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry, reply: bool) -> Outcome {
     flow.rule = entry.rule();
@@ -223,9 +220,9 @@ fn check_ends(config: &Config, flow: &Flow) -> Result<(), DropReason> {
     }
     match flow.origin {
         Origin::Pod => {
-            // The peer would take the packet for one of the overlay's, from whichever pod the
-            // sender likes.
-            // A node has more addresses than the agent knows: only pods are none of its own.
+            // The peer would take the packet for one of the overlay's, from
+            // whichever pod the sender likes. A node has more addresses than
+            // the agent knows: only pods are none of its own.
             let to_pod = flow.to_remote_pod || maps::endpoint_by_addr(packet.dst).is_some();
             if !to_pod
                 && packet.protocol == protocol::UDP
@@ -281,7 +278,8 @@ pub fn to_balancer(skb: Skb, config: &Config, flow: &mut Flow, port: u16) -> Out
     Ok(())
 }
 
-/// Gives the packet to the proxy if it answers one of the proxy's own connections.
+/// Gives the packet to the proxy if it answers one of the proxy's own
+/// connections.
 #[inline(never)]
 fn answers_proxy(skb: Skb, config: &Config, flow: &mut Flow) -> bool {
     let packet = &flow.packet;
@@ -306,7 +304,8 @@ fn answers_proxy(skb: Skb, config: &Config, flow: &mut Flow) -> bool {
     true
 }
 
-/// The table lost the proxy's connection: its local port tells it from what pods do.
+/// The table lost the proxy's connection: its local port tells it from what
+/// pods do.
 #[inline(always)]
 fn recover(skb: Skb, config: &Config, flow: &mut Flow, now: u64) -> Option<Entry> {
     let port = u16::from_be(flow.packet.dst_port);
@@ -324,10 +323,12 @@ fn recover(skb: Skb, config: &Config, flow: &mut Flow, now: u64) -> Option<Entry
     entry.ok()
 }
 
-/// Remembers a packet of a connection that the proxy opened, so that the answers find it.
+/// Remembers a packet of a connection that the proxy opened, so that the
+/// answers find it.
 ///
-/// `point` is where it leaves the node. Delivery to a pod of this node has none: the request was
-/// seen on its way to the proxy, and its record says that it arrived.
+/// `point` is where it leaves the node. Delivery to a pod of this node has
+/// none: the request was seen on its way to the proxy, and its record says that
+/// it arrived.
 #[inline(never)]
 pub fn from_proxy(
     config: &Config,
@@ -339,7 +340,8 @@ pub fn from_proxy(
     let entry = match conntrack::lookup(packet, Leg::Upstream) {
         Some(entry) if !packet.opens() => entry,
         _ => {
-            // An older connection of the pod's own with the same ports would steal the answers.
+            // An older connection of the pod's own with the same ports would
+            // steal the answers.
             if let Some(direct) = conntrack::lookup(packet, Leg::Direct)
                 && !direct.has(ct_flags::PROXY)
                 && !direct.has(ct_flags::SERVICE)

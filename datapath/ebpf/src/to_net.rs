@@ -1,19 +1,15 @@
 //! Uplink and overlay, egress: what leaves the node.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{Config, DropReason, Leg, TracePoint, ct_flags, direction, protocol};
 
-use crate::{
-    Outcome,
-    conntrack::{self, Entry},
-    event,
-    flow::{Flow, Origin},
-    maps, masquerade, proxy,
-    skb::{Skb, ethertype},
-    steer, to_pod,
-};
+use crate::conntrack::{self, Entry};
+use crate::flow::{Flow, Origin};
+use crate::skb::{Skb, ethertype};
+use crate::{Outcome, event, maps, masquerade, proxy, steer, to_pod};
 
-/// Remembers the proxy's connections, masks pods' addresses towards the outside, and keeps in
-/// what no program judged.
+/// Remembers the proxy's connections, masks pods' addresses towards the
+/// outside, and keeps in what no program judged.
 #[inline(always)]
 pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if skb.ethertype() != ethertype::IPV4 {
@@ -34,7 +30,8 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     }
     let entry = match conntrack::lookup(&flow.packet, Leg::Direct) {
         Some(entry) if !from_upstream(skb, config, flow, entry) => {
-            // What the proxy answers in a pod's place no program has judged yet.
+            // What the proxy answers in a pod's place no program has judged
+            // yet.
             let reply = entry.is_reply(&flow.packet);
             steer::revalidate(config, flow, entry, reply)?;
             report(skb, config, flow, entry);
@@ -43,7 +40,8 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
         _ if proxy::sent(skb, config) => steer::from_proxy(config, flow, Some(point(flow)))?,
         // Errors are judged by what they quote and have no flow of their own.
         _ if flow.packet.is_icmp_error() => return error(config, flow),
-        // `from_pod` would have opened a flow: this came from elsewhere under a pod's address.
+        // `from_pod` would have opened a flow: this came from elsewhere under a
+        // pod's address.
         _ => return Err(DropReason::UnknownSender),
     };
     if flow.origin == Origin::Uplink && entry.has(ct_flags::MASQUERADE) {
@@ -52,8 +50,8 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     Ok(())
 }
 
-/// Whether the packet is the proxy's own towards the destination, and not its answer in the
-/// destination's place.
+/// Whether the packet is the proxy's own towards the destination, and not its
+/// answer in the destination's place.
 #[inline(always)]
 fn from_upstream(skb: Skb, config: &Config, flow: &Flow, entry: Entry) -> bool {
     proxy::sent(skb, config) && !entry.is_reply(&flow.packet)
@@ -88,7 +86,8 @@ fn point(flow: &Flow) -> TracePoint {
     }
 }
 
-/// Reports what `from_pod` did not: encapsulation, and what the proxy answers in a pod's name.
+/// Reports what `from_pod` did not: encapsulation, and what the proxy answers
+/// in a pod's name.
 #[inline(always)]
 fn report(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) {
     if flow.origin != Origin::Overlay && !proxy::sent(skb, config) {
@@ -107,8 +106,8 @@ fn report(skb: Skb, config: &Config, flow: &mut Flow, entry: Entry) {
     }
 }
 
-/// An ICMP error by a pod: towards another pod it passes, to the outside it would show the pod's
-/// address.
+/// An ICMP error by a pod: towards another pod it passes, to the outside it
+/// would show the pod's address.
 #[inline(always)]
 fn error(config: &Config, flow: &mut Flow) -> Outcome {
     flow.identify(config);

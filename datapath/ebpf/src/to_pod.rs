@@ -1,22 +1,18 @@
 //! Host veth, egress: what the stack or the proxy delivers to a pod.
+#![forbid(unsafe_code)]
 
 use weft_datapath_common::{
     Config, DropReason, EndpointEntry, Leg, TracePoint, ct_flags, direction, identity,
 };
 
-use crate::{
-    Outcome, conntrack,
-    conntrack::Entry,
-    deliver, event,
-    flow::Flow,
-    icmp::{self, Relation},
-    ipv6, maps, policy, proxy,
-    skb::{Skb, ethertype},
-    steer,
-};
+use crate::conntrack::Entry;
+use crate::flow::Flow;
+use crate::icmp::{self, Relation};
+use crate::skb::{Skb, ethertype};
+use crate::{Outcome, conntrack, deliver, event, ipv6, maps, policy, proxy, steer};
 
-/// Admits what was judged on its way in, what the proxy decided and what the node itself sends;
-/// judges everything else.
+/// Admits what was judged on its way in, what the proxy decided and what the
+/// node itself sends; judges everything else.
 #[inline(always)]
 pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     let pod = maps::endpoint_by_ifindex(flow.ifindex).ok_or(DropReason::NoEndpoint)?;
@@ -40,7 +36,8 @@ fn ipv4(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outc
     if flow.packet.dst != pod.addr {
         return Err(DropReason::NoEndpoint);
     }
-    // Meant for the proxy, but routed on: the rule that takes it there is missing.
+    // Meant for the proxy, but routed on: the rule that takes it there is
+    // missing.
     if proxy::strayed(skb, config) {
         return Err(DropReason::ProxyAssignFailed);
     }
@@ -63,7 +60,8 @@ fn ipv4(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outc
     first(skb, config, flow, pod)
 }
 
-/// A pod of this node that the agent has not announced, so that `from_pod` never saw its packet.
+/// A pod of this node that the agent has not announced, so that `from_pod`
+/// never saw its packet.
 #[inline(always)]
 pub fn unannounced(config: &Config, flow: &Flow) -> bool {
     let src = flow.packet.src;
@@ -75,7 +73,8 @@ pub fn unannounced(config: &Config, flow: &Flow) -> bool {
     }
 }
 
-/// An answer to what the pod began, from the other end or from the proxy in its place.
+/// An answer to what the pod began, from the other end or from the proxy in its
+/// place.
 #[inline(always)]
 fn answer(
     skb: Skb,
@@ -86,7 +85,8 @@ fn answer(
 ) -> Outcome {
     let now = conntrack::now();
     if entry.has(ct_flags::SERVICE) {
-        // A service that the proxy balances, or a pod's answer to itself: translated already.
+        // A service that the proxy balances, or a pod's answer to itself:
+        // translated already.
         entry.touch(now, &flow.packet);
         return Ok(());
     }
@@ -114,8 +114,8 @@ fn admitted(
     deliver::finish(skb, config, flow, entry, pod, false, now)
 }
 
-/// The first packet of a flow that did not come in through one of our programs: the node's own,
-/// or from an interface that is not ours.
+/// The first packet of a flow that did not come in through one of our programs:
+/// the node's own, or from an interface that is not ours.
 #[inline(never)]
 fn first(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outcome {
     if flow.packet.is_icmp_error() && icmp::relate(skb, flow) == Relation::Flow {

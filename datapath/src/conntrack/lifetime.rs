@@ -11,16 +11,17 @@ use weft_datapath_common::{
 use super::{Flow, flow};
 use crate::config::addr;
 
-/// How long the kernel's own connection tracking keeps established TCP, shortened to what peers
-/// with keep-alives (two hours by default) still stay below.
+/// How long the kernel's own connection tracking keeps established TCP,
+/// shortened to what peers with keep-alives (two hours by default) still stay
+/// below.
 const ESTABLISHED: Duration = Duration::from_secs(6 * 3600);
-/// A TCP connection that was never answered (a SYN is repeated for longer, and begins anew each
-/// time), UDP and ICMP that go on, and every other protocol.
+/// A TCP connection that was never answered (a SYN is repeated for longer, and
+/// begins anew each time), UDP and ICMP that go on, and every other protocol.
 const TRANSIENT: Duration = Duration::from_secs(60);
 /// UDP and ICMP without an answer so far.
 const UNANSWERED: Duration = Duration::from_secs(30);
-/// A question and its answer, over UDP or ICMP: what name lookups leave behind must not fill the
-/// table.
+/// A question and its answer, over UDP or ICMP: what name lookups leave behind
+/// must not fill the table.
 const EXCHANGED: Duration = Duration::from_secs(20);
 /// After FIN or RST: late segments must still find the flow.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -56,8 +57,8 @@ impl Live {
         live
     }
 
-    /// A choice lives as long as the connection that goes its way: without it, the connection's
-    /// next packet would meet another backend.
+    /// A choice lives as long as the connection that goes its way: without it,
+    /// the connection's next packet would meet another backend.
     pub(super) fn keeps(&self, key: &CtKey, entry: &CtEntry, now: u64) -> bool {
         let flow = flow(key, entry, now);
         let choice = entry.flags & ct_flags::SERVICE != 0;
@@ -83,7 +84,8 @@ impl Live {
     }
 }
 
-/// Who dialled the service. A pod that reaches itself has another source address then.
+/// Who dialled the service. A pod that reaches itself has another source
+/// address then.
 fn client(flow: &Flow) -> SocketAddrV4 {
     match flow.src.ip().is_link_local() {
         true => SocketAddrV4::new(*flow.dst.ip(), flow.src.port()),
@@ -107,7 +109,8 @@ fn timed_out(key: &CtKey, entry: &CtEntry, now: u64) -> bool {
     now.saturating_sub(entry.last_seen) > nanos(timeout)
 }
 
-/// What has no connection is told by its answers: were there any, and did they go on.
+/// What has no connection is told by its answers: were there any, and did they
+/// go on.
 fn connectionless(entry: &CtEntry) -> Duration {
     if entry.seen[1] & SEEN_GOES_ON != 0 {
         TRANSIENT

@@ -1,24 +1,22 @@
-//! Runs the programs on crafted packets (`BPF_PROG_TEST_RUN`), with maps of their own.
+//! Runs the programs on crafted packets (`BPF_PROG_TEST_RUN`), with maps of
+//! their own.
 //!
-//! What needs sockets or a second interface (redirects to the proxy, delivery) shows only as far
-//! as the program itself goes: a redirect without a listener is a drop that carries the mark.
+//! What needs sockets or a second interface (redirects to the proxy, delivery)
+//! shows only as far as the program itself goes: a redirect without a listener
+//! is a drop that carries the mark.
 
 mod packet;
 mod probe;
 
-use std::{
-    env, fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
 
-use aya::{TestRun as _, programs::TestRunOptions};
-use rustix::{
-    mount::{UnmountFlags, unmount},
-    process::geteuid,
-};
+use aya::TestRun as _;
+use aya::programs::TestRunOptions;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::geteuid;
 
 pub use packet::{Packet, checksums_hold};
 pub use probe::{PolicyProbe, Probed, Tuple};
@@ -30,8 +28,8 @@ const SKB_LEN: usize = 192;
 const SKB_MARK: usize = 8;
 const SKB_IFINDEX: usize = 40;
 
-/// The loopback device, which every network namespace has: the one interface that a test run can
-/// pretend to be.
+/// The loopback device, which every network namespace has: the one interface
+/// that a test run can pretend to be.
 pub const LOOPBACK: u32 = 1;
 
 /// Room enough for a test: the usual tables are made for a busy node.
@@ -191,7 +189,8 @@ impl Bench {
     }
 }
 
-/// A pod for tests, behind [`LOOPBACK`], with MACs made from its number and no policy.
+/// A pod for tests, behind [`LOOPBACK`], with MACs made from its number and no
+/// policy.
 pub fn endpoint(id: u32, identity: u32, addr: Ipv4Addr) -> Endpoint {
     let [.., high, low] = id.to_be_bytes();
     Endpoint {

@@ -1,3 +1,5 @@
+//! Frames for tests.
+
 use std::net::Ipv4Addr;
 
 const ETH_LEN: usize = 14;
@@ -49,7 +51,8 @@ impl Packet {
         Self::raw(src.0, dst.0, 17, header.to_vec())
     }
 
-    /// An ICMP message: type, and four bytes that for an echo are identifier and sequence number.
+    /// An ICMP message: type, and four bytes that for an echo are identifier
+    /// and sequence number.
     pub fn icmp(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, rest: [u8; 4]) -> Self {
         let mut header = vec![kind, 0, 0, 0];
         header.extend(rest);

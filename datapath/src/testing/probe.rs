@@ -1,7 +1,7 @@
-use std::{
-    collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+//! Asking the programs what they do under given policies.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use weft_datapath_common::{identity, protocol};
@@ -23,8 +23,8 @@ pub struct Tuple {
     pub peer: u32,
     /// IP protocol.
     pub protocol: u8,
-    /// Destination port; with ICMP the type. Nothing for other protocols than TCP, UDP, SCTP and
-    /// ICMP.
+    /// Destination port; with ICMP the type. Nothing for other protocols than
+    /// TCP, UDP, SCTP and ICMP.
     pub port: u16,
 }
 
@@ -39,7 +39,8 @@ pub struct Probed {
     pub proxy_port: u16,
 }
 
-/// Asks the programs themselves, one packet a question, what they do under given policies.
+/// Asks the programs themselves, one packet a question, what they do under
+/// given policies.
 ///
 /// A question costs a few system calls; some ten thousand fit into a second.
 pub struct PolicyProbe {
@@ -81,8 +82,8 @@ impl PolicyProbe {
         })
     }
 
-    /// Gives an endpoint (1 to 65534) this policy in place of any other. Without default deny,
-    /// what no entry speaks of is allowed.
+    /// Gives an endpoint (1 to 65534) this policy in place of any other.
+    /// Without default deny, what no entry speaks of is allowed.
     ///
     /// # Errors
     /// When an entry is impossible or the kernel refuses.
@@ -142,15 +143,8 @@ impl PolicyProbe {
         self.explain(action, &events)
     }
 
-    /// Asks many questions; the answers come in their order.
-    ///
-    /// # Errors
-    /// As for [`PolicyProbe::probe`].
-    pub fn probe_all(&mut self, tuples: &[Tuple]) -> Result<Vec<Probed>, Error> {
-        tuples.iter().map(|tuple| self.probe(tuple)).collect()
-    }
-
-    /// The verdict event has rule and port; it is left out when no policy decided.
+    /// The verdict event has rule and port; it is left out when no policy
+    /// decided.
     fn explain(&self, action: Action, events: &[Event]) -> Result<Probed, Error> {
         let verdict = events.iter().find_map(|event| match event.kind {
             EventKind::PolicyVerdict { action, .. } => Some((action, event)),

@@ -1,18 +1,16 @@
 //! Two nodes on a bridge, pods on them, and a world outside.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddrV4},
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use weft_datapath::testing::{SMALL_TABLES, TempBpffs};
 use weft_datapath::{
     Address, Config, Datapath, Direction, Endpoint, Event, EventKind, Events, Ipcache,
     NodeSettings, PolicyEntry, PolicyMap, Verdict,
-    testing::{SMALL_TABLES, TempBpffs},
 };
 
 use crate::support::{Namespace, SOON};
@@ -131,7 +129,8 @@ impl Cluster {
         }
     }
 
-    /// Turns default deny on for the pod in this direction and sets its entries.
+    /// Turns default deny on for the pod in this direction and sets its
+    /// entries.
     pub fn police(&mut self, pod: &Pod, direction: Direction, entries: &[PolicyEntry]) {
         let node = &mut self.nodes[pod.node];
         node.policy.apply(pod.endpoint.id, entries).unwrap();

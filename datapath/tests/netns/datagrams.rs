@@ -1,20 +1,16 @@
-//! Datagrams through a transparent proxy, as a DNS proxy takes and answers them.
+//! Datagrams through a transparent proxy, as a DNS proxy takes and answers
+//! them.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
-    os::fd::AsRawFd as _,
-    sync::mpsc,
-    thread,
-};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::sync::mpsc;
+use std::{io, thread};
 
 use socket2::{Domain, Socket, Type};
 use weft_datapath::{Config, Direction, EventKind, PolicyEntry, Service, TracePoint, Verdict};
 
-use crate::{
-    cluster::{Cluster, Node, Routing, entry},
-    support::{Echo, Namespace, SOON, ask, receive},
-};
+use crate::cluster::{Cluster, Node, Routing, entry};
+use crate::support::{Echo, Namespace, SOON, ask, receive};
 
 const UDP: u8 = 17;
 
@@ -85,7 +81,8 @@ fn transparent(config: &Config, addr: (Ipv4Addr, u16)) -> io::Result<UdpSocket> 
 }
 
 fn set(socket: &UdpSocket, option: i32, value: i32) {
-    // SAFETY: the descriptor is open, the value lives across the call and has the length given.
+    // SAFETY: the descriptor is open, the value lives across the call and has
+    // the length given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -104,8 +101,9 @@ fn receive_with_destination(
 ) -> io::Result<(Vec<u8>, SocketAddrV4, SocketAddrV4)> {
     let mut data = [0_u8; 512];
     let mut control = [0_u64; 16];
-    // SAFETY: plain structures for which all zeroes are valid; every pointer put into them
-    // outlives the call, with its length; control messages are walked by libc's own macros.
+    // SAFETY: plain structures for which all zeroes are valid; every pointer
+    // put into them outlives the call, with its length; control messages are
+    // walked by libc's own macros.
     unsafe {
         let mut name: libc::sockaddr_in = std::mem::zeroed();
         let mut part = libc::iovec {

@@ -1,4 +1,5 @@
-//! What one connection is told to the observer, as the reference outputs of the tools show it.
+//! What one connection is told to the observer, as the reference outputs of the
+//! tools show it.
 
 use std::net::Ipv4Addr;
 
@@ -6,11 +7,9 @@ use weft_datapath::{
     Action, Direction, Event, EventKind, MatchType, Service, TracePoint, Verdict, XlatePoint,
 };
 
-use crate::{
-    cluster::{Cluster, Node, Pod, Routing, entry},
-    proxy::Proxy,
-    support::{Echo, SOON, ping, who_am_i},
-};
+use crate::cluster::{Cluster, Node, Pod, Routing, entry};
+use crate::proxy::Proxy;
+use crate::support::{Echo, SOON, ping, who_am_i};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 77);
 const FIN: u8 = 0x01;
@@ -117,7 +116,8 @@ fn an_allowed_connection_across_nodes() {
         received[1..5],
         [SYN, ACK, PSH | ACK, FIN | ACK].map(&to_endpoint)
     );
-    // Answers are told from the other side: into the overlay there, to the endpoint here.
+    // Answers are told from the other side: into the overlay there, to the
+    // endpoint here.
     for (node, point) in [(1, TracePoint::ToOverlay), (0, TracePoint::ToEndpoint)] {
         let event = cluster.nodes[node].wait_for("answer", |event| {
             event.src == server.addr() && event.kind == EventKind::Trace(point)
@@ -176,7 +176,8 @@ fn a_redirected_connection_on_one_node() {
         (Direction::Ingress, server.endpoint.id)
     );
     assert_eq!((event.proxy_port, event.rule), (proxy.port, 11));
-    // The proxy's own connection, under the client's address, is no second arrival.
+    // The proxy's own connection, under the client's address, is no second
+    // arrival.
     assert!(
         !events.contains(&trace(TracePoint::ToEndpoint)(SYN)),
         "{events:?}"
@@ -189,7 +190,8 @@ fn a_full_ring_counts_what_it_loses() {
     let pod = cluster.pod(0, 300);
     let socket = pod.namespace.udp(pod.addr());
     let nowhere = std::net::SocketAddrV4::new(Ipv4Addr::new(10, 244, 1, 250), 9);
-    // Every datagram is dropped and reported; the ring takes some forty thousand.
+    // Every datagram is dropped and reported; the ring takes some forty
+    // thousand.
     while cluster.nodes[0].datapath.lost_events().unwrap() == 0 {
         for _ in 0..1000 {
             socket.send_to(b"x", nowhere).unwrap();

@@ -1,20 +1,18 @@
-use std::{
-    io::{Read as _, Write as _},
-    net::{IpAddr, TcpListener},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+//! Loaders come and go, pods and rules change: what goes on and what ends.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use weft_datapath::{
     Config, Datapath, Direction, DropReason, EventKind, NodeSettings, TableSizes, Verdict,
     uninstall,
 };
 
-use crate::{
-    cluster::{Cluster, Routing, WORLD, entry, plug_pod},
-    support::{Echo, Namespace, SOON, eventually, ping, v4, who_am_i},
-};
+use crate::cluster::{Cluster, Routing, WORLD, entry, plug_pod};
+use crate::support::{Echo, Namespace, SOON, eventually, ping, v4, who_am_i};
 
 #[test]
 fn enforcement_goes_on_without_the_loader() {
@@ -80,7 +78,8 @@ fn replacing_the_programs_loses_no_request() {
     });
 }
 
-/// A connection to the outside, of which only the tables know that the pod began it.
+/// A connection to the outside, of which only the tables know that the pod
+/// began it.
 #[test]
 fn tables_of_another_size_keep_their_connections() {
     let mut cluster = Cluster::new(Routing::Native);
@@ -104,7 +103,8 @@ fn tables_of_another_size_keep_their_connections() {
             (conntrack, nat)
         );
         assert_eq!(report.nat.entries, 2, "both sides of the connection");
-        // The far end speaks first: without its entries this is nobody's packet.
+        // The far end speaks first: without its entries this is nobody's
+        // packet.
         far.write_all(b"x").unwrap();
         near.read_exact(&mut [0]).unwrap();
     }
@@ -170,7 +170,8 @@ fn an_address_has_no_past() {
         drop(stream);
         cluster.unplug(first);
         let second = cluster.pod_at(node, 302, addr);
-        // What another node knows of the address changes with its agent, which then judges anew.
+        // What another node knows of the address changes with its agent, which
+        // then judges anew.
         cluster.nodes[0].datapath.bump_epoch().unwrap();
         second.namespace.is_refused_by(echo.addr());
         let drop = cluster.nodes[0].wait_for("drop of the successor", |event| {
@@ -244,7 +245,15 @@ fn a_nodes_settings_are_put_back() {
     namespace.enter(|| {
         std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "2").unwrap();
         std::fs::write("/proc/sys/net/ipv4/tcp_early_demux", "1").unwrap();
+        std::fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "4321").unwrap();
     });
+    let values = || {
+        [
+            sysctl("conf/all/rp_filter"),
+            sysctl("tcp_early_demux"),
+            sysctl("tcp_max_tw_buckets"),
+        ]
+    };
     let before = rules();
     for _ in 0..2 {
         namespace
@@ -258,17 +267,11 @@ fn a_nodes_settings_are_put_back() {
         );
         let routes = namespace.command("ip", &["route", "show", "table", "2004"]);
         assert!(routes.contains("local default dev lo"), "{routes}");
-        assert_eq!(
-            (sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")),
-            ("0".into(), "0".into())
-        );
+        assert_eq!(values(), ["0", "0", "0"]);
     }
     namespace.enter(|| NodeSettings::restore(&file)).unwrap();
     assert_eq!(rules(), before);
-    assert_eq!(
-        (sysctl("conf/all/rp_filter"), sysctl("tcp_early_demux")),
-        ("2".into(), "1".into())
-    );
+    assert_eq!(values(), ["2", "1", "4321"]);
     assert!(!file.exists());
     namespace.enter(|| NodeSettings::restore(&file)).unwrap();
 }

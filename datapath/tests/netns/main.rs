@@ -1,4 +1,5 @@
-//! The datapath between real namespaces, with real sockets. Needs root and iproute2.
+//! The datapath between real namespaces, with real sockets. Needs root and
+//! iproute2.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

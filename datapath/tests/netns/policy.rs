@@ -1,11 +1,11 @@
+//! Who reaches whom, between real pods.
+
 use std::net::{IpAddr, SocketAddr};
 
 use weft_datapath::{Direction, DropReason, EventKind, Verdict};
 
-use crate::{
-    cluster::{Cluster, Routing, WORLD, entry},
-    support::{Echo, ask, eventually},
-};
+use crate::cluster::{Cluster, Routing, WORLD, entry};
+use crate::support::{Echo, ask, eventually};
 
 /// Two clients and a server; `same` puts them on one node.
 fn allow_and_deny(routing: Routing, same: bool, redirect_peer: bool) {

@@ -1,20 +1,16 @@
-//! A small transparent proxy: what the node proxy does with sockets, without any HTTP.
+//! A small transparent proxy: what the node proxy does with sockets, without
+//! any HTTP.
 
-use std::{
-    io,
-    net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
-    sync::mpsc,
-    thread,
-};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::mpsc;
+use std::{io, thread};
 
 use socket2::{Domain, SockRef, Socket, Type};
 use weft_datapath::Config;
 
-use crate::{
-    cluster::Node,
-    support::{Namespace, v4},
-};
+use crate::cluster::Node;
+use crate::support::{Namespace, v4};
 
 /// A connection that the proxy took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +31,8 @@ impl Proxy {
         Self::start_on(node, 0)
     }
 
-    /// Starts one on this port, beside others that may be there; 0 for any port.
+    /// Starts one on this port, beside others that may be there; 0 for any
+    /// port.
     pub fn start_on(node: &Node, port: u16) -> Self {
         let config = node.config.clone();
         let listener = node.namespace.enter(|| listen(&config, port)).unwrap();
@@ -103,7 +100,8 @@ fn connect(taken: Taken, config: &Config) -> io::Result<TcpStream> {
 const IP_LOCAL_PORT_RANGE: i32 = 51;
 
 fn set_ip_option(socket: &Socket, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is open, the value lives across the call and has the length given.
+    // SAFETY: the descriptor is open, the value lives across the call and has
+    // the length given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

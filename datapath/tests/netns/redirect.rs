@@ -1,15 +1,13 @@
-use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::TcpListener,
-};
+//! Connections that go through a proxy.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpListener;
 
 use weft_datapath::{Action, Direction, DropReason, EventKind, Service, TracePoint, Verdict};
 
-use crate::{
-    cluster::{Cluster, Routing, entry},
-    proxy::{Proxy, Taken},
-    support::{Echo, SOON, ping, receive, v4, who_am_i},
-};
+use crate::cluster::{Cluster, Routing, entry};
+use crate::proxy::{Proxy, Taken};
+use crate::support::{Echo, SOON, ping, receive, v4, who_am_i};
 
 /// Which side's policy redirects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +17,8 @@ enum Side {
     Both,
 }
 
-/// A client's connection goes through its node's proxy, the server's, or both; the server sees
-/// the client's address.
+/// A client's connection goes through its node's proxy, the server's, or both;
+/// the server sees the client's address.
 fn redirected(routing: Routing, same: bool, side: Side) {
     let mut cluster = Cluster::new(routing);
     let at = if same { 0 } else { 1 };
@@ -193,8 +191,8 @@ fn without_a_proxy_redirected_ports_are_closed_and_others_are_not() {
     client.namespace.talks_to(ruled.addr());
 }
 
-/// A connection opened directly, then rules for its port that need the proxy: whoever speaks next
-/// is told, and a flow says why.
+/// A connection opened directly, then rules for its port that need the proxy:
+/// whoever speaks next is told, and a flow says why.
 fn cut_by_new_rules(routing: Routing, same: bool, side: Side, server_speaks: bool) {
     let mut cluster = Cluster::new(routing);
     let at = if same { 0 } else { 1 };
@@ -266,6 +264,41 @@ fn new_rules_cut_direct_connections_across_nodes() {
     }
 }
 
+/// Connections through the proxy that the server closes, again and again from
+/// one port: the proxy's socket, which closed before the client's, must not be
+/// in the way of the next one.
+#[test]
+fn a_port_that_comes_again_reaches_the_proxy_at_once() {
+    for routing in [Routing::Native, Routing::Vxlan] {
+        let mut cluster = Cluster::new(routing);
+        let (client, server) = (cluster.pod(0, 300), cluster.pod(1, 301));
+        let listener = server
+            .namespace
+            .enter(|| TcpListener::bind(server.port(0)))
+            .unwrap();
+        let addr = v4(listener.local_addr().unwrap());
+        let proxy = Proxy::start(&cluster.nodes[0]);
+        let redirect = entry(
+            Direction::Egress,
+            301,
+            addr.port(),
+            Verdict::Redirect(proxy.port),
+        );
+        cluster.police(&client, Direction::Egress, &[redirect]);
+        for round in 0..5 {
+            let (mut stream, repeated) = client.namespace.connect_from(client.port(34567), addr);
+            let (mut served, _) = listener.accept().unwrap();
+            served.write_all(b"x").unwrap();
+            drop(served);
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            assert_eq!(all, b"x");
+            assert_eq!(repeated, 0, "SYNs sent again in round {round}");
+            assert_eq!(receive(&proxy.taken).client, client.port(34567));
+        }
+    }
+}
+
 #[test]
 fn pods_cannot_dial_the_proxy() {
     let mut cluster = Cluster::new(Routing::Native);
@@ -277,7 +310,8 @@ fn pods_cannot_dial_the_proxy() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
-/// The proxy's connections leave sockets in TIME_WAIT, and their ports come again.
+/// The proxy's connections leave sockets in TIME_WAIT, and their ports come
+/// again.
 #[test]
 fn direct_connections_live_beside_proxied_ones() {
     let mut cluster = Cluster::new(Routing::Native);

@@ -1,16 +1,14 @@
-use std::{
-    collections::HashSet,
-    io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4},
-    thread,
-};
+//! Services, from the client to the backends.
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
+use std::thread;
 
 use weft_datapath::{Config, Direction, DropReason, EventKind, Service, Verdict};
 
-use crate::{
-    cluster::{Cluster, Pod, Routing, entry},
-    support::{Echo, ask, who_am_i},
-};
+use crate::cluster::{Cluster, Pod, Routing, entry};
+use crate::support::{Echo, ask, who_am_i};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 77);
 const PORT: u16 = 80;
@@ -143,7 +141,8 @@ fn a_service_without_backends_refuses() {
         .is_refused_by(SocketAddrV4::new(VIP, PORT + 1));
 }
 
-/// Segmentation offload and checksums survive translation and every way of delivery.
+/// Segmentation offload and checksums survive translation and every way of
+/// delivery.
 #[test]
 fn bulk_data_arrives_whole() {
     const LEN: usize = 16 << 20;

@@ -1,25 +1,22 @@
 //! Network namespaces, and threads that work inside them.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsFd as _,
-    process::{Command, Stdio},
-    sync::{
-        atomic::{AtomicU32, Ordering},
-        mpsc,
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Long enough for anything that is going to happen on one machine.
 pub const SOON: Duration = Duration::from_secs(5);
-/// How long a refused client tries. A drop is silent, so this is waited for in full.
+/// How long a refused client tries. A drop is silent, so this is waited for in
+/// full.
 pub const REFUSED: Duration = Duration::from_millis(300);
 
 /// A network namespace, removed when dropped.
@@ -104,7 +101,22 @@ impl Namespace {
         Ok(stream)
     }
 
-    /// Asserts that a TCP connection to an [`Echo`] works; returns who the server saw.
+    /// Connects from inside, from this address and port, which may have been in
+    /// use a moment ago; returns also how many packets had to be sent again.
+    pub fn connect_from(&self, from: SocketAddrV4, to: SocketAddrV4) -> (TcpStream, u32) {
+        let socket = self
+            .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None))
+            .unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&from.into()).unwrap();
+        socket.connect_timeout(&to.into(), SOON).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let repeated = retransmissions(&socket);
+        (socket.into(), repeated)
+    }
+
+    /// Asserts that a TCP connection to an [`Echo`] works; returns who the
+    /// server saw.
     pub fn talks_to(&self, to: SocketAddrV4) -> SocketAddr {
         let mut stream = self
             .connect(to, SOON)
@@ -167,11 +179,32 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Also while a failed test unwinds; there is nobody to tell about another failure.
+        // Also while a failed test unwinds; there is nobody to tell about
+        // another failure.
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();
     }
+}
+
+/// Packets that a TCP socket sent more than once.
+fn retransmissions(socket: &Socket) -> u32 {
+    // SAFETY: a structure of plain integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, the structure lives across the call and
+    // has the length given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    info.tcpi_total_retrans
 }
 
 pub fn run(program: &str, args: &[&str]) -> String {
@@ -184,8 +217,9 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A server inside a namespace. Of each connection it first tells the client its address, in a
-/// line, and then sends back what it gets. UDP datagrams are answered with the sender's address.
+/// A server inside a namespace. Of each connection it first tells the client
+/// its address, in a line, and then sends back what it gets. UDP datagrams are
+/// answered with the sender's address.
 pub struct Echo {
     listener: TcpListener,
     addr: SocketAddrV4,
@@ -206,7 +240,8 @@ impl Echo {
                 thread::spawn(move || serve(stream, peer));
             }
         });
-        // Ends with the namespace's last socket, at the latest with the process.
+        // Ends with the namespace's last socket, at the latest with the
+        // process.
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {

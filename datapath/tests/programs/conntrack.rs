@@ -1,7 +1,7 @@
-use weft_datapath::{
-    Action, Direction, DropReason, EventKind, MatchType, TracePoint, Verdict,
-    testing::{Bench, Outcome, Packet, SMALL_TABLES},
-};
+//! What is remembered of flows.
+
+use weft_datapath::testing::{Bench, Outcome, Packet, SMALL_TABLES};
+use weft_datapath::{Action, Direction, DropReason, EventKind, MatchType, TracePoint, Verdict};
 
 use crate::support::*;
 

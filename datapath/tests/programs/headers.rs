@@ -1,4 +1,7 @@
-use weft_datapath::{DropReason, testing::Packet};
+//! Packets as they should not be, and what is not IPv4.
+
+use weft_datapath::DropReason;
+use weft_datapath::testing::Packet;
 
 use crate::support::*;
 
@@ -129,7 +132,8 @@ fn arp_passes_other_protocols_do_not() {
     drops(&mut bench, "from_pod", &frame, DropReason::UnsupportedL2);
 }
 
-/// An IPv6 frame from `::` with this next header, hop limit, destination and payload.
+/// An IPv6 frame from `::` with this next header, hop limit, destination and
+/// payload.
 fn ipv6(next: u8, hops: u8, dst: [u8; 16], payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 12];
     frame.extend([
@@ -164,7 +168,8 @@ fn ipv6_of_a_pod_without_policy_passes() {
     );
 }
 
-/// A denial or an HTTP rule without default deny holds for IPv4 only: IPv6 must not be a way round.
+/// A denial or an HTTP rule without default deny holds for IPv4 only: IPv6 must
+/// not be a way round.
 #[test]
 fn a_policy_without_default_deny_stops_ipv6() {
     let mut bench = bench();

@@ -1,9 +1,9 @@
+//! The node's address in place of a pod's.
+
 use std::net::Ipv4Addr;
 
-use weft_datapath::{
-    Direction, DropReason, Verdict,
-    testing::{Bench, Packet, checksums_hold},
-};
+use weft_datapath::testing::{Bench, Packet, checksums_hold};
+use weft_datapath::{Direction, DropReason, Verdict};
 
 use crate::support::*;
 

@@ -1,8 +1,10 @@
+//! Which entry decides.
+
 use std::net::IpAddr;
 
+use weft_datapath::testing::{Outcome, Packet};
 use weft_datapath::{
     Action, Direction, DropReason, EventKind, MatchType, PolicyEntry, TracePoint, Verdict,
-    testing::{Outcome, Packet},
 };
 
 use crate::support::*;

@@ -1,9 +1,9 @@
+//! Addresses of services, in and out.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use weft_datapath::{
-    Direction, DropReason, EventKind, Service, TracePoint, Verdict, XlatePoint,
-    testing::{Bench, Outcome, Packet, checksums_hold},
-};
+use weft_datapath::testing::{Bench, Outcome, Packet, checksums_hold};
+use weft_datapath::{Direction, DropReason, EventKind, Service, TracePoint, Verdict, XlatePoint};
 
 use crate::support::*;
 

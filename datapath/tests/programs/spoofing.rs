@@ -1,6 +1,9 @@
+//! Packets that claim to be somebody else's.
+
 use std::net::{IpAddr, Ipv4Addr};
 
-use weft_datapath::{DropReason, testing::Packet};
+use weft_datapath::DropReason;
+use weft_datapath::testing::Packet;
 
 use crate::support::*;
 

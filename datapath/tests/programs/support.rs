@@ -1,9 +1,11 @@
+//! A node with a pod, and packets for it.
+
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use weft_datapath::testing::{Bench, Outcome, Packet, Run, SMALL_TABLES, endpoint};
 use weft_datapath::{
     Address, Config, Direction, DropReason, Endpoint, Event, EventKind, PolicyEntry, Verdict,
-    testing::{Bench, Outcome, Packet, Run, SMALL_TABLES, endpoint},
 };
 
 pub const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
@@ -24,8 +26,8 @@ pub const SYN_ACK: u8 = 0x12;
 pub const PSH_ACK: u8 = 0x18;
 pub const FIN_ACK: u8 = 0x11;
 
-/// A node with one pod, a remote pod and a remote node, and no policy. Packets stay on the stack's
-/// way: there is no other end to redirect to.
+/// A node with one pod, a remote pod and a remote node, and no policy. Packets
+/// stay on the stack's way: there is no other end to redirect to.
 pub fn bench() -> Bench {
     bench_with(|_| {})
 }
