@@ -11,7 +11,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-pub use resources::{ccnp_resource, cnp_resource, identity_resource};
+pub use resources::{ccec_resource, ccnp_resource, cec_resource, cnp_resource, identity_resource};
 pub use watch::{Watched, spawn as spawn_watch};
 
 /// Why no client could be made.

@@ -15,6 +15,19 @@ pub fn ccnp_resource() -> ApiResource {
     )
 }
 
+/// `CiliumEnvoyConfig`.
+pub fn cec_resource() -> ApiResource {
+    resource("CiliumEnvoyConfig", "ciliumenvoyconfigs")
+}
+
+/// `CiliumClusterwideEnvoyConfig`, cluster-scoped.
+pub fn ccec_resource() -> ApiResource {
+    resource(
+        "CiliumClusterwideEnvoyConfig",
+        "ciliumclusterwideenvoyconfigs",
+    )
+}
+
 /// `CiliumIdentity`, cluster-scoped; the name is the number.
 pub fn identity_resource() -> ApiResource {
     resource("CiliumIdentity", "ciliumidentities")

@@ -1,4 +1,5 @@
-//! The status of policies: valid, or which field is wrong.
+//! The status of policies: valid, or which field is wrong; and of objects that
+//! have no effect, which say so.
 //!
 //! Only the operator writes it: thousands of agents doing so would bring an
 //! API server down.
@@ -18,24 +19,55 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
-use weft_api::k8s::{Condition, FieldErrors, PolicyStatus};
+use weft_api::k8s::{Condition, FieldError, FieldErrors, PolicyStatus};
 use weft_core::policy::PolicyKind;
 
-use crate::kube::{ccnp_resource, cnp_resource, convert};
+use crate::kube::{ccec_resource, ccnp_resource, cec_resource, cnp_resource, convert};
 use crate::policy::parse;
 
 /// Wait before a status that could not be written is written again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Starts a controller for each kind of policy.
+/// What objects of a kind are judged by.
+#[derive(Clone, Copy)]
+enum Judge {
+    /// They are policies.
+    Policy(PolicyKind),
+    /// They are kept, and nothing acts on them.
+    NoEffect,
+}
+
+impl Judge {
+    /// None for an object without a name.
+    fn verdict(self, object: &DynamicObject) -> Option<Result<(), FieldErrors>> {
+        Some(match self {
+            Self::Policy(kind) => {
+                let policy = convert::policy(object.clone())?;
+                parse(kind, &policy.raw).map(drop)
+            }
+            Self::NoEffect => Err(FieldErrors(vec![FieldError {
+                path: "spec".into(),
+                message: "without effect: Envoy configuration is kept, and not acted on".into(),
+            }])),
+        })
+    }
+}
+
+/// Starts a controller for each kind that has a status.
 pub(super) fn spawn(client: &Client, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
-    for (kind, resource) in [
-        (PolicyKind::CiliumNetworkPolicy, cnp_resource()),
-        (PolicyKind::CiliumClusterwideNetworkPolicy, ccnp_resource()),
+    use PolicyKind::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+    for (judge, resource) in [
+        (Judge::Policy(CiliumNetworkPolicy), cnp_resource()),
+        (
+            Judge::Policy(CiliumClusterwideNetworkPolicy),
+            ccnp_resource(),
+        ),
+        (Judge::NoEffect, cec_resource()),
+        (Judge::NoEffect, ccec_resource()),
     ] {
         let context = Arc::new(Context {
             client: client.clone(),
-            kind,
+            judge,
             resource: resource.clone(),
         });
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -55,7 +87,7 @@ pub(super) fn spawn(client: &Client, stop: &CancellationToken, tasks: &mut JoinS
 
 struct Context {
     client: Client,
-    kind: PolicyKind,
+    judge: Judge,
     resource: ApiResource,
 }
 
@@ -72,15 +104,14 @@ async fn reconcile(
     };
     let before = condition_of(&object);
     let generation = object.metadata.generation;
-    let Some(policy) = convert::policy((*object).clone()) else {
+    let Some(verdict) = context.judge.verdict(&object) else {
         return Ok(Action::await_change());
     };
-    let verdict = parse(context.kind, &policy.raw).map(drop);
     let Some(condition) = changed(before.as_ref(), generation, &verdict, Timestamp::now()) else {
         return Ok(Action::await_change());
     };
-    info!(kind = %context.kind, policy = %policy.key, valid = %condition.status,
-        because = %condition.message, "status of a policy changed");
+    info!(kind = %context.resource.kind, namespace = object.namespace(), name,
+        valid = %condition.status, because = %condition.message, "status changed");
     let status = PolicyStatus {
         conditions: vec![condition],
     };
@@ -121,6 +152,15 @@ mod tests {
     use weft_api::k8s::FieldError;
 
     use super::*;
+
+    #[test]
+    fn what_has_no_effect_says_so() {
+        let object = DynamicObject::new("lb", &cec_resource());
+        let verdict = Judge::NoEffect.verdict(&object).expect("judged");
+        let condition = changed(None, Some(1), &verdict, at(1)).expect("a status");
+        assert_eq!(condition.status, "False");
+        assert!(condition.message.starts_with("spec: without effect"));
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")

@@ -24,6 +24,20 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
             namespaced: false,
         },
     ];
+    let envoy = [
+        Names {
+            kind: "CiliumEnvoyConfig",
+            plural: "ciliumenvoyconfigs",
+            short: &["cec"],
+            namespaced: true,
+        },
+        Names {
+            kind: "CiliumClusterwideEnvoyConfig",
+            plural: "ciliumclusterwideenvoyconfigs",
+            short: &["ccec"],
+            namespaced: false,
+        },
+    ];
     let identity = Names {
         kind: "CiliumIdentity",
         plural: "ciliumidentities",
@@ -33,10 +47,14 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     let policies = policies
         .iter()
         .map(|names| definition(names, &policy_version()));
+    let envoy = envoy
+        .iter()
+        .map(|names| definition(names, &envoy_version()));
     let identity = definition(&identity, &identity_version());
     // A definition that does not parse would be a bug that the tests catch;
     // there is nothing to install then.
     policies
+        .chain(envoy)
         .chain([identity])
         .filter_map(|definition| serde_json::from_value(definition).ok())
         .collect()
@@ -70,11 +88,41 @@ fn definition(names: &Names, version: &Value) -> Value {
     })
 }
 
+/// What the operator says.
+fn status_schema() -> Value {
+    let mut status = schema_of::<PolicyStatus>();
+    status["description"] = json!("What the operator says about the object.");
+    status
+}
+
+/// Whatever Envoy understands: kept key for key.
+fn envoy_version() -> Value {
+    let spec = json!({
+        "type": "object",
+        "description": "Envoy resources, and the Services whose traffic goes through them.",
+        "x-kubernetes-preserve-unknown-fields": true,
+    });
+    json!({
+        "name": VERSION,
+        "served": true,
+        "storage": true,
+        "subresources": { "status": {} },
+        "additionalPrinterColumns": [
+            { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" },
+        ],
+        "schema": {
+            "openAPIV3Schema": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": { "spec": spec, "status": status_schema() },
+            },
+        },
+    })
+}
+
 fn policy_version() -> Value {
     let spec = published(SPEC.clone());
-    let mut status = schema_of::<PolicyStatus>();
-    let description = json!("What the operator says about the policy.");
-    status["description"] = description;
+    let status = status_schema();
     json!({
         "name": VERSION,
         "served": true,

@@ -15,6 +15,8 @@ fn all_definitions_parse_as_kubernetes_reads_them() {
         [
             "CiliumNetworkPolicy",
             "CiliumClusterwideNetworkPolicy",
+            "CiliumEnvoyConfig",
+            "CiliumClusterwideEnvoyConfig",
             "CiliumIdentity"
         ]
     );
@@ -30,6 +32,12 @@ fn names_and_scopes() {
     let ccnp = json_of("CiliumClusterwideNetworkPolicy");
     assert_eq!(ccnp["spec"]["names"]["shortNames"][0], "ccnp");
     assert_eq!(ccnp["spec"]["scope"], "Cluster");
+    let cec = json_of("CiliumEnvoyConfig");
+    assert_eq!(cec["spec"]["names"]["shortNames"][0], "cec");
+    assert_eq!(cec["spec"]["scope"], "Namespaced");
+    let ccec = json_of("CiliumClusterwideEnvoyConfig");
+    assert_eq!(ccec["spec"]["names"]["shortNames"][0], "ccec");
+    assert_eq!(ccec["spec"]["scope"], "Cluster");
 }
 
 /// The rules of structural schemas: every node has a type (or keeps anything),
