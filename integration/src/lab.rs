@@ -15,8 +15,6 @@ use crate::watch::{Client, until};
 
 /// Where labs keep their state.
 const STATE: &str = "/run/weft-lab";
-/// Oldest kubectl whose `exec` speaks WebSocket.
-const KUBECTL_MINOR: u32 = 31;
 /// Lines of a log that are shown when a test failed.
 const SHOWN: usize = 40;
 
@@ -28,7 +26,8 @@ pub struct Lab {
     programs: PathBuf,
     kubectl: bool,
     relay: String,
-    /// Working directory of shell lines, with the manifests of the story.
+    /// Working directory of shell lines, with the manifests of the story; goes
+    /// with the lab.
     directory: PathBuf,
 }
 
@@ -84,18 +83,18 @@ impl Lab {
             .parent()
             .context("no directory of programs")?
             .to_path_buf();
-        let directory = std::env::temp_dir().join(format!("weft-{name}"));
-        lay_out(&directory)?;
+        let directory = Path::new(STATE).join(&name).join("story");
         let mut lab = Self {
             name,
             programs,
-            kubectl: kubectl_is_recent(),
+            kubectl: weft_lab::kubectl::is_recent(),
             relay: String::new(),
             directory,
         };
         let mut words = vec!["up"];
         words.extend(arguments);
         lab.lab(&words).well().context("bring a lab up")?;
+        lay_out(&lab.directory)?;
         let info: Value = serde_json::from_slice(&fs::read(lab.state().join("lab.json"))?)?;
         info["relay"]
             .as_str()
@@ -114,6 +113,12 @@ impl Lab {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         Path::new(STATE).join(&self.name)
+    }
+
+    /// Where shell lines run.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Whether the story's lines run through kubectl.
@@ -152,7 +157,7 @@ impl Lab {
         let mut command = Command::new("sh");
         command.args(["-c", &line]);
         self.surround(&mut command);
-        run(&mut command, "")
+        run(command.current_dir(&self.directory), "")
     }
 
     fn surround(&self, command: &mut Command) {
@@ -160,7 +165,6 @@ impl Lab {
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/bin".into()));
         command
-            .current_dir(&self.directory)
             .env("PATH", path)
             .env("KUBECONFIG", self.state().join("kubeconfig"))
             .env("WEFT_LAB_NAME", &self.name)
@@ -302,33 +306,12 @@ impl Lab {
         }
     }
 
-    /// Everything that this lab has on the machine. Empty after `down`.
+    /// [`traces`] of this lab.
     ///
     /// # Errors
     /// When the machine cannot be asked.
     pub fn traces(&self) -> anyhow::Result<Vec<String>> {
-        let prefix = format!("{}-", self.name);
-        let mut traces = Vec::new();
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let mut places = vec!["/run/netns".into(), "/sys/fs/bpf/weft".into(), STATE.into()];
-        places.extend(cgroup2(&mounts).map(|root| root.join("weft-lab")));
-        for place in places {
-            for entry in fs::read_dir(&place).into_iter().flatten() {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                if name == self.name || name.starts_with(&prefix) {
-                    traces.push(place.join(name).display().to_string());
-                }
-            }
-        }
-        let state = format!("{}/", self.state().display());
-        for (pid, words) in processes() {
-            if words.iter().any(|word| word.contains(&state)) {
-                traces.push(format!("process {pid}: {}", words.join(" ")));
-            }
-        }
-        let of_lab = |line: &&str| line.contains(&format!("/{prefix}")) || line.contains(&state);
-        traces.extend(mounts.lines().filter(of_lab).map(str::to_owned));
-        Ok(traces)
+        traces(&self.name)
     }
 
     /// The end of all logs of the mesh.
@@ -355,12 +338,39 @@ impl Drop for Lab {
             eprintln!("{}", self.last_words());
         }
         let down = self.lab(&["down"]);
-        // Only files of this test.
-        let _ = fs::remove_dir_all(&self.directory);
         if down.code != 0 {
             eprintln!("lab {} is not taken down: {}", self.name, down.errors);
         }
     }
+}
+
+/// Everything that a lab has on the machine. Empty after `down`.
+///
+/// # Errors
+/// When the machine cannot be asked.
+pub fn traces(lab: &str) -> anyhow::Result<Vec<String>> {
+    let prefix = format!("{lab}-");
+    let mut traces = Vec::new();
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut places = vec!["/run/netns".into(), "/sys/fs/bpf/weft".into(), STATE.into()];
+    places.extend(cgroup2(&mounts).map(|root| root.join("weft-lab")));
+    for place in places {
+        for entry in fs::read_dir(&place).into_iter().flatten() {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name == lab || name.starts_with(&prefix) {
+                traces.push(place.join(name).display().to_string());
+            }
+        }
+    }
+    let state = format!("{STATE}/{lab}/");
+    for (pid, words) in processes() {
+        if words.iter().any(|word| word.contains(&state)) {
+            traces.push(format!("process {pid}: {}", words.join(" ")));
+        }
+    }
+    let of_lab = |line: &&str| line.contains(&format!("/{prefix}")) || line.contains(&state);
+    traces.extend(mounts.lines().filter(of_lab).map(str::to_owned));
+    Ok(traces)
 }
 
 /// Address of a pod that is ready.
@@ -429,17 +439,4 @@ fn processes() -> impl Iterator<Item = (u32, Vec<String>)> {
                 .collect(),
         ))
     })
-}
-
-fn kubectl_is_recent() -> bool {
-    let mut command = Command::new("kubectl");
-    let ran = run(command.args(["version", "--client", "-o", "json"]), "");
-    let version: Value = serde_json::from_str(&ran.output).unwrap_or_default();
-    let minor = version["clientVersion"]["minor"]
-        .as_str()
-        .unwrap_or_default();
-    minor
-        .trim_end_matches('+')
-        .parse()
-        .is_ok_and(|minor: u32| minor >= KUBECTL_MINOR)
 }

@@ -4,6 +4,8 @@
 
 pub mod agent;
 pub mod bench;
+#[cfg(test)]
+mod examples;
 pub mod lab;
 pub mod lines;
 pub mod pods;

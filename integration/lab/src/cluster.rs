@@ -165,7 +165,7 @@ fn node_object(node: &NodePlan) -> Value {
                 "architecture": "amd64", "bootID": "", "machineID": "", "systemUUID": "",
                 "containerRuntimeVersion": concat!("weft-lab://", env!("CARGO_PKG_VERSION")),
                 "kernelVersion": rustix::system::uname().release().to_string_lossy(),
-                "kubeProxyVersion": "", "kubeletVersion": "v1.33.0",
+                "kubeProxyVersion": "", "kubeletVersion": crate::api::KUBERNETES_VERSION,
                 "operatingSystem": "linux", "osImage": "weft-lab",
             },
         },

@@ -17,6 +17,7 @@ pub mod control;
 pub mod demo;
 pub mod dns;
 pub mod host;
+pub mod kubectl;
 pub mod kubelet;
 pub mod net;
 pub mod process;

@@ -1,4 +1,5 @@
 //! Things break, and what is promised holds.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::panic,
     clippy::unwrap_used,

@@ -1,5 +1,6 @@
 //! Ways round.
 
+use serde_json::Value;
 use weft_integration::lab::Ran;
 
 use crate::world::{CLIENTS, LOAD, SERVERS, World};
@@ -74,16 +75,30 @@ fn other_protocols_do_not_pass_a_port_with_http_rules() {
     }
 }
 
+/// Ports that only forged packets are sent from: below those that the kernel picks.
+const FORGERS: std::ops::Range<u64> = 2000..2100;
+
+/// Flows of forged packets with this verdict, whoever they are said to be from.
+fn forgeries(flows: &[Value], verdict: &str) -> Vec<Value> {
+    let forged = |flow: &&Value| {
+        let port = flow["l4"]["TCP"]["source_port"].as_u64();
+        port.is_some_and(|port| FORGERS.contains(&port)) && flow["verdict"] == verdict
+    };
+    flows.iter().filter(forged).cloned().collect()
+}
+
 #[test]
 fn a_forged_source_is_dropped() {
     let world = World::policed();
     let friend = world.friend.to_string();
-    for (forged, port) in [
+    let forgers = format!("{}-{}", FORGERS.start, FORGERS.end - 1);
+    let tries = [
         (&*friend, "8080"),
         (&*friend, "8081"),
         ("10.244.2.200", "8081"),
         ("172.18.0.3", "8081"),
-    ] {
+    ];
+    for (forged, port) in tries {
         let address = format!("{forged}/32");
         world
             .lab
@@ -101,6 +116,8 @@ fn a_forged_source_is_dropped() {
             "0.5",
             "--interface",
             forged,
+            "--local-port",
+            &forgers,
             &url,
         ];
         let ran = world.lab.exec("stranger", &curl);
@@ -111,19 +128,21 @@ fn a_forged_source_is_dropped() {
             ran.errors
         );
     }
-    let flow = world.until_dropped(&[], "INVALID_SOURCE_IP");
-    assert_eq!(flow["IP"]["source"], friend, "{flow}");
-    // The packets were dropped where they were sent: nothing reached the server.
-    let passed = [
-        "--to-pod",
-        "default/http",
-        "--from-pod",
-        "default/stranger",
-        "--last",
-        "1000",
-    ];
-    for flow in world.lab.flows(&passed).unwrap() {
-        assert_eq!(flow["verdict"], "DROPPED", "{flow}");
+    // The packets were dropped where they were sent, each with its reason.
+    for (forged, port) in tries {
+        let words = ["--from-ip", forged, "--to-port", port, "--last", "1000"];
+        let dropped = world
+            .lab
+            .until_flows(&words, |flows| forgeries(flows, "DROPPED").pop())
+            .unwrap();
+        assert_eq!(
+            dropped["drop_reason_desc"], "INVALID_SOURCE_IP",
+            "{dropped}"
+        );
+        assert_eq!(dropped["IP"]["source"], forged, "{dropped}");
+        // And none went on, on this node or the server's.
+        let flows = world.lab.flows(&words).unwrap();
+        assert_eq!(forgeries(&flows, "FORWARDED"), Vec::<Value>::new());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Coming up and going down.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 use weft_integration::lab::Lab;
@@ -21,15 +23,51 @@ fn machine() -> Vec<String> {
                 .map(str::to_owned),
         );
     }
-    for sysctl in [
-        "net/ipv4/ip_forward",
-        "net/ipv4/tcp_early_demux",
-        "net/ipv4/conf/all/rp_filter",
+    for part in [
+        "net/core",
+        "net/ipv4",
+        "net/ipv6",
+        "net/netfilter",
+        "kernel",
+        "vm",
     ] {
-        let value = std::fs::read_to_string(format!("/proc/sys/{sysctl}")).unwrap_or_default();
-        found.push(format!("{sysctl} = {}", value.trim()));
+        settings(&Path::new("/proc/sys").join(part), &mut found);
     }
     found
+}
+
+/// Every setting below a directory, but for what the kernel changes by itself and what
+/// an interface of its own has.
+fn settings(directory: &Path, found: &mut Vec<String>) {
+    const BY_ITSELF: [&str; 8] = [
+        "random",
+        "ns_last_pid",
+        "pty",
+        "nf_conntrack_count",
+        "perf_event_max_sample_rate",
+        "sched_domain",
+        "stat_refresh",
+        "tainted",
+    ];
+    let per_interface = ["conf", "neigh"]
+        .map(OsStr::new)
+        .contains(&directory.file_name().unwrap());
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !BY_ITSELF.contains(&name.as_str()))
+        .filter(|name| !per_interface || name == "all" || name == "default")
+        .collect();
+    names.sort_unstable();
+    for name in names {
+        let path = directory.join(&name);
+        if path.is_dir() {
+            settings(&path, found);
+        } else if let Ok(value) = std::fs::read_to_string(&path) {
+            found.push(format!("{} = {}", path.display(), value.trim()));
+        }
+    }
 }
 
 fn busy_lab() -> Lab {

@@ -1,4 +1,5 @@
 //! Ways round the policies, and limits of what the mesh uses and leaves.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     reason = "a test fails by panicking, and so do its helpers"

@@ -28,6 +28,7 @@ fn the_story_holds_with_native_routing() {
     .unwrap();
     // On both replicas, one on each node.
     let stars = lab.pods("class=deathstar").unwrap();
+    assert_eq!(stars.len(), 2);
     for star in stars {
         let name = star["metadata"]["name"].as_str().unwrap().to_owned();
         until(|| {

@@ -1,5 +1,6 @@
 //! What arrives of a request on its way through the kernel and the proxies of
 //! two nodes, and what comes back.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,5 +1,6 @@
 //! The Star Wars story on two nodes, told once from its first pod to its last
 //! flow: what every command says, and what the observer saw of it.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -7,6 +8,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod demo;
 mod flows;
 mod requests;
 

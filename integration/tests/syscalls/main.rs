@@ -8,6 +8,7 @@
 //! in flight, so how many come together must not depend on how busy the
 //! machine is: the proxy is stopped while the clients send, and again while
 //! the server answers.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
     clippy::panic,

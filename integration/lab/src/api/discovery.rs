@@ -19,10 +19,14 @@ const VERBS: [&str; 8] = [
     "watch",
 ];
 
-/// `/version`. The minor version is that of the newest kubectl that this was tested with.
+/// The Kubernetes that this stands in for, server and nodes: that of the newest kubectl that it was
+/// tested with.
+pub const KUBERNETES_VERSION: &str = "v1.32.0";
+
+/// `/version`.
 pub fn version() -> Value {
     json!({
-        "major": "1", "minor": "32", "gitVersion": "v1.32.0+weft-lab", "gitCommit": "", "gitTreeState": "clean",
+        "major": "1", "minor": "32", "gitVersion": format!("{KUBERNETES_VERSION}+weft-lab"), "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
     })
 }

@@ -42,6 +42,7 @@ mod store;
 mod typed;
 mod watch;
 
+pub use discovery::KUBERNETES_VERSION;
 pub use runtime::{
     ContainerRef, ExecRequest, ExecSession, LogOptions, PodRuntime, RuntimeError, TerminalSize,
 };

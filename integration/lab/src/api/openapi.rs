@@ -53,7 +53,7 @@ pub fn document(store: &Store, path: &str) -> Option<Value> {
         return None;
     }
     Some(json!({
-        "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": "v1.32.0" },
+        "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": super::KUBERNETES_VERSION },
         "paths": paths, "components": { "schemas": schemas },
     }))
 }

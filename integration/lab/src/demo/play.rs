@@ -12,10 +12,9 @@ use tokio::process::Command;
 use super::DemoArgs;
 use super::check::{differences, telling};
 use super::script::{Chapter, FILES, Step};
+use crate::kubectl;
 use crate::state::StateDir;
 
-/// Oldest kubectl whose `exec` speaks WebSocket.
-const KUBECTL_MINOR: u32 = 31;
 /// Longest output that is shown whole.
 const MOST_LINES: usize = 12;
 /// Between two tries of a step.
@@ -27,20 +26,13 @@ pub(super) struct Stage {
     exe: PathBuf,
     bin_dir: PathBuf,
     kubectl: bool,
-    /// Working directory with the manifests; removed at the end.
+    /// Working directory with the manifests; goes with the lab.
     directory: PathBuf,
     colours: bool,
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // Only files that this made.
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
 impl Stage {
-    /// Finds the programs and lays the manifests out.
+    /// Finds the programs.
     pub fn set(lab: &str, args: &DemoArgs) -> anyhow::Result<Self> {
         let exe = std::env::current_exe()?;
         let bin_dir = match &args.bin_dir {
@@ -66,21 +58,24 @@ impl Stage {
                 bin_dir.join("weft").display()
             );
         }
-        let directory = std::env::temp_dir().join(format!("weft-demo-{}", std::process::id()));
-        let stage = Self {
+        Ok(Self {
             lab: lab.to_owned(),
             exe,
             bin_dir,
-            kubectl: !args.without_kubectl && kubectl_is_recent(),
-            directory,
+            kubectl: !args.without_kubectl && kubectl::is_recent(),
+            directory: StateDir::of(lab).root().join("story"),
             colours: std::io::stdout().is_terminal(),
-        };
+        })
+    }
+
+    /// Writes the manifests that the commands name.
+    fn lay_out(&self) -> anyhow::Result<()> {
         for (path, text) in FILES {
-            let path = stage.directory.join(path);
+            let path = self.directory.join(path);
             std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
             std::fs::write(path, text)?;
         }
-        Ok(stage)
+        Ok(())
     }
 
     /// The command line that is run for a step.
@@ -145,11 +140,13 @@ pub(super) async fn play(
     match stage.kubectl {
         true => println!("Kubernetes commands run through kubectl."),
         false => println!(
-            "No kubectl of version 1.{KUBECTL_MINOR} or later is used: the same steps run through weft-lab."
+            "No kubectl of version 1.{} or later is used: the same steps run through weft-lab.",
+            kubectl::OLDEST_MINOR
         ),
     }
     let begin = Instant::now();
     bring_up(stage, args).await?;
+    stage.lay_out()?;
     println!("up after {:.1} s", begin.elapsed().as_secs_f64());
     let mut checked = 0;
     for (number, chapter) in chapters.iter().enumerate() {
@@ -235,33 +232,4 @@ fn show(stage: &Stage, step: &Step, ran: &Ran, well: bool) {
 fn is_in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-}
-
-fn kubectl_is_recent() -> bool {
-    let output = std::process::Command::new("kubectl")
-        .args(["version", "--client", "-o", "json"])
-        .output();
-    let Ok(output) = output else {
-        return false;
-    };
-    minor_of(&output.stdout).is_some_and(|minor| minor >= KUBECTL_MINOR)
-}
-
-/// Minor version in what `kubectl version --client -o json` says.
-fn minor_of(json: &[u8]) -> Option<u32> {
-    let version: serde_json::Value = serde_json::from_slice(json).ok()?;
-    let minor = version["clientVersion"]["minor"].as_str()?;
-    minor.trim_end_matches('+').parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kubectls_version_is_read() {
-        let json = br#"{"clientVersion": {"major": "1", "minor": "32+"}}"#;
-        assert_eq!(minor_of(json), Some(32));
-        assert_eq!(minor_of(b"{}"), None);
-    }
 }

@@ -125,6 +125,28 @@ mod tests {
     }
 
     #[test]
+    fn every_manifest_of_the_story_is_laid_out() {
+        fn names(directory: &std::path::Path, prefix: &str, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                match entry.path().is_dir() {
+                    true => names(&entry.path(), &format!("{name}/"), found),
+                    false => found.push(name),
+                }
+            }
+        }
+        let examples =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/starwars");
+        let mut found = Vec::new();
+        names(&examples, "", &mut found);
+        found.sort_unstable();
+        let mut known = FILES.map(|(path, _)| path.to_owned());
+        known.sort_unstable();
+        assert_eq!(found, known);
+    }
+
+    #[test]
     fn every_file_that_a_command_names_is_there() {
         for chapter in chapters().unwrap() {
             for step in &chapter.steps {

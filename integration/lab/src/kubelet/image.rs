@@ -28,6 +28,9 @@ pub const DNS_IMAGE: &str = "registry.k8s.io/coredns/coredns:v1.11.3";
 
 /// Port of the node proxy's listener.
 const PROXY_PORT: u16 = 15001;
+/// Where the node proxy's page for humans is, on loopback of its node: what
+/// `kubectl port-forward` to its pod reaches.
+const PROXY_ADMIN: &str = "127.0.0.1:9901";
 /// Room in the tables of a lab's node: the usual ones hold a busy machine's
 /// connections, and a lab has several nodes on one.
 const CONNTRACK_ENTRIES: &str = "16384";
@@ -167,7 +170,8 @@ impl Machine<'_> {
                 let argv = words(self.bin_dir.join("weft-proxy"), &["--node", &node.name])
                     .path("--control-socket", &dir.join("control.sock"))
                     .path("--state-dir", &dir.join("proxy"))
-                    .path("--admin-socket", &admin);
+                    .path("--admin-socket", &admin)
+                    .pair("--admin-listen", PROXY_ADMIN);
                 (argv, ReadyWhen::Healthy(admin))
             }
             RELAY_IMAGE => {

@@ -144,6 +144,9 @@ impl PodTask {
             self.make_network().await.context("pod network")?;
             self.publish_waiting("ContainerCreating", "");
         }
+        // Of a pod with its node's network too: connections into it are dialled there.
+        let netns = self.netns();
+        self.state.send_modify(|state| state.netns = netns);
         let sandbox = self.make_sandbox().await.context("pod sandbox")?;
         let process = sandbox.process();
         self.sandbox = Some(sandbox);
@@ -177,8 +180,6 @@ impl PodTask {
         self.place.ip = Some(ip.to_string());
         self.net = Some(net.clone());
         config.state.note_netns(&net.netns)?;
-        self.state
-            .send_modify(|state| state.netns = Some(net.netns.clone()));
         Ok(net.create(&config.plan).await?)
     }
 

@@ -27,13 +27,6 @@ pub struct NsError {
     source: io::Error,
 }
 
-impl NsError {
-    /// Whether the namespace could not be made because its name is taken.
-    pub fn is_taken(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AlreadyExists
-    }
-}
-
 /// An open network namespace. Holding it keeps the namespace alive.
 #[derive(Debug)]
 pub struct NetNs {
@@ -45,7 +38,7 @@ impl NetNs {
     /// Makes a namespace with its loopback down, and gives it its name.
     ///
     /// # Errors
-    /// When the name is taken ([`NsError::is_taken`]) or the kernel refuses.
+    /// When the name is taken or the kernel refuses.
     pub fn create(name: &str) -> Result<Self, NsError> {
         let at = |action| move |source: io::Error| error(name, action, source);
         prepare_dir().map_err(at("prepare /run/netns"))?;

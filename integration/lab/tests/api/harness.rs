@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use weft_lab::kubectl;
 
 use crate::support::TestApi;
 
@@ -28,18 +28,11 @@ pub struct Kubectl {
 impl Kubectl {
     /// `None`, loudly, where there is no kubectl that is new enough.
     pub async fn start() -> Option<Self> {
-        let found = Command::new("kubectl")
-            .args(["version", "--client", "-o", "json"])
-            .output()
-            .await;
-        let version: Value = match found {
-            Ok(output) => serde_json::from_slice(&output.stdout).unwrap_or_default(),
-            Err(_) => Value::Null,
-        };
-        let minor = version["clientVersion"]["minor"].as_str().unwrap_or("0");
-        let minor: u32 = minor.trim_end_matches('+').parse().unwrap_or(0);
-        if minor < 31 {
-            eprintln!("SKIPPED: no kubectl >= 1.31 in the path (found minor version {minor})");
+        if !kubectl::is_recent() {
+            let (oldest, found) = (kubectl::OLDEST_MINOR, kubectl::minor());
+            eprintln!(
+                "SKIPPED: no kubectl of 1.{oldest} or later (minor version found: {found:?})"
+            );
             return None;
         }
         let api = TestApi::start().await;

@@ -106,6 +106,7 @@ async fn manifests_are_applied_again_without_harm() {
     k.file("ships.yaml", SHIPS);
     k.run("apply -f ships.yaml").await;
     let unchanged = k.run("apply -f ships.yaml").await;
+    assert_eq!(unchanged.lines().count(), 4, "{unchanged}");
     assert!(
         unchanged.lines().all(|l| l.ends_with(" unchanged")),
         "{unchanged}"
@@ -137,6 +138,7 @@ async fn manifests_are_applied_again_without_harm() {
     let served = k
         .run("apply --server-side -f ships.yaml --force-conflicts")
         .await;
+    assert_eq!(served.lines().count(), 4, "{served}");
     assert!(
         served.lines().all(|l| l.ends_with(" serverside-applied")),
         "{served}"

@@ -1,4 +1,5 @@
 //! The lab's Kubernetes API, used by the clients that it is for.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
     clippy::panic,

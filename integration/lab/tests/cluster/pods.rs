@@ -1,5 +1,7 @@
 //! What a pod is: its processes, its files, its end.
 
+use std::io::{BufRead, BufReader, Read, Write};
+
 use crate::support::{TestLab, eventually, ip_of};
 
 #[test]
@@ -150,8 +152,36 @@ fn fortio_reports_on_the_echo_service() {
 
 #[test]
 fn a_port_of_a_pod_is_reached_from_the_machine() {
-    use std::io::{BufRead, BufReader, Read, Write};
+    let lab = TestLab::up(&["--nodes", "1"]);
+    lab.deploy(
+        "star",
+        1,
+        "image: starwars, readinessProbe: {httpGet: {path: /v1/healthz, port: 80}}",
+    );
+    let answer = forwarded(&lab, "deploy/star", 80, "POST /v1/request-landing");
+    assert!(answer.ends_with("Ship landed\n"), "{answer}");
+}
 
+#[test]
+fn a_pod_in_its_nodes_network_is_reached_there() {
+    let lab = TestLab::up(&["--nodes", "2"]);
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: agent}\nspec:\n\
+         \x20 hostNetwork: true\n  nodeName: kind-worker2\n\
+         \x20 containers: [{name: main, image: json-mock, ports: [{containerPort: 8080}]}]\n",
+    );
+    eventually(
+        || match lab.get("pod", "agent")["status"]["phase"] == "Running" {
+            true => Ok(()),
+            false => Err("it does not run".to_owned()),
+        },
+    );
+    let answer = forwarded(&lab, "agent", 8080, "GET /");
+    assert!(answer.contains("\"hostname\":\"kind-worker2\""), "{answer}");
+}
+
+/// What a port of a pod answers to a request, through `weft-lab port-forward`.
+fn forwarded(lab: &TestLab, target: &str, port: u16, request: &str) -> String {
     /// Ends the forwarding with the test.
     struct Forward(std::process::Child);
     impl Drop for Forward {
@@ -161,15 +191,10 @@ fn a_port_of_a_pod_is_reached_from_the_machine() {
         }
     }
 
-    let lab = TestLab::up(&["--nodes", "1"]);
-    lab.deploy(
-        "star",
-        1,
-        "image: starwars, readinessProbe: {httpGet: {path: /v1/healthz, port: 80}}",
-    );
+    let ports = format!("0:{port}");
     let mut forward = Forward(
         std::process::Command::new(env!("CARGO_BIN_EXE_weft-lab"))
-            .args(["--name", &lab.name, "port-forward", "deploy/star", "0:80"])
+            .args(["--name", &lab.name, "port-forward", target, &ports])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap(),
@@ -179,9 +204,10 @@ fn a_port_of_a_pod_is_reached_from_the_machine() {
     output.read_line(&mut line).unwrap();
     let address = line.split(' ').nth(2).unwrap();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let request = "POST /v1/request-landing HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).unwrap();
+    let head =
+        format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("Ship landed\n"), "{answer}");
+    answer
 }
