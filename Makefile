@@ -45,18 +45,22 @@ test: setup ## all tests: units, and the real thing in network namespaces
 	@# The binaries too: the namespace tests start the real ones. One build with the tests, so that
 	@# both use the same dependencies.
 	$(CARGO) build --workspace --bins --tests
+	@scripts/kubectl-is-recent --loudly
 ifneq ($(shell command -v cargo-nextest),)
 	$(CARGO) test --workspace --doc --quiet
 	$(CARGO) nextest run --workspace
 else
 	$(CARGO) test --workspace --no-fail-fast
 endif
+	@scripts/kubectl-is-recent --loudly
 
 .PHONY: lint
-lint: setup-build ## formatting, clippy, licences and bans, dependency direction
+lint: SETUP_FLAGS += --with-shellcheck
+lint: setup-build ## formatting, clippy, shellcheck, licences and bans, dependency direction
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/lint-ebpf
+	scripts/lint-shell
 	scripts/lint-deps
 	$(CARGO) xtask check-deps
 	$(CARGO) xtask check-files

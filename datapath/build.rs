@@ -1,5 +1,9 @@
 //! Builds the eBPF programs; the loader embeds the object that lands in
 //! `OUT_DIR`.
+#![expect(
+    unsafe_code,
+    reason = "sets variables for aya-build, while single-threaded"
+)]
 
 use std::env;
 

@@ -17,6 +17,9 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# version_at_least HAVE WANT
+version_at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
+
 # Runs a command as root: directly, or through sudo.
 as_root() {
     if ((EUID == 0)); then

@@ -1,4 +1,5 @@
 //! `weft`: see what the mesh does.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
 //! Reading the programs' reports.
+#![expect(unsafe_code, reason = "reads a record from the bytes of the ring")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 

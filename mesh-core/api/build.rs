@@ -1,4 +1,5 @@
 //! Compiles the protocol definitions below `proto/`, without protoc.
+#![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

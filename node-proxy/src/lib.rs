@@ -5,7 +5,6 @@
 //! request's way. The folders follow the direction of a request: `accept`,
 //! `identity`, `pipeline`, `http`, `upstream`; beside them `control` brings
 //! snapshots in, `telemetry` takes records out and `admin` is for humans.
-#![deny(unsafe_code)]
 
 pub mod accept;
 pub mod admin;

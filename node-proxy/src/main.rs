@@ -1,4 +1,5 @@
 //! The node proxy's process.
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::time::Duration;

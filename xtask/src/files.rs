@@ -1,10 +1,12 @@
-//! Every tracked file: short enough to read, and free of what belongs to one machine only.
+//! Every tracked file: short enough to read, free of what belongs to one machine only, and pointing
+//! at nothing that is not there.
 
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::conclude;
+use crate::links::Known;
 
 /// Past this a source file has more than one subject.
 const MAX_LINES: usize = 500;
@@ -24,11 +26,17 @@ const FOREIGN_PATHS: [&str; 4] = [
 /// Lists every offending file and line.
 pub(crate) fn check(root: &Path) -> Result<String> {
     let files = tracked(root)?;
+    let makefile = fs::read_to_string(root.join("Makefile")).unwrap_or_default();
+    let known = Known {
+        files: &files,
+        makefile: &makefile,
+    };
     let mut findings = Vec::new();
     for file in &files {
         // Removed but not yet committed, a link to nowhere, or not text: nothing to read.
         if let Ok(text) = fs::read_to_string(root.join(file)) {
             findings.extend(examine(file, &text));
+            findings.extend(known.examine(file, &text));
         }
     }
     conclude(&findings, format!("{} files are in order", files.len()))

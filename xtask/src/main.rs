@@ -3,6 +3,7 @@
 
 mod deps;
 mod files;
+mod links;
 mod metadata;
 
 use std::{env, path::Path, process::ExitCode};
@@ -12,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 const USAGE: &str = "usage: cargo xtask <check>
 
   check-deps    crates depend on each other only in the direction that the design allows
-  check-files   sources are short enough to read, and name no path of anybody's machine";
+  check-files   sources are short enough to read, name no path of anybody's machine, and what
+                documents point at is there";
 
 fn main() -> ExitCode {
     match run() {

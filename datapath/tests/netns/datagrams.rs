@@ -1,5 +1,9 @@
 //! Datagrams through a transparent proxy, as a DNS proxy takes and answers
 //! them.
+#![expect(
+    unsafe_code,
+    reason = "socket options and control messages without a safe wrapper"
+)]
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;

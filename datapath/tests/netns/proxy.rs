@@ -1,5 +1,6 @@
 //! A small transparent proxy: what the node proxy does with sockets, without
 //! any HTTP.
+#![expect(unsafe_code, reason = "a socket option without a safe wrapper")]
 
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;

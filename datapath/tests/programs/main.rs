@@ -1,4 +1,5 @@
 //! The programs on crafted packets. Needs root.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

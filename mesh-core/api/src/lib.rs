@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything about traffic; the types are read and written
 //! as they are, and what a flow filter means is part of its protocol.
+#![forbid(unsafe_code)]
 
 pub mod hubble;
 pub mod k8s;

@@ -7,6 +7,7 @@
     missing_docs,
     clippy::all,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     reason = "generated code"
 )]
 

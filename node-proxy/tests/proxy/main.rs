@@ -1,5 +1,6 @@
 //! The whole proxy on loopback: real sockets, an agent that speaks the real
 //! protocol, raw clients and servers.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
     clippy::panic,

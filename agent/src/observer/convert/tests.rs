@@ -106,9 +106,15 @@ fn line(flow: &Flow) -> String {
         Some(false) => format!("{source} -> {destination}"),
         Some(true) => format!("{destination} <- {source}"),
     };
+    let (kind, verdict) = told(flow);
+    format!("{ends} {kind} {verdict} ({})", flow.summary)
+}
+
+/// What happened and what was decided, in the line's words.
+fn told(flow: &Flow) -> (String, &'static str) {
     let event = flow.event_type.unwrap();
     let verdict = Verdict::try_from(flow.verdict).unwrap();
-    let (kind, verdict) = match event.r#type {
+    match event.r#type {
         names::event::TRACE => (
             names::trace_point(event.sub_type).unwrap().to_owned(),
             verdict.as_str_name(),
@@ -157,8 +163,7 @@ fn line(flow: &Flow) -> String {
                 verdict.as_str_name(),
             )
         }
-    };
-    format!("{ends} {kind} {verdict} ({})", flow.summary)
+    }
 }
 
 #[test]

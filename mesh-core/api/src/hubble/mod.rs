@@ -15,6 +15,7 @@ pub mod wkt;
     missing_docs,
     clippy::all,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     reason = "generated code"
 )]
 pub mod flow {
@@ -27,6 +28,7 @@ pub mod flow {
     missing_docs,
     clippy::all,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     reason = "generated code"
 )]
 pub mod observer {
@@ -39,6 +41,7 @@ pub mod observer {
     missing_docs,
     clippy::all,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     reason = "generated code"
 )]
 pub mod peer {
@@ -51,6 +54,7 @@ pub mod peer {
     missing_docs,
     clippy::all,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     reason = "generated code"
 )]
 pub mod relay {
