@@ -61,6 +61,12 @@ pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsErro
         server_name(&settings)?;
     }
     settings.upgrades = upgrades(&wire.upgrades)?;
+    durations(&mut settings, wire)?;
+    numbers(&mut settings, wire)?;
+    Ok(settings)
+}
+
+fn durations(settings: &mut Settings, wire: &wire::Settings) -> Result<(), SettingsError> {
     let durations = [
         (
             &mut settings.request_timeout,
@@ -91,6 +97,10 @@ pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsErro
             })?;
         }
     }
+    Ok(())
+}
+
+fn numbers(settings: &mut Settings, wire: &wire::Settings) -> Result<(), SettingsError> {
     let numbers = [
         (
             &mut settings.max_header_bytes,
@@ -134,7 +144,7 @@ pub fn from_wire(wire: Option<&wire::Settings>) -> Result<Settings, SettingsErro
             *setting = value;
         }
     }
-    Ok(settings)
+    Ok(())
 }
 
 /// Protocols that connections may be upgraded to. HTTP/2 is none of them: its
