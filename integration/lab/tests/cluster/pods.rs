@@ -170,12 +170,13 @@ fn a_pod_in_its_nodes_network_is_reached_there() {
          \x20 hostNetwork: true\n  nodeName: kind-worker2\n\
          \x20 containers: [{name: main, image: json-mock, ports: [{containerPort: 8080}]}]\n",
     );
-    eventually(
-        || match lab.get("pod", "agent")["status"]["phase"] == "Running" {
+    eventually(|| {
+        let status = lab.get("pod", "agent")["status"].take();
+        match status["containerStatuses"][0]["ready"] == true {
             true => Ok(()),
-            false => Err("it does not run".to_owned()),
-        },
-    );
+            false => Err(format!("it does not serve: {status}")),
+        }
+    });
     let answer = forwarded(&lab, "agent", 8080, "GET /");
     assert!(answer.contains("\"hostname\":\"kind-worker2\""), "{answer}");
 }
