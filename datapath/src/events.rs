@@ -1,5 +1,4 @@
 //! Reading the programs' reports.
-#![expect(unsafe_code, reason = "reads a record from the bytes of the ring")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 

@@ -1,5 +1,5 @@
 //! Lets aya copy the types to and from the kernel.
-#![expect(unsafe_code, reason = "promises aya that the types are plain bytes")]
+
 #![expect(
     unsafe_code,
     reason = "that a type has no padding is a promise the compiler cannot check"

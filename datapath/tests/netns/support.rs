@@ -1,4 +1,5 @@
 //! Network namespaces, and threads that work inside them.
+#![expect(unsafe_code, reason = "a socket's state, without a safe wrapper")]
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
