@@ -119,6 +119,15 @@ impl Stage<'_> {
         Ok(contenders)
     }
 
+    /// Ours alone, with an agent and without.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn ours(&self, backend: &Contender) -> anyhow::Result<Vec<Contender>> {
+        let backend = backend.http1;
+        Ok(vec![self.weft(backend)?, self.weft_with_agent(backend)?])
+    }
+
     fn peer(
         &self,
         name: &'static str,

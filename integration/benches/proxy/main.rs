@@ -15,7 +15,7 @@ use weft_integration::bench::cores::Cores;
 use weft_integration::bench::machine;
 use weft_integration::bench::peers::Peers;
 
-use self::contenders::Stage;
+use self::contenders::{Contender, Stage};
 use self::load::{CASES, Load};
 use self::rounds::Extent;
 
@@ -36,6 +36,10 @@ struct Args {
     /// Only contenders whose name contains this, beside envoy and nginx.
     #[arg(long)]
     only: Option<String>,
+    /// Measure nothing: give ours the load of all cases once, for the
+    /// profile of an instrumented build.
+    #[arg(long)]
+    train: bool,
     /// What `cargo bench` passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -66,6 +70,9 @@ fn main() -> anyhow::Result<()> {
         directory: directory.path(),
     };
     let backend = stage.backend()?;
+    if args.train {
+        return train(&load, &stage.ours(&backend)?, args.requests);
+    }
     let contenders = stage.contenders(&backend, args.only.as_deref())?;
     let extent = Extent {
         rounds: args.rounds.max(1),
@@ -85,6 +92,15 @@ fn main() -> anyhow::Result<()> {
                 "\n{}: {records} records received, {lost} lost",
                 contender.name
             );
+        }
+    }
+    Ok(())
+}
+
+fn train(load: &Load<'_>, ours: &[Contender], requests: u64) -> anyhow::Result<()> {
+    for case in CASES {
+        for contender in ours {
+            load.flood(contender.port(case.protocol), case, requests)?;
         }
     }
     Ok(())

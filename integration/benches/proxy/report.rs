@@ -25,6 +25,7 @@ pub fn print(case: Case, contenders: &[Contender], measured: &Measured) {
     let mut table = Table::new([
         "",
         "CPU us/request",
+        "in kernel",
         "/ envoy",
         "/ nginx",
         "requests/s",
@@ -41,6 +42,7 @@ pub fn print(case: Case, contenders: &[Contender], measured: &Measured) {
             contender.name,
             [
                 text(measured.of(index, |sample| sample.cpu), 2),
+                text(measured.of(index, |sample| sample.kernel), 2),
                 text(to(envoy), 3),
                 text(to(nginx), 3),
                 text(measured.of(index, |sample| sample.rate), 0),

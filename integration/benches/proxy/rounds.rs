@@ -18,6 +18,8 @@ const STEADY: f64 = 0.1;
 pub struct Sample {
     /// CPU time of a request, in microseconds.
     pub cpu: f64,
+    /// How much of it was spent in the kernel.
+    pub kernel: f64,
     /// Context switches of a request.
     pub switches: f64,
     /// Requests a second.
@@ -144,8 +146,10 @@ fn sample(
     let before = Usage::of(pid)?;
     let rate = load.flood(contender.port(case.protocol), case, requests)?;
     let used = Usage::of(pid)? - before;
+    let cpu = used.cpu.as_secs_f64() * 1e6 / count(requests);
     Ok(Sample {
-        cpu: used.cpu.as_secs_f64() * 1e6 / count(requests),
+        cpu,
+        kernel: cpu * count(used.kernel) / count((used.user + used.kernel).max(1)),
         switches: count(used.switches) / count(requests),
         rate,
         resident: used.resident,

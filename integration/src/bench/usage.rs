@@ -10,6 +10,11 @@ use std::{fs, io};
 pub struct Usage {
     /// In user space and in the kernel together.
     pub cpu: Duration,
+    /// Turns of the kernel's clock that found it in user space, and in the
+    /// kernel: a sample of how `cpu` divides.
+    pub user: u64,
+    /// See `user`.
+    pub kernel: u64,
     /// Voluntary and involuntary ones.
     pub switches: u64,
     /// Resident memory at the moment, in bytes. Memory that processes share is
@@ -37,6 +42,9 @@ impl Usage {
             let schedule = fs::read_to_string(task.join("schedstat"))?;
             let nanos = schedule.split_whitespace().next().and_then(number);
             self.cpu += Duration::from_nanos(nanos.unwrap_or_default());
+            let stat = fs::read_to_string(task.join("stat"))?;
+            self.user += after_name(&stat, USER_TICKS).unwrap_or_default();
+            self.kernel += after_name(&stat, KERNEL_TICKS).unwrap_or_default();
             let status = fs::read_to_string(task.join("status"))?;
             self.switches += field(&status, "voluntary_ctxt_switches:");
             self.switches += field(&status, "nonvoluntary_ctxt_switches:");
@@ -54,6 +62,8 @@ impl Sub for Usage {
     fn sub(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(earlier.cpu),
+            user: self.user.saturating_sub(earlier.user),
+            kernel: self.kernel.saturating_sub(earlier.kernel),
             switches: self.switches.saturating_sub(earlier.switches),
             resident: self.resident,
         }
@@ -90,10 +100,19 @@ pub fn family(pid: u32) -> io::Result<Vec<u32>> {
     Ok(family)
 }
 
-/// The parent's number, two fields after the name, which may hold anything.
+/// Fields of `stat`, counted behind the name.
+const PARENT: usize = 1;
+const USER_TICKS: usize = 11;
+const KERNEL_TICKS: usize = 12;
+
 fn parent(stat: &str) -> Option<u32> {
+    after_name(stat, PARENT)?.try_into().ok()
+}
+
+/// A field behind the name, which may hold anything.
+fn after_name(stat: &str, field: usize) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
+    rest.split_whitespace().nth(field).and_then(number)
 }
 
 fn field(status: &str, name: &str) -> u64 {
