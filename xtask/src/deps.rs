@@ -1,12 +1,12 @@
 //! Dependencies point one way: who may use whom, and what must never be linked into what.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::Result;
 
 use crate::{
     conclude,
-    metadata::{Metadata, Package},
+    metadata::{self, Metadata, Package},
 };
 
 /// A crate of ours and the crates of ours that it may name in its manifest, in any section.
@@ -76,6 +76,17 @@ struct Banned {
     why: &'static str,
 }
 
+impl Banned {
+    /// What is wrong when all of these are linked.
+    fn found_in(&self, linked: &BTreeSet<&str>) -> Vec<String> {
+        self.linked
+            .iter()
+            .filter(|name| linked.contains(*name))
+            .map(|name| format!("{} must not link {name}: {}", self.from, self.why))
+            .collect()
+    }
+}
+
 const BANNED: &[Banned] = &[
     Banned {
         from: "weft-core",
@@ -108,6 +119,23 @@ const BANNED: &[Banned] = &[
     },
 ];
 
+/// The same for what comes with a feature: built by itself a crate has the
+/// features that it asks for, and not what the rest of the workspace does.
+const BANNED_ALONE: &[Banned] = &[
+    Banned {
+        from: "weft-proxy",
+        linked: KUBERNETES,
+        why: "the data plane knows its agent and nobody else",
+    },
+    Banned {
+        from: "weft",
+        linked: KUBERNETES,
+        why: "the command line only talks to the other processes",
+    },
+];
+
+const KUBERNETES: &[&str] = &["kube", "kube-client", "k8s-openapi"];
+
 /// Feature of a crate that only tests may switch on.
 const TESTING: &str = "testing";
 
@@ -128,6 +156,10 @@ pub(crate) fn check(root: &Path) -> Result<String> {
             crates += metadata.workspace_members.len();
             findings.extend(examine(&metadata));
         }
+    }
+    for ban in BANNED_ALONE {
+        let tree = metadata::tree(root, ban.from)?;
+        findings.extend(ban.found_in(&metadata::names(&tree)));
     }
     conclude(
         &findings,
@@ -198,12 +230,7 @@ fn links(metadata: &Metadata, member: &Package) -> Vec<String> {
     BANNED
         .iter()
         .filter(|ban| ban.from == member.name)
-        .flat_map(|ban| {
-            ban.linked
-                .iter()
-                .filter(|name| linked.contains(*name))
-                .map(|name| format!("{} must not link {name}: {}", ban.from, ban.why))
-        })
+        .flat_map(|ban| ban.found_in(&linked))
         .collect()
 }
 
@@ -314,6 +341,22 @@ mod tests {
             [
                 "weft-agent must not link wasmtime: the agent is privileged and runs no code of filters"
             ]
+        );
+    }
+
+    #[test]
+    fn a_ban_of_a_crate_by_itself_reads_cargos_tree() {
+        let tree =
+            "weft-proxy v0.1.0 (/x)\nweft-api v0.1.0 (/x/api)\nkube v5.0.0\nbytes v1.12.1 (*)\n";
+        assert_eq!(
+            BANNED_ALONE[0].found_in(&metadata::names(tree)),
+            ["weft-proxy must not link kube: the data plane knows its agent and nobody else"]
+        );
+        let without = tree.replace("kube ", "kubernetes-free ");
+        assert!(
+            BANNED_ALONE[0]
+                .found_in(&metadata::names(&without))
+                .is_empty()
         );
     }
 

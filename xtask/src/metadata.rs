@@ -68,6 +68,38 @@ pub(crate) struct EdgeKind {
     pub(crate) kind: Option<String>,
 }
 
+/// What cargo links into a crate of the workspace at `root` that is built by
+/// itself: one package a line, its name first.
+pub(crate) fn tree(root: &Path, package: &str) -> Result<String> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "tree",
+            "--edges=normal",
+            "--prefix=none",
+            "--package",
+            package,
+        ])
+        .args(["--target=x86_64-unknown-linux-gnu", "--manifest-path"])
+        .arg(root.join("Cargo.toml"))
+        // Whoever unifies features to build quicker still ships one by one.
+        .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo tree")?;
+    if !output.status.success() {
+        bail!("cargo tree of {package} failed");
+    }
+    String::from_utf8(output.stdout).context("output of cargo tree")
+}
+
+/// The names in what [`tree`] gives.
+pub(crate) fn names(tree: &str) -> BTreeSet<&str> {
+    tree.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect()
+}
+
 impl Metadata {
     /// Asks cargo about the workspace that `manifest` belongs to.
     pub(crate) fn of(manifest: &Path) -> Result<Self> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod hubble;
+#[cfg(feature = "k8s")]
 pub mod k8s;
 pub mod node;
 pub mod records;
