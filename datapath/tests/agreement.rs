@@ -2,13 +2,17 @@
 //! plainly, their compiled entries under a lookup in plain code, and the eBPF
 //! programs with those entries in their map. Needs root.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use weft_core::model::Direction;
-use weft_core::policy::testing::cases::{self, Case, cases};
+use weft_core::model::{Direction, NumericIdentity};
+use weft_core::policy::testing::cases::{self, Case, PeerOf, cases};
 use weft_core::policy::testing::reference::{self, Outcome};
-use weft_core::policy::{Compiler, EndpointPolicy, RuleId, RuleTable, Subject, lookup};
+use weft_core::policy::{
+    Compiler, EndpointPolicy, MapEntry, Peer, Peers, RuleId, RuleTable, Subject, lookup,
+};
 use weft_datapath::testing::{PolicyProbe, Tuple};
 use weft_datapath::{Action, PolicyEntry};
 
@@ -17,25 +21,97 @@ const POLICIES: u32 = 1250;
 const CONNECTIONS: usize = 80;
 const PROXY_PORT: u16 = 15001;
 const ICMP: u8 = 1;
+const SCTP: u8 = 132;
 const ECHO_REQUEST: u16 = 8;
 
-/// How many connections had each outcome.
+/// What has to occur among the connections for their agreement to mean anything.
+const OCCUR: [&str; 14] = [
+    "allowed by a rule",
+    "allowed for want of default deny",
+    "denied by a rule",
+    "denied by default",
+    "redirected",
+    "decided by a range of ports",
+    "decided by a protocol",
+    "decided by a peer alone",
+    "an address in a prefix of the rules",
+    "an address that a rule excepts",
+    "the node itself",
+    "another reserved identity",
+    "ICMP decided by a rule",
+    "SCTP decided by a rule",
+];
+
+/// How often each of these occurred.
 #[derive(Default)]
-struct Seen {
-    allow: Cell<u32>,
-    deny: Cell<u32>,
-    redirect: Cell<u32>,
-}
+struct Seen(RefCell<BTreeMap<&'static str, u32>>);
 
 impl Seen {
-    fn count(&self, outcome: Outcome) {
-        let counter = match outcome {
-            Outcome::Allow => &self.allow,
-            Outcome::Deny => &self.deny,
-            Outcome::Redirect => &self.redirect,
-        };
-        counter.set(counter.get() + 1);
+    fn note(&self, what: &'static str, occurs: bool) {
+        if occurs {
+            *self.0.borrow_mut().entry(what).or_default() += 1;
+        }
     }
+
+    fn connection(
+        &self,
+        case: &Case,
+        tuple: &cases::Tuple,
+        outcome: Outcome,
+        entry: Option<&MapEntry>,
+    ) {
+        let decided = entry.filter(|entry| entry.value.rule != RuleId::NONE);
+        let by_rule = decided.is_some();
+        let bits = decided.map(|entry| entry.value.prefix_len);
+        let is = |wanted| outcome == wanted;
+        self.note("allowed by a rule", is(Outcome::Allow) && by_rule);
+        self.note(
+            "allowed for want of default deny",
+            is(Outcome::Allow) && !by_rule,
+        );
+        self.note("denied by a rule", is(Outcome::Deny) && by_rule);
+        self.note("denied by default", is(Outcome::Deny) && !by_rule);
+        self.note("redirected", is(Outcome::Redirect));
+        self.note(
+            "decided by a range of ports",
+            bits.is_some_and(|bits| (81..96).contains(&bits)),
+        );
+        self.note("decided by a protocol", bits == Some(80));
+        self.note("decided by a peer alone", bits == Some(72));
+        self.note("ICMP decided by a rule", tuple.protocol == ICMP && by_rule);
+        self.note("SCTP decided by a rule", tuple.protocol == SCTP && by_rule);
+        match tuple.peer {
+            PeerOf::World(address) => {
+                let (_, addresses) = case.identities();
+                let identity = case.identity(tuple, &addresses);
+                let in_prefix = identity != NumericIdentity::WORLD;
+                self.note("an address in a prefix of the rules", in_prefix);
+                self.note("an address that a rule excepts", is_excepted(case, address));
+            }
+            PeerOf::Reserved(NumericIdentity::HOST) => self.note("the node itself", true),
+            PeerOf::Reserved(_) => self.note("another reserved identity", true),
+            PeerOf::Pod(_) => {}
+        }
+    }
+}
+
+fn is_excepted(case: &Case, address: Ipv4Addr) -> bool {
+    let sections = case
+        .rules
+        .iter()
+        .flat_map(|rule| [&rule.ingress, &rule.egress]);
+    let traffic = sections.flat_map(|section| section.allow.iter().chain(&section.deny));
+    let peers = traffic.filter_map(|traffic| match &traffic.peers {
+        Peers::Listed(peers) => Some(peers),
+        Peers::Unnamed => None,
+    });
+    let excepts = peers.flatten().filter_map(|peer| match peer {
+        Peer::Cidr(cidr) => Some(&cidr.except),
+        _ => None,
+    });
+    excepts
+        .flatten()
+        .any(|net| net.contains(&IpAddr::V4(address)))
 }
 
 fn compile(case: &Case) -> EndpointPolicy {
@@ -114,7 +190,7 @@ fn check(probe: &mut PolicyProbe, case: &Case, seen: &Seen) -> Result<(), TestCa
                 found.proxy_port
             )));
         }
-        seen.count(expected.outcome);
+        seen.connection(case, tuple, expected.outcome, entry);
     }
     Ok(())
 }
@@ -134,9 +210,13 @@ fn policies_compiled_entries_and_programs_agree() {
     if let Err(error) = run {
         panic!("{error}");
     }
-    let counts = [seen.allow.get(), seen.deny.get(), seen.redirect.get()];
-    let total: u32 = counts.iter().sum();
-    assert!(total >= 100_000, "{counts:?}");
+    let seen = seen.0.into_inner();
+    let outcomes = &OCCUR[..5];
+    let total: u32 = outcomes.iter().filter_map(|what| seen.get(what)).sum();
+    assert!(total >= 100_000, "{seen:?}");
     // Otherwise the cases say little.
-    assert!(counts.iter().all(|count| *count > total / 50), "{counts:?}");
+    for what in OCCUR {
+        let times = seen.get(what).copied().unwrap_or_default();
+        assert!(times > total / 500, "{what}: {seen:?}");
+    }
 }
