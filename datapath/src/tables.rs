@@ -105,7 +105,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
             capacity: self.capacity,
             entries: entries.len(),
             evicted: self.evictions.seen(added, removed + held),
-            refused: refused - refused_before,
+            refused: refused.saturating_sub(refused_before),
         };
         Ok((entries, in_use))
     }
