@@ -23,8 +23,6 @@ mod private;
 pub mod program;
 pub mod reconcile;
 pub mod relay;
-pub mod service;
-pub mod snapshot;
 mod socket;
 pub mod state;
 pub mod status;

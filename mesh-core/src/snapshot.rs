@@ -398,5 +398,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-#[path = "snapshot_tests.rs"]
 mod tests;

@@ -11,5 +11,4 @@ mod numbers;
 mod table;
 
 pub use interfaces::{Interface, Interfaces, InterfacesError, Monitor};
-pub(crate) use numbers::hash_bytes;
 pub use table::{Found, LocalEndpoint, Table, Update, Waiting};

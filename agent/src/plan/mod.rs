@@ -4,7 +4,11 @@
 mod addresses;
 mod gate;
 mod policies;
+mod services;
+mod snapshot;
 
 pub use addresses::{Address, addresses, ranges};
 pub use gate::{Coverage, Gate, Gated};
 pub use policies::{CLOSED_PORT, Compiled, Rules, identities, map_entries};
+pub use services::{Frontend, ServiceEntry, frontends};
+pub use snapshot::{SnapshotParts, rule_ref, snapshot};

@@ -9,8 +9,7 @@ use weft_core::model::Protocol;
 use weft_datapath::{Endpoint, Ipcache, PolicyEntry, PolicyMap, Service, Services};
 
 use super::{Kernel, KernelError};
-use crate::plan::Address;
-use crate::service::{Frontend, ServiceEntry};
+use crate::plan::{Address, Frontend, ServiceEntry};
 
 /// The loaded datapath and its maps.
 pub struct Datapath {

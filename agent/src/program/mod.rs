@@ -15,8 +15,7 @@ use weft_datapath::{Endpoint, PolicyEntry};
 pub use datapath::{Datapath, Leftovers};
 
 use crate::endpoint::LocalEndpoint;
-use crate::plan::{Address, Gate, Gated, map_entries};
-use crate::service::{Frontend, ServiceEntry};
+use crate::plan::{Address, Frontend, Gate, Gated, ServiceEntry, map_entries};
 
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -7,8 +7,7 @@ use ipnet::Ipv4Net;
 use weft_datapath::{Endpoint, PolicyEntry};
 
 use super::{Kernel, KernelError};
-use crate::plan::Address;
-use crate::service::{Frontend, ServiceEntry};
+use crate::plan::{Address, Frontend, ServiceEntry};
 
 /// A kernel that writes down what it is told.
 #[derive(Default)]

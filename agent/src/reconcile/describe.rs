@@ -7,10 +7,8 @@ use ipnet::Ipv4Net;
 
 use super::pass::Engine;
 use crate::endpoint::Update;
-use crate::plan::{Address, Compiled};
+use crate::plan::{Address, Compiled, Frontend, ServiceEntry, rule_ref};
 use crate::program::{Kernel, Outcome};
-use crate::service::{Frontend, ServiceEntry};
-use crate::snapshot::rule_ref;
 use crate::state::{Node, ObjectKey};
 use crate::status::{AgentStatus, EndpointPhase, EndpointStatus};
 use crate::view::{AddressInfo, HttpPolicies, NodeInfo, ServiceInfo, View};

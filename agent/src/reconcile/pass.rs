@@ -15,11 +15,9 @@ use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{Interfaces, Table, Update};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::metrics::Metrics;
-use crate::plan::{self, Compiled, Coverage, Gate, Rules};
+use crate::plan::{self, Compiled, Coverage, Frontend, Gate, Rules, ServiceEntry};
 use crate::policy::{Keep, LastGood, Repository};
 use crate::program::{Kernel, Outcome, Programmer, Wanted};
-use crate::service::{self, Frontend, ServiceEntry};
-use crate::snapshot;
 use crate::state::{Change, ClusterState, ObjectKey, Pod};
 use crate::status::StatusSender;
 use crate::view::ViewHandle;
@@ -186,7 +184,7 @@ impl<K: Kernel> Engine<K> {
             &self.numbers,
             &self.cidrs,
         );
-        let services = service::frontends(&self.state);
+        let services = plan::frontends(&self.state);
         let wanted = Wanted {
             detach: &update.detach,
             endpoints: self.table.endpoints(),
@@ -323,7 +321,7 @@ impl<K: Kernel> Engine<K> {
         let endpoints = self.table.endpoints().values();
         let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
         let settings = &self.settings;
-        let snapshot = snapshot::build(&snapshot::Parts {
+        let snapshot = plan::snapshot(&plan::SnapshotParts {
             node: weft_api::node::Node {
                 name: settings.node.clone(),
                 ip: settings.ip.to_string(),

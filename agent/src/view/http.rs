@@ -7,7 +7,7 @@ use weft_api::node::RuleRef;
 use weft_core::model::{Direction, NumericIdentity};
 use weft_core::policy::{PeerSet, PortPolicy};
 
-use crate::snapshot::rule_ref;
+use crate::plan::rule_ref;
 
 /// Rules of the endpoints' ports that judge requests.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ mod security_labels;
 mod traffic;
 
 pub use endpoint::{Endpoint, EndpointId, NamedPorts, PodAddr};
-pub(crate) use hash::fnv1a;
+pub use hash::{fnv1a, fnv1a_bytes};
 pub use identity::{Candidates, NumericIdentity};
 pub use label::{Label, LabelError, LabelSource, Labels};
 pub use prefix_map::PrefixMap;

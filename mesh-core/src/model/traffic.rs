@@ -63,11 +63,6 @@ impl Protocol {
         self as u8
     }
 
-    /// The protocol with that number in the IP header.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.number() == number)
-    }
-
     /// The protocol of that name, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL

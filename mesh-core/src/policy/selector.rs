@@ -155,5 +155,4 @@ fn in_namespace(namespace: &str) -> Requirement {
 }
 
 #[cfg(test)]
-#[path = "selector_tests.rs"]
 mod tests;

@@ -5,12 +5,15 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const NANOS: i32 = 1_000_000_000;
-const DAY: i64 = 86_400;
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A point in time, UTC, since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
@@ -83,61 +86,15 @@ impl From<pbjson_types::Timestamp> for Timestamp {
     }
 }
 
-/// A calendar date of the proleptic Gregorian calendar.
-struct Date {
-    year: i64,
-    month: i64,
-    day: i64,
-}
-
-/// Days since 1970 to a date, by counting in eras of 400 years from March on,
-/// which puts the leap day at the end of the year.
-fn date_of_days(days: i64) -> Date {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    Date {
-        year: year_of_era + era * 400 + i64::from(month <= 2),
-        month,
-        day: day_of_year - (153 * shifted_month + 2) / 5 + 1,
-    }
-}
-
-/// The inverse of [`date_of_days`].
-fn days_of_date(date: &Date) -> i64 {
-    let year = date.year - i64::from(date.month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let shifted_month = (date.month + 9) % 12;
-    let day_of_year = (153 * shifted_month + 2) / 5 + date.day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
 impl std::fmt::Display for Timestamp {
     /// RFC 3339 in UTC with 0, 3, 6 or 9 decimals, whichever is enough.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let date = date_of_days(self.seconds.div_euclid(DAY));
-        let time = self.seconds.rem_euclid(DAY);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            date.year,
-            date.month,
-            date.day,
-            time / 3_600,
-            time / 60 % 60,
-            time % 60
-        )?;
+        let since = SignedDuration::from_secs(self.seconds);
+        match EPOCH.checked_add(since) {
+            Ok(time) => write!(f, "{}", time.strftime("%Y-%m-%dT%H:%M:%S"))?,
+            // No calendar goes there; never valid.
+            Err(_) => return write!(f, "{} s since 1970", self.seconds),
+        }
         match self.nanos {
             0 => {}
             n if n % 1_000_000 == 0 => write!(f, ".{:03}", n / 1_000_000)?,
@@ -161,76 +118,18 @@ impl std::str::FromStr for Timestamp {
     }
 }
 
+/// Date, time and offset; without an offset it could be any time of the day.
 fn parse_rfc3339(text: &str) -> Option<Timestamp> {
-    let digits = |from: usize, to: usize| -> Option<i64> {
-        let part = text.get(from..to)?;
-        part.bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| part.parse().ok())?
-    };
-    let at = |index: usize, wanted: &str| {
-        text.get(index..index + 1)?
-            .eq_ignore_ascii_case(wanted)
-            .then_some(())
-    };
-    at(4, "-")?;
-    at(7, "-")?;
-    at(10, "T")?;
-    at(13, ":")?;
-    at(16, ":")?;
-    let date = Date {
-        year: digits(0, 4)?,
-        month: digits(5, 7)?,
-        day: digits(8, 10)?,
-    };
-    let (hour, minute, second) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
-    let in_range = (1..=12).contains(&date.month)
-        && (1..=31).contains(&date.day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    let back = date_of_days(days_of_date(&date));
-    if !in_range || back.day != date.day {
-        return None;
-    }
-    let (nanos, zone) = fraction(text.get(19..)?)?;
-    let seconds = days_of_date(&date) * DAY + hour * 3_600 + minute * 60 + second - offset(zone)?;
-    Some(Timestamp { seconds, nanos })
-}
-
-/// Nanoseconds of a leading `.123`, and what follows it.
-fn fraction(text: &str) -> Option<(i32, &str)> {
-    let Some(rest) = text.strip_prefix('.') else {
-        return Some((0, text));
-    };
-    let end = rest.find(|c: char| !c.is_ascii_digit())?;
-    let (digits, zone) = rest.split_at_checked(end)?;
-    if digits.is_empty() || digits.len() > 9 {
-        return None;
-    }
-    format!("{digits:0<9}")
-        .parse()
-        .ok()
-        .map(|nanos| (nanos, zone))
-}
-
-/// Seconds east of UTC of `Z` or `+01:30`.
-fn offset(zone: &str) -> Option<i64> {
-    if zone.eq_ignore_ascii_case("z") {
-        return Some(0);
-    }
-    let sign = match zone.get(0..1)? {
-        "+" => 1,
-        "-" => -1,
-        _ => return None,
-    };
-    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-    if hours.len() != 2 || minutes.len() != 2 {
-        return None;
-    }
-    let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours < 24 && minutes < 60)
-        .then(|| sign * (i64::from(hours) * 3_600 + i64::from(minutes) * 60))
+    let pieces = Pieces::parse(text).ok()?;
+    let offset = pieces.to_numeric_offset()?;
+    let local = pieces.date().to_datetime(pieces.time()?);
+    let since = local.duration_since(EPOCH);
+    // What is left of a second counts forward, before 1970 too.
+    let early = since.subsec_nanos() < 0;
+    Some(Timestamp {
+        seconds: since.as_secs() - i64::from(offset.seconds()) - i64::from(early),
+        nanos: since.subsec_nanos() + if early { NANOS } else { 0 },
+    })
 }
 
 impl Serialize for Timestamp {
@@ -330,7 +229,7 @@ mod tests {
             "2024-08-12 06:08",
             "2024-08-12T06:08:59.Z",
             "x024-08-12T06:08:59Z",
-            "2024-08-12T06:08:59+0200",
+            "2024-08-12T06:08:59Zulu",
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }

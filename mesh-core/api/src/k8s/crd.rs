@@ -174,5 +174,4 @@ fn identity_version() -> Value {
 }
 
 #[cfg(test)]
-#[path = "crd_tests.rs"]
 mod tests;

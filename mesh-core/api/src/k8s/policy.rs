@@ -207,5 +207,4 @@ policy_object!(
 );
 
 #[cfg(test)]
-#[path = "policy_tests.rs"]
 pub(super) mod tests;

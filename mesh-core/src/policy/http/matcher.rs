@@ -241,5 +241,4 @@ impl<'p> Verdict<'p> {
 }
 
 #[cfg(test)]
-#[path = "matcher_tests.rs"]
 mod tests;

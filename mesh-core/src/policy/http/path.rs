@@ -192,5 +192,4 @@ fn resolve(path: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "path_tests.rs"]
 mod tests;

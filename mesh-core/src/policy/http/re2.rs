@@ -369,5 +369,4 @@ fn push_escaped(output: &mut String, char: char) {
 }
 
 #[cfg(test)]
-#[path = "re2_tests.rs"]
 mod tests;

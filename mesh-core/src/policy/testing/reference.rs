@@ -208,7 +208,8 @@ fn is_host_to_pod(question: &Question<'_>) -> bool {
 }
 
 fn port_matches(rule: &PortRule, question: &Question<'_>) -> bool {
-    let Some(protocol) = Protocol::from_number(question.protocol) else {
+    let mut protocols = Protocol::ALL.into_iter();
+    let Some(protocol) = protocols.find(|one| one.number() == question.protocol) else {
         return false;
     };
     rule.ports.iter().any(|spec: &PortSpec| {

@@ -6,16 +6,16 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use prost::Message as _;
 use weft_api::node;
-use weft_core::model::Direction;
+use weft_core::model::{Direction, fnv1a_bytes};
 use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{IdentityTable, PeerRule, PeerSet, PortPolicy, RuleRef};
 
-use crate::endpoint::{LocalEndpoint, hash_bytes};
-use crate::plan::Address;
+use super::Address;
+use crate::endpoint::LocalEndpoint;
 
 /// What a snapshot is made of.
 #[derive(Debug)]
-pub struct Parts<'a> {
+pub struct SnapshotParts<'a> {
     /// This node.
     pub node: node::Node,
     /// Port of the transparent listener on loopback.
@@ -32,7 +32,7 @@ pub struct Parts<'a> {
 
 /// The snapshot of these parts. Its version is a hash of the content: equal
 /// content has the same version, also after a restart of the agent.
-pub fn build(parts: &Parts<'_>) -> node::Snapshot {
+pub fn snapshot(parts: &SnapshotParts<'_>) -> node::Snapshot {
     let mut snapshot = node::Snapshot {
         version: String::new(),
         node: Some(parts.node.clone()),
@@ -62,7 +62,7 @@ pub fn build(parts: &Parts<'_>) -> node::Snapshot {
         clusters: Vec::new(),
         settings: None,
     };
-    snapshot.version = format!("{:016x}", hash_bytes(&snapshot.encode_to_vec()));
+    snapshot.version = format!("{:016x}", fnv1a_bytes(snapshot.encode_to_vec()));
     snapshot
 }
 
@@ -155,7 +155,7 @@ mod tests {
 
     fn built(ports: &[PortPolicy]) -> node::Snapshot {
         let identities = IdentityTable::new();
-        build(&Parts {
+        snapshot(&SnapshotParts {
             node: node::Node {
                 name: "kind-worker".into(),
                 ip: "172.18.0.2".into(),
