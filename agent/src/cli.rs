@@ -10,7 +10,7 @@ use weft_datapath::TableSizes;
 #[derive(Debug, Parser)]
 #[command(name = "weft-agent", version)]
 pub struct Cli {
-    /// What to be.
+    /// What to be; there is no default.
     #[command(subcommand)]
     pub role: Role,
 }
@@ -106,6 +106,9 @@ pub struct OperatorArgs {
     /// Name of the cluster, as identities carry it.
     #[arg(long, env = "WEFT_CLUSTER", default_value = "default")]
     pub cluster: String,
+    /// Namespace of the lease that the working operator holds.
+    #[arg(long, env = "WEFT_LEASE_NAMESPACE", default_value = "kube-system")]
+    pub lease_namespace: String,
     /// Seconds for which an identity must be unused before it is removed.
     #[arg(long, env = "WEFT_IDENTITY_GRACE", default_value_t = 900)]
     pub identity_grace: u64,

@@ -1,8 +1,11 @@
 //! Cluster-wide work that one process does for all nodes: resource
-//! definitions, the status of policies, and identities that nobody uses.
+//! definitions, the status of policies, and identities that nobody uses. Of
+//! several operators the one that holds the lease works.
 
 mod crds;
 mod identities;
+mod lease;
+mod not_enforced;
 mod status;
 
 use std::time::Duration;
@@ -13,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cli::OperatorArgs;
+use lease::{Candidate, Terms};
 
 pub use crds::ensure as ensure_crds;
 
@@ -22,12 +26,23 @@ pub use crds::ensure as ensure_crds;
 /// When the API cannot be configured; an API that is merely away is waited for.
 pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
-    let installed = Box::pin(stop.run_until_cancelled(ensure_crds(&client))).await;
-    if installed.is_none() {
+    let mut candidate = Candidate::new(
+        client.clone(),
+        &args.lease_namespace,
+        identity(),
+        Terms::default(),
+    );
+    if stop.run_until_cancelled(candidate.take()).await.is_none() {
         return Ok(());
     }
-    info!("resource definitions are in place");
+    info!("this operator works");
     let mut tasks = JoinSet::new();
+    tasks.spawn(candidate.keep(stop.clone()));
+    let installed = Box::pin(stop.run_until_cancelled(ensure_crds(&client))).await;
+    if installed.is_some() {
+        info!("resource definitions are in place");
+    }
+    tasks.spawn(not_enforced::tell(client.clone(), stop.clone()));
     status::spawn(&client, &stop, &mut tasks);
     let grace = Duration::from_secs(args.identity_grace);
     tasks.spawn(identities::collect(
@@ -37,8 +52,8 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
         stop.clone(),
     ));
     while let Some(ended) = tasks.join_next().await {
-        // A task that ends before it was told to is a defect: end the process,
-        // whoever supervises it starts it afresh.
+        // A task that ends before it was told to is a defect, or the lease is
+        // lost: end the process, whoever supervises it starts it afresh.
         ended?;
         if !stop.is_cancelled() {
             stop.cancel();
@@ -46,4 +61,11 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+/// A name that no other process has, which says where it runs.
+fn identity() -> String {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy().into_owned();
+    format!("{host}_{}", uuid::Uuid::new_v4())
 }

@@ -1,5 +1,9 @@
 //! A policy object is broken by a later version.
 
+use serde_json::{Value, json};
+use weft_integration::lab::Lab;
+use weft_integration::watch::until;
+
 use crate::stage::{CLIENTS, L4, L7, SERVERS, Stage, assert_only, policies};
 
 #[test]
@@ -22,9 +26,8 @@ fn the_last_good_version_of_a_policy_serves() {
     ];
     // Everyone may do everything, if only it could be understood.
     let [mut broken, _] = policies("friend", "GET");
-    broken["spec"]["ingress"][0]["fromEndpoints"] = serde_json::json!([{}]);
-    broken["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"] =
-        serde_json::json!([{"path": "/v1/["}]);
+    broken["spec"]["ingress"][0]["fromEndpoints"] = json!([{}]);
+    broken["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"] = json!([{"path": "/v1/["}]);
     stage.lab.apply(&[broken]).unwrap();
     let message = stage.until_valid("http", false);
     let field = "ingress[0].toPorts[0].rules.http[0].path";
@@ -57,4 +60,30 @@ fn the_last_good_version_of_a_policy_serves() {
         .asking("friend", L7, &["--method", "POST"])
         .more(5, "200")
         .unwrap();
+}
+
+#[test]
+fn what_is_not_enforced_is_said() {
+    let lab = Lab::up(&["--nodes", "1"]).unwrap();
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "isolated", "namespace": "default"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    });
+    lab.apply(&[policy]).unwrap();
+    until(|| {
+        let events = lab.lab(&["get", "events", "-o", "json"]).well().unwrap();
+        let events: Value = serde_json::from_str(&events).unwrap();
+        let of_policy = |event: &&Value| event["involvedObject"]["name"] == "isolated";
+        let event = events["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(of_policy);
+        match event.map(|event| &event["reason"]) {
+            Some(reason) if reason == "NotEnforced" => Ok(()),
+            _ => Err(format!("no event in {events}")),
+        }
+    })
+    .unwrap();
 }

@@ -1,0 +1,124 @@
+//! Says of every Kubernetes NetworkPolicy that it is not enforced yet: the API
+//! takes it, and nobody else would tell.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use weft_core::model::fnv1a;
+
+/// Wait between attempts while the API is away.
+const RETRY: Duration = Duration::from_secs(1);
+/// Why, as events name it.
+const REASON: &str = "NotEnforced";
+/// What users read.
+const MESSAGE: &str = "weft does not enforce Kubernetes NetworkPolicy yet: \
+                       write it as a CiliumNetworkPolicy";
+
+/// Tells until `stop` is cancelled.
+pub(super) async fn tell(client: Client, stop: CancellationToken) {
+    let policies: Api<NetworkPolicy> = Api::all(client.clone());
+    let policies = watcher(policies, watcher::Config::default()).applied_objects();
+    pin_mut!(policies);
+    while let Some(Some(next)) = stop.run_until_cancelled(policies.next()).await {
+        match next {
+            Ok(policy) => tell_of(&client, &policy).await,
+            Err(error) => {
+                debug!(%error, "network policies cannot be watched, trying again");
+                let pause = tokio::time::sleep(RETRY);
+                stop.run_until_cancelled(pause).await;
+            }
+        }
+    }
+}
+
+async fn tell_of(client: &Client, policy: &NetworkPolicy) {
+    let event = event(policy, Timestamp::now());
+    let namespace = policy.namespace().unwrap_or_default();
+    let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    match events.create(&PostParams::default(), &event).await {
+        Ok(_) => {}
+        // Told before, of this very version.
+        Err(kube::Error::Api(status)) if status.code == 409 => return,
+        Err(error) => debug!(%error, "no event about a network policy"),
+    }
+    warn!(namespace, policy = %policy.name_any(), "{MESSAGE}");
+}
+
+/// One for each version of an object: its name follows from it, so that it is
+/// made once however often the object is listed.
+fn event(policy: &NetworkPolicy, now: Timestamp) -> Event {
+    let name = policy.name_any();
+    let uid = policy.uid().unwrap_or_default();
+    let generation = policy.metadata.generation.unwrap_or_default();
+    let version = fnv1a([uid.as_str(), &generation.to_string()]);
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{version:016x}")),
+            namespace: policy.namespace(),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            resource_version: policy.resource_version(),
+            ..policy.object_ref(&())
+        },
+        reason: Some(REASON.to_owned()),
+        message: Some(MESSAGE.to_owned()),
+        type_: Some("Warning".to_owned()),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        source: Some(EventSource {
+            component: Some("weft-operator".to_owned()),
+            host: None,
+        }),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(uid: &str, generation: i64) -> NetworkPolicy {
+        NetworkPolicy {
+            metadata: ObjectMeta {
+                name: Some("web".into()),
+                namespace: Some("shop".into()),
+                uid: Some(uid.into()),
+                generation: Some(generation),
+                ..ObjectMeta::default()
+            },
+            ..NetworkPolicy::default()
+        }
+    }
+
+    #[test]
+    fn each_version_of_an_object_has_one_event() {
+        let name = |uid, generation| {
+            let event = event(&policy(uid, generation), Timestamp::UNIX_EPOCH);
+            event.metadata.name.expect("a name")
+        };
+        assert_eq!(name("a", 1), name("a", 1));
+        assert_ne!(name("a", 1), name("a", 2));
+        assert_ne!(name("a", 1), name("b", 1));
+    }
+
+    #[test]
+    fn the_event_is_the_policys() {
+        let event = event(&policy("a", 1), Timestamp::UNIX_EPOCH);
+        assert_eq!(event.metadata.namespace.as_deref(), Some("shop"));
+        let object = event.involved_object;
+        assert_eq!(object.kind.as_deref(), Some("NetworkPolicy"));
+        assert_eq!(object.api_version.as_deref(), Some("networking.k8s.io/v1"));
+        assert_eq!(object.uid.as_deref(), Some("a"));
+    }
+}
