@@ -82,6 +82,8 @@ pub struct View {
     /// Ranges that nodes give their pods addresses of.
     pub(crate) pod_ranges: Vec<Ipv4Net>,
     pub(crate) endpoints: BTreeMap<u32, Ipv4Addr>,
+    /// First address of each node: internal ones come first.
+    pub(crate) nodes: BTreeMap<String, Ipv4Addr>,
     pub(crate) identities: HashMap<u32, Arc<[String]>>,
     pub(crate) services: HashMap<(Ipv4Addr, u16, u8), ServiceInfo>,
     pub(crate) rules: HashMap<u32, RuleRef>,
@@ -150,12 +152,11 @@ impl View {
             .filter_map(|ip| self.addresses.get(ip))
     }
 
-    /// Names and addresses of all nodes.
+    /// Names of all nodes, and the address at which each is reached.
     pub fn nodes(&self) -> impl Iterator<Item = (String, IpAddr)> {
-        self.addresses
-            .values()
-            .filter(|info| info.pod.is_empty())
-            .map(|info| (info.node.clone(), info.ip.into()))
+        self.nodes
+            .iter()
+            .map(|(name, ip)| (name.clone(), (*ip).into()))
     }
 
     /// Names of all namespaces.

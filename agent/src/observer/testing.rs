@@ -106,6 +106,7 @@ pub(crate) fn view(name: &str) -> View {
     .into_iter()
     .map(|info| (info.ip, info))
     .collect();
+    view.nodes.insert(name.into(), NODE);
     let labels = |text: &str| [text.to_owned()].into();
     view.identities = HashMap::from([(1, labels("reserved:host")), (2, labels("reserved:world"))]);
     let deathstar = ServiceInfo {

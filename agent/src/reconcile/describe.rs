@@ -153,6 +153,9 @@ impl<K: Kernel> Engine<K> {
 
     fn add_nodes(&self, view: &mut View) {
         for node in self.state.nodes.values() {
+            if let Some(first) = node.addresses.first() {
+                view.nodes.insert(node.name.clone(), *first);
+            }
             for ip in &node.addresses {
                 let identity = view.identity_of(*ip);
                 let info = AddressInfo {

@@ -202,12 +202,12 @@ impl<K: Kernel> Engine<K> {
         // What is revoked is out of the kernel by now; what newly redirects
         // waits for the proxy's answer to this.
         self.publish(&compiled, &addresses);
-        self.save_policies();
         if outcome.changed || self.revision == 0 {
             self.revision += 1;
         }
         self.introduce(&mut outcome, now);
         self.describe(&update, &compiled, &addresses, &services, &outcome);
+        self.save_policies();
         self.compiled = compiled;
         let took = now.elapsed();
         self.metrics.pass(took);

@@ -241,6 +241,23 @@ async fn a_pod_gets_an_identity_then_its_rules_then_its_programs() {
 }
 
 #[tokio::test]
+async fn a_node_with_several_addresses_is_one_peer() {
+    let mut rig = Rig::new();
+    let addresses = (1..=20).map(|last| Ipv4Addr::new(172, 18, 0, last));
+    rig.engine.change(Change::Nodes(Delta::Apply(Node {
+        name: "two".into(),
+        labels: BTreeMap::new(),
+        // The internal one first, as they are read.
+        addresses: addresses.rev().collect(),
+        pod_cidrs: vec![],
+    })));
+    rig.pass();
+    let nodes: Vec<_> = rig.view.load().nodes().collect();
+    let at = |name: &str, last| (name.to_owned(), Ipv4Addr::new(172, 18, 0, last).into());
+    assert_eq!(nodes, [at("one", 2), at("two", 20)]);
+}
+
+#[tokio::test]
 async fn before_every_kind_was_listed_nothing_is_touched() {
     let mut rig = Rig::new();
     assert!(rig.engine.in_sync());
