@@ -28,6 +28,7 @@ leftover_things() {
     if [[ -n $cgroups ]]; then
         find "$cgroups" -mindepth 1 -maxdepth 2 -type d -name '*weft*' -printf 'cgroup\t%p\n' 2>/dev/null || true
     fi
+    find /run/weft-lab -mindepth 1 -maxdepth 1 -type d -printf 'lab\t%p\n' 2>/dev/null || true
     awk '$2 ~ /weft/ {print "mount\t" $2}' /proc/mounts
     ip -o link show 2>/dev/null | awk -F': ' '{sub(/@.*/, "", $2); print "link\t" $2}' || true
     ip rule show 2>/dev/null | awk '{$1 = $1; print "rule\t" $0}' || true
@@ -43,7 +44,7 @@ remove_leftover_thing() {
     mount) umount -l "$name" ;;
     namespace) ip netns delete "$name" ;;
     link) ip link delete "$name" 2>/dev/null ;;
-    pin) rm -rf "$name" ;;
+    pin | lab) rm -rf "$name" ;;
     cgroup) find "$name" -depth -type d -exec rmdir {} + ;;
     rule)
         read -ra rule <<<"${name#*: }"
