@@ -58,6 +58,14 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// An entry was written over what was there before.
+    pub(crate) fn wrote<V>(&mut self, before: Option<V>) {
+        match before {
+            Some(_) => self.updated += 1,
+            None => self.added += 1,
+        }
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -193,8 +193,8 @@ impl PolicyMap {
     ///
     /// # Errors
     /// When an entry is impossible (nothing is written then), or the kernel
-    /// refuses one (what was written stays, and the next call goes on from
-    /// there).
+    /// refuses one. Everything else is written all the same, above all what
+    /// takes permissions away, and the next call goes on from there.
     pub fn apply(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<Difference, Error> {
         let wanted = entries
             .iter()
@@ -207,11 +207,11 @@ impl PolicyMap {
             .iter()
             .filter(|(key, value)| held.get(*key) != Some(*value))
             .partition(|(key, _)| held.contains_key(*key));
+        let mut refused = Vec::new();
         for (key, value) in new.into_iter().chain(changed) {
-            self.map.insert(&key.lpm(), value, 0).map_err(&failed)?;
-            match held.insert(*key, *value) {
-                Some(_) => difference.updated += 1,
-                None => difference.added += 1,
+            match self.map.insert(&key.lpm(), value, 0) {
+                Ok(()) => difference.wrote(held.insert(*key, *value)),
+                Err(_) => refused.push((key, value)),
             }
         }
         let old: Vec<_> = held
@@ -224,10 +224,18 @@ impl PolicyMap {
             held.remove(&key);
             difference.removed += 1;
         }
+        // The map may have been full, and there may be room now.
+        let mut outcome = Ok(());
+        for (key, value) in refused {
+            match self.map.insert(&key.lpm(), value, 0) {
+                Ok(()) => difference.wrote(held.insert(*key, *value)),
+                Err(error) => outcome = Err(failed(error)),
+            }
+        }
         if held.is_empty() {
             self.held.remove(&endpoint);
         }
-        Ok(difference)
+        outcome.map(|()| difference)
     }
 
     /// Removes the endpoint's entries.

@@ -275,7 +275,32 @@ impl Programmer {
             };
             self.endpoint(pass, &loosened);
         }
-        self.write(pass, id, entries)
+        let written = self.write(pass, id, entries);
+        if !written {
+            self.tighten(pass, endpoint, policy);
+        }
+        written
+    }
+
+    /// A pod whose entries the kernel refused, for want of room say, is denied
+    /// what they would have allowed rather than left open.
+    fn tighten<K: Kernel>(
+        &mut self,
+        pass: &mut Pass<'_, K>,
+        endpoint: &LocalEndpoint,
+        policy: &EndpointPolicy,
+    ) {
+        if let Some(current) = self.endpoints.get(&endpoint.ip)
+            && self.attached.contains(&endpoint.ip)
+        {
+            let tightened = Endpoint {
+                default_deny_ingress: current.default_deny_ingress || policy.ingress_default_deny,
+                default_deny_egress: current.default_deny_egress || policy.egress_default_deny,
+                policed: current.policed || policy.policed,
+                ..*current
+            };
+            self.endpoint(pass, &tightened);
+        }
     }
 
     fn write<K: Kernel>(
@@ -291,6 +316,8 @@ impl Programmer {
                 true
             }
             Err(error) => {
+                // Part of it may have been written.
+                pass.outcome.changed = true;
                 pass.fail(id, &error);
                 false
             }

@@ -160,6 +160,25 @@ fn default_deny_comes_after_the_entries_and_goes_before_them() {
 }
 
 #[test]
+fn a_pod_whose_entries_are_refused_is_not_left_open() {
+    let mut bench = Bench::default();
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, false, Decision::Allow))),
+    );
+    bench.kernel.take();
+    bench.kernel.fail = Some("policy");
+    bench.run(
+        &[],
+        Some((endpoint(7, 300), policy(7, true, Decision::Deny))),
+    );
+    let calls = bench.kernel.take();
+    assert!(calls.contains(&"update 7=300 in".to_owned()), "{calls:?}");
+    // What was written of the entries counts from now on.
+    assert!(calls.contains(&"epoch".to_owned()), "{calls:?}");
+}
+
+#[test]
 fn a_policy_without_default_deny_is_told_to_the_kernel() {
     let mut bench = Bench::default();
     let wanted = |policed| EndpointPolicy {

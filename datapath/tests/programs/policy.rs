@@ -56,6 +56,36 @@ fn default_deny_drops_with_verdict_and_drop() {
 }
 
 #[test]
+fn without_room_for_new_entries_old_permissions_go_all_the_same() {
+    let mut bench = bench();
+    let allow = |peer, port| entry(Direction::Ingress, peer, port, Verdict::Allow);
+    set_policy(&mut bench, &[allow(REMOTE_IDENTITY, 80)]);
+    // Of a pod that nobody asks about, until the map is full.
+    let crowd: Vec<_> = (1000..264_000).map(|peer| allow(peer, 80)).collect();
+    let other = POD_ID + 1;
+    assert!(
+        bench
+            .datapath
+            .policy()
+            .unwrap()
+            .apply(other, &crowd)
+            .is_err()
+    );
+    passes(&mut bench, "from_net", &received((REMOTE, 5000), 80, SYN));
+    let replaced = [allow(901, 80), allow(902, 80)];
+    let applied = bench.datapath.policy().unwrap().apply(POD_ID, &replaced);
+    assert!(applied.is_err(), "room was made for one, not for two");
+    drops(
+        &mut bench,
+        "from_net",
+        &received((REMOTE, 5001), 80, SYN),
+        DropReason::PolicyDenied,
+    );
+    bench.datapath.policy().unwrap().apply(other, &[]).unwrap();
+    set_policy(&mut bench, &replaced);
+}
+
+#[test]
 fn an_allowed_peer_and_port_pass_others_do_not() {
     let mut bench = bench();
     set_policy(
