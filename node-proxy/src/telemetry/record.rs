@@ -438,5 +438,4 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "record_tests.rs"]
 mod tests;

@@ -330,5 +330,4 @@ fn is_float(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "yaml_tests.rs"]
 mod tests;

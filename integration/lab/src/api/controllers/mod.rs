@@ -127,5 +127,4 @@ fn share(value: &Value, total: i64, round_up: bool) -> i64 {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

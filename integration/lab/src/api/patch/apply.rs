@@ -330,5 +330,4 @@ fn merge_items(keys: &[&str], of: &str, items: &mut Vec<Value>, config: &[Value]
 }
 
 #[cfg(test)]
-#[path = "apply_tests.rs"]
 mod tests;

@@ -293,5 +293,4 @@ fn set_order(items: &mut Vec<Value>, order: &[Value], identity: Option<&str>) {
 }
 
 #[cfg(test)]
-#[path = "strategic_tests.rs"]
 mod tests;

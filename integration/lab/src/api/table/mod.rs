@@ -151,5 +151,4 @@ fn cells(info: &ResourceType, version: &str, object: &Value, now: Timestamp) -> 
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
