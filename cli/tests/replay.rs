@@ -1,5 +1,6 @@
 //! Recorded flows through the real binary: every output format, and a choice
-//! of filters. The expected texts are what the stock client prints.
+//! of filters. The expected texts are laid out as the stock client does; where a
+//! machine has it, `integration/tests/story/hubble.rs` compares with the real one.
 #![expect(
     clippy::expect_used,
     reason = "a test fails by panicking, and so do its helpers"
@@ -80,8 +81,8 @@ fn troubles_of_nodes_go_to_standard_error() {
     let told = |args: &[&str]| String::from_utf8(observe(args).stderr).expect("text");
     assert_eq!(
         told(&[]),
-        "Aug 12 06:09:00.500 [relay]: 6 nodes are unavailable: kind-worker3, kind-worker4, kind-worker5 (and 3 more)\n\
-         Aug 12 06:09:00.500 [relay]: Error \"going \\\"away\\\"\" on 1 nodes: kind-worker2\n"
+        "Mar 14 14:38:00.500 [relay]: 6 nodes are unavailable: kind-worker3, kind-worker4, kind-worker5 (and 3 more)\n\
+         Mar 14 14:38:00.500 [relay]: Error \"going \\\"away\\\"\" on 1 nodes: kind-worker2\n"
     );
     assert_eq!(told(&["-s"]), "");
     assert!(told(&["-D"]).contains("Receiving flows from 2 nodes: kind-worker, kind-worker2"));

@@ -110,11 +110,11 @@ mod tests {
         let shape = Shape::new(
             "{time}: default/xwing:{port} {ID} -> {deathstar}:80 {ID} to-overlay FORWARDED (TCP Flags: SYN)",
         );
-        let line = "Aug 12 06:08:59.855: default/xwing:43966 (ID:10135) -> default/deathstar-b4b8ccfb5-wc4vr:80 \
-                    (ID:58295) to-overlay FORWARDED (TCP Flags: SYN)";
+        let line = "Mar 14 14:37:59.855: default/xwing:51382 (ID:20417) -> default/deathstar-7d9c5f6b4-t8xzp:80 \
+                    (ID:47013) to-overlay FORWARDED (TCP Flags: SYN)";
         assert!(shape.fits(line));
         assert!(!shape.fits(&line.replace("SYN", "SYN, ACK")));
-        assert!(!shape.fits(&line.replace("default/xwing:43966", "default/xwing")));
+        assert!(!shape.fits(&line.replace("default/xwing:51382", "default/xwing")));
         assert!(!shape.fits(&line.replace("->", "<>")));
     }
 

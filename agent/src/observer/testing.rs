@@ -91,13 +91,13 @@ pub(crate) fn view(name: &str) -> View {
         node: name.into(),
     };
     view.addresses = [
-        pod(XWING, 10_135, 301, "xwing", "alliance", None),
-        pod(TIEFIGHTER, 1_623, 212, "tiefighter", "empire", None),
+        pod(XWING, 20_417, 301, "xwing", "alliance", None),
+        pod(TIEFIGHTER, 3_108, 212, "tiefighter", "empire", None),
         pod(
             DEATHSTAR,
-            58_295,
+            47_013,
             0,
-            "deathstar-b4b8ccfb5-wc4vr",
+            "deathstar-7d9c5f6b4-t8xzp",
             "empire",
             Some("deathstar"),
         ),
@@ -158,8 +158,8 @@ pub(crate) fn request(second: i64, id: &str) -> Record {
         kind: RecordKind::Request.into(),
         direction: Direction::Egress.into(),
         verdict: Verdict::Forwarded.into(),
-        source: Some(peer(TIEFIGHTER, 58_412, 1_623)),
-        destination: Some(peer(DEATHSTAR, 80, 58_295)),
+        source: Some(peer(TIEFIGHTER, 60_218, 3_108)),
+        destination: Some(peer(DEATHSTAR, 80, 47_013)),
         http: Some(Http {
             code: 0,
             method: "POST".into(),

@@ -129,15 +129,15 @@ mod tests {
     use super::*;
 
     fn at(given: &str) -> Option<String> {
-        let now: Instant = "2024-08-12T06:08:59.5Z".parse().unwrap();
+        let now: Instant = "2025-03-14T14:37:59.5Z".parse().unwrap();
         parse(given, now).map(|time| time.to_string())
     }
 
     #[test]
     fn durations_count_back_from_now() {
-        assert_eq!(at("1h8m"), Some("2024-08-12T05:00:59.500Z".into()));
-        assert_eq!(at("500ms"), Some("2024-08-12T06:08:59Z".into()));
-        assert_eq!(at("-1m"), Some("2024-08-12T06:09:59.500Z".into()));
+        assert_eq!(at("1h37m"), Some("2025-03-14T13:00:59.500Z".into()));
+        assert_eq!(at("500ms"), Some("2025-03-14T14:37:59Z".into()));
+        assert_eq!(at("-1m"), Some("2025-03-14T14:38:59.500Z".into()));
     }
 
     #[test]

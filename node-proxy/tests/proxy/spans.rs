@@ -51,7 +51,7 @@ async fn a_request_is_a_server_span_and_a_client_span_of_its_trace() {
         for (key, expected) in [
             ("x-request-id", "id-1"),
             ("weft.source.identity", "1623"),
-            ("weft.destination.identity", "58295"),
+            ("weft.destination.identity", "47013"),
             (
                 "weft.source.labels",
                 "k8s:app.kubernetes.io/name=tiefighter,k8s:class=tiefighter",

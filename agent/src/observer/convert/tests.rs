@@ -19,11 +19,11 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 const FIN: u8 = 0x01;
-const STAR: &str = "default/deathstar-b4b8ccfb5-wc4vr";
+const STAR: &str = "default/deathstar-7d9c5f6b4-t8xzp";
 
 fn event(kind: EventKind, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Event {
     Event {
-        time: UNIX_EPOCH + Duration::from_millis(1_723_442_939_855),
+        time: UNIX_EPOCH + Duration::from_millis(1_741_963_079_855),
         kind,
         direction: Direction::Egress,
         endpoint: 301,
@@ -47,7 +47,7 @@ fn event(kind: EventKind, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Event {
 fn trace(point: TracePoint, tcp_flags: u8) -> Event {
     Event {
         tcp_flags,
-        ..event(EventKind::Trace(point), (XWING, 43_966), (DEATHSTAR, 80))
+        ..event(EventKind::Trace(point), (XWING, 51_382), (DEATHSTAR, 80))
     }
 }
 
@@ -191,7 +191,7 @@ fn traces() {
         ),
     ] {
         let flow = converted(&trace(point, flags));
-        let ends = format!("default/xwing:43966 (ID:10135) -> {STAR}:80 (ID:58295)");
+        let ends = format!("default/xwing:51382 (ID:20417) -> {STAR}:80 (ID:47013)");
         assert_eq!(line(&flow), format!("{ends} {text}"));
     }
 }
@@ -209,7 +209,7 @@ fn a_trace_says_where_and_by_whom_it_was_seen() {
     );
     assert_eq!(
         flow.time.map(|time| time.to_string()).as_deref(),
-        Some("2024-08-12T06:08:59.855Z")
+        Some("2025-03-14T14:37:59.855Z")
     );
     assert_eq!(flow.node_name, "kind-worker");
     assert_eq!(flow.node_labels, ["kubernetes.io/hostname=kind-worker"]);
@@ -231,7 +231,7 @@ fn answers_point_back() {
     let mut back = event(
         EventKind::Trace(TracePoint::ToProxy),
         (DEATHSTAR, 80),
-        (XWING, 43_966),
+        (XWING, 51_382),
     );
     back.tcp_flags = SYN | ACK;
     back.reply = Some(true);
@@ -239,7 +239,7 @@ fn answers_point_back() {
     assert_eq!(
         line(&flow),
         format!(
-            "default/xwing:43966 (ID:10135) <- {STAR}:80 (ID:58295) to-proxy FORWARDED (TCP Flags: SYN, ACK)"
+            "default/xwing:51382 (ID:20417) <- {STAR}:80 (ID:47013) to-proxy FORWARDED (TCP Flags: SYN, ACK)"
         )
     );
     assert!(flow.reply);
@@ -249,7 +249,7 @@ fn answers_point_back() {
 fn the_world_and_the_node_have_addresses() {
     let out = event(
         EventKind::Trace(TracePoint::ToStack),
-        (XWING, 55_936),
+        (XWING, 57_244),
         (WORLD, 443),
     );
     assert!(line(&converted(&out)).contains("-> 203.0.113.10:443 (world) to-stack"));
@@ -265,7 +265,7 @@ fn the_world_and_the_node_have_addresses() {
 fn a_service_seen_by_the_proxy_has_its_name() {
     let event = event(
         EventKind::Trace(TracePoint::ToProxy),
-        (XWING, 45_152),
+        (XWING, 46_898),
         (SERVICE, 80),
     );
     assert!(line(&converted(&event)).contains("-> default/deathstar:80 (world) to-proxy"));
@@ -279,7 +279,7 @@ fn verdict(action: Action, matched: MatchType, rule: u32) -> Event {
         reply: (action != Action::Deny).then_some(false),
         ..event(
             EventKind::PolicyVerdict { action, matched },
-            (TIEFIGHTER, 48_018),
+            (TIEFIGHTER, 52_764),
             (DEATHSTAR, 80),
         )
     }
@@ -287,7 +287,7 @@ fn verdict(action: Action, matched: MatchType, rule: u32) -> Event {
 
 #[test]
 fn policy_verdicts() {
-    let ends = |arrow| format!("default/tiefighter:48018 (ID:1623) {arrow} {STAR}:80 (ID:58295)");
+    let ends = |arrow| format!("default/tiefighter:52764 (ID:3108) {arrow} {STAR}:80 (ID:47013)");
     let allowed = converted(&verdict(Action::Allow, MatchType::L3L4, RULE));
     assert_eq!(
         line(&allowed),
@@ -329,7 +329,7 @@ fn policy_verdicts() {
 fn drops() {
     let mut dropped = event(
         EventKind::Drop(DropReason::PolicyDenied),
-        (XWING, 49_694),
+        (XWING, 53_906),
         (DEATHSTAR, 80),
     );
     dropped.tcp_flags = SYN;
@@ -339,7 +339,7 @@ fn drops() {
     assert_eq!(
         line(&flow),
         format!(
-            "default/xwing:49694 (ID:10135) <> {STAR}:80 (ID:58295) Policy denied DROPPED (TCP Flags: SYN)"
+            "default/xwing:53906 (ID:20417) <> {STAR}:80 (ID:47013) Policy denied DROPPED (TCP Flags: SYN)"
         )
     );
     assert_eq!(
@@ -369,26 +369,26 @@ fn translations_of_services() {
         tcp_flags: SYN,
         reply: None,
         service: Some(SocketAddrV4::new(SERVICE, 80)),
-        ..event(EventKind::Translation(point), (XWING, 43_966), to)
+        ..event(EventKind::Translation(point), (XWING, 51_382), to)
     };
-    let star = format!("{STAR}:80 (ID:58295)");
+    let star = format!("{STAR}:80 (ID:47013)");
     for (point, to, text) in [
         (
             XlatePoint::PreForward,
             (SERVICE, 80),
-            "default/xwing (ID:10135) <> default/deathstar:80 (world) pre-xlate-fwd TRACED (TCP)"
+            "default/xwing (ID:20417) <> default/deathstar:80 (world) pre-xlate-fwd TRACED (TCP)"
                 .to_owned(),
         ),
         (
             XlatePoint::PostForward,
             (DEATHSTAR, 80),
-            format!("default/xwing (ID:10135) <> {star} post-xlate-fwd TRANSLATED (TCP)"),
+            format!("default/xwing (ID:20417) <> {star} post-xlate-fwd TRANSLATED (TCP)"),
         ),
         (
             XlatePoint::PreReverse,
             (DEATHSTAR, 80),
             format!(
-                "default/xwing:43966 (ID:10135) <> {STAR} (ID:58295) pre-xlate-rev TRACED (TCP)"
+                "default/xwing:51382 (ID:20417) <> {STAR} (ID:47013) pre-xlate-rev TRACED (TCP)"
             ),
         ),
     ] {
@@ -406,11 +406,11 @@ fn translations_of_services() {
 fn datagrams_pings_and_what_has_no_ports() {
     let mut udp = event(
         EventKind::Trace(TracePoint::ToOverlay),
-        (XWING, 37_330),
+        (XWING, 39_118),
         (DEATHSTAR, 53),
     );
     udp.protocol = 17;
-    assert!(line(&converted(&udp)).ends_with(":53 (ID:58295) to-overlay FORWARDED (UDP)"));
+    assert!(line(&converted(&udp)).ends_with(":53 (ID:47013) to-overlay FORWARDED (UDP)"));
     let mut ping = event(
         EventKind::Trace(TracePoint::ToEndpoint),
         (XWING, 0),

@@ -20,7 +20,7 @@ pub const DEATHSTAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 pub const TIEFIGHTER_IDENTITY: u32 = 1623;
-pub const DEATHSTAR_IDENTITY: u32 = 58295;
+pub const DEATHSTAR_IDENTITY: u32 = 47013;
 
 /// What policy there is.
 #[derive(Clone, Default)]

@@ -9,7 +9,7 @@ use crate::observer::testing::{request, response, rule};
 #[test]
 fn requests_and_responses() {
     let url = "http://deathstar.default.svc.cluster.local/v1/request-landing";
-    let ends = |arrow| format!("default/tiefighter:58412 (ID:1623) {arrow} {STAR}:80 (ID:58295)");
+    let ends = |arrow| format!("default/tiefighter:60218 (ID:3108) {arrow} {STAR}:80 (ID:47013)");
     let mut record = request(1, "r1");
     record.trace_id = "0af7651916cd43dd8448eb211c80319c".into();
     record.rule = Some(rule());
