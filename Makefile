@@ -45,14 +45,14 @@ test: setup ## all tests: units, and the real thing in network namespaces
 	@# The binaries too: the namespace tests start the real ones. One build with the tests, so that
 	@# both use the same dependencies.
 	$(CARGO) build --workspace --bins --tests
-	@scripts/kubectl-is-recent --loudly
+	@scripts/stock-clients --loudly
 ifneq ($(shell command -v cargo-nextest),)
 	$(CARGO) test --workspace --doc --quiet
 	$(CARGO) nextest run --workspace
 else
 	$(CARGO) test --workspace --no-fail-fast
 endif
-	@scripts/kubectl-is-recent --loudly
+	@scripts/stock-clients --loudly
 
 .PHONY: lint
 lint: SETUP_FLAGS += --with-shellcheck
