@@ -26,13 +26,15 @@ pub struct Lab {
     programs: PathBuf,
     kubectl: bool,
     relay: String,
+    /// What `up` said.
+    told: Ran,
     /// Working directory of shell lines, with the manifests of the story; goes
     /// with the lab.
     directory: PathBuf,
 }
 
 /// What a command came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Ran {
     /// Its exit code.
     pub code: i32,
@@ -89,11 +91,13 @@ impl Lab {
             programs,
             kubectl: weft_lab::kubectl::is_recent(),
             relay: String::new(),
+            told: Ran::default(),
             directory,
         };
         let mut words = vec!["up"];
         words.extend(arguments);
-        lab.lab(&words).well().context("bring a lab up")?;
+        lab.told = lab.lab(&words);
+        lab.told.clone().well().context("bring a lab up")?;
         lay_out(&lab.directory)?;
         let info: Value = serde_json::from_slice(&fs::read(lab.state().join("lab.json"))?)?;
         info["relay"]
@@ -113,6 +117,18 @@ impl Lab {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         Path::new(STATE).join(&self.name)
+    }
+
+    /// What `up` said.
+    #[must_use]
+    pub fn told(&self) -> &Ran {
+        &self.told
+    }
+
+    /// Address of the observer that has all nodes' flows.
+    #[must_use]
+    pub fn relay(&self) -> &str {
+        &self.relay
     }
 
     /// Where shell lines run.

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Long enough for anything that should happen at once, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Between two questions: leaves the processor to what is waited for.
+const NAP: Duration = Duration::from_millis(20);
+
 /// Asks again until the answer is as wanted.
 ///
 /// # Errors
@@ -20,8 +23,7 @@ pub fn until<T>(mut ask: impl FnMut() -> Result<T, String>) -> anyhow::Result<T>
             Err(why) if Instant::now() > deadline => {
                 anyhow::bail!("not within {PATIENCE:?}: {why}")
             }
-            // What is asked are other programs, which takes a while in itself.
-            Err(_) => std::thread::yield_now(),
+            Err(_) => std::thread::park_timeout(NAP),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Stock kubectl on a whole lab: the command lines that guides to such meshes
 //! have their readers type, beyond those of the story. Where there is no kubectl
-//! that is recent enough the story's lines run through weft-lab; these have no
-//! such twin and are left out, which `make test` says.
+//! that is recent enough the lines that weft-lab knows as well (here and of the
+//! story) run through it; the others are left out, which `make test` says loudly.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -16,7 +16,8 @@ use weft_integration::lab::Lab;
 use weft_integration::watch::until;
 use weft_lab::api::yaml::documents;
 
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
+    ("everyone.yaml", include_str!("everyone.yaml")),
     ("grpc.yaml", include_str!("grpc.yaml")),
     ("pod.yaml", include_str!("pod.yaml")),
     ("circuit-break.yaml", include_str!("circuit-break.yaml")),
@@ -26,21 +27,70 @@ const FILES: [(&str, &str); 5] = [
 
 /// A lab with the manifests; none, with a word, where there is no kubectl.
 fn stage() -> Option<Lab> {
-    let lab = Lab::up(&["--nodes", "2"]).unwrap();
-    if !lab.has_kubectl() {
+    if !weft_lab::kubectl::is_recent() {
         eprintln!("SKIPPED: no recent kubectl");
         return None;
     }
+    let lab = Lab::up(&["--nodes", "2"]).unwrap();
+    lay_out(&lab);
+    Some(lab)
+}
+
+fn lay_out(lab: &Lab) {
     for (name, text) in FILES {
         fs::write(lab.directory().join(name), text).unwrap();
     }
-    Some(lab)
 }
 
 /// Output of a line that goes well.
 fn sh(lab: &Lab, line: &str) -> String {
     let ran = lab.sh(line).well();
     ran.unwrap_or_else(|error| panic!("{line}: {error:#}"))
+}
+
+#[test]
+fn policies_and_events_are_shown() {
+    let mut lab = Lab::up(&["--nodes", "1"]).unwrap();
+    lay_out(&lab);
+    show_policies_and_events(&lab);
+    // The same lines where there is no kubectl.
+    lab.do_without_kubectl();
+    show_policies_and_events(&lab);
+}
+
+fn show_policies_and_events(lab: &Lab) {
+    assert_eq!(
+        sh(lab, "kubectl apply -f everyone.yaml"),
+        "ciliumclusterwidenetworkpolicy.cilium.io/everyone created\n\
+         networkpolicy.networking.k8s.io/isolated created\n"
+    );
+    let table = sh(lab, "kubectl get ccnp");
+    let words: Vec<_> = table.split_whitespace().collect();
+    assert!(words.starts_with(&["NAME"]), "{table}");
+    assert!(words.contains(&"everyone"), "{table}");
+    let written = documents(include_str!("everyone.yaml")).unwrap();
+    for kind in ["ccnp", "ciliumclusterwidenetworkpolicies.cilium.io"] {
+        let yaml = sh(lab, &format!("kubectl get {kind} everyone -o yaml"));
+        let [shown] = &documents(&yaml).unwrap()[..] else {
+            panic!("{yaml}");
+        };
+        assert_eq!(shown["kind"], "CiliumClusterwideNetworkPolicy", "{yaml}");
+        assert_eq!(shown["spec"], written[0]["spec"], "as written: {yaml}");
+    }
+    until(|| {
+        let events = sh(lab, "kubectl get events");
+        let told = |line: &str| {
+            let mut words = line.split_whitespace().skip(2);
+            words.next() == Some("NotEnforced") && words.next() == Some("networkpolicy/isolated")
+        };
+        match events.lines().any(told) {
+            true => Ok(()),
+            false => Err(events),
+        }
+    })
+    .unwrap();
+    sh(lab, "kubectl delete -f everyone.yaml");
+    assert_ne!(lab.sh("kubectl get ccnp everyone").code, 0);
 }
 
 #[test]

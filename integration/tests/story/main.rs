@@ -10,6 +10,7 @@
 
 mod demo;
 mod flows;
+mod hubble;
 mod requests;
 
 use weft_integration::lab::Lab;

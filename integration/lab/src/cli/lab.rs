@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -41,6 +41,7 @@ pub(super) fn up(lab: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("a lab needs root: it makes network namespaces and loads eBPF programs");
     }
+    let begin = Instant::now();
     let plan = Plan::new(lab, args.nodes, args.routing)?;
     let state = StateDir::of(lab);
     let lock = Lock::take()?;
@@ -69,7 +70,7 @@ pub(super) fn up(lab: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
     match spawn(&state, plan, args, bin_dir, &lock) {
         Ok(daemon) => {
             drop(lock);
-            follow(&state, lab, daemon)
+            follow(&state, lab, daemon, begin)
         }
         Err(error) => {
             teardown::remove(lab, &lock)?;
@@ -109,12 +110,18 @@ fn spawn(
 
 /// Follows the daemon until the lab is up. Its standard input stays open so
 /// long: its end would tell it that nobody wants the lab any more.
-fn follow(state: &StateDir, lab: &str, mut daemon: Child) -> anyhow::Result<ExitCode> {
+fn follow(
+    state: &StateDir,
+    lab: &str,
+    mut daemon: Child,
+    begin: Instant,
+) -> anyhow::Result<ExitCode> {
     let output = daemon.stdout.take().context("the daemon has no output")?;
     for line in BufReader::new(output).lines() {
         match serde_json::from_str(&line?)? {
             News::Step(what) => eprintln!("  {what}"),
             News::Ready(info) => {
+                eprintln!("  ready after {:.1} s", begin.elapsed().as_secs_f64());
                 println!("{}", describe(&info, state));
                 return Ok(ExitCode::SUCCESS);
             }

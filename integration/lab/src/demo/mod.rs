@@ -2,7 +2,7 @@
 //!
 //! The story is data (`chapters/`): what to say, what to run, what to expect.
 //! A step that differs ends the story with a non-zero exit code; the lab is
-//! taken down either way.
+//! taken down either way. Files of the same form can be played in its place.
 
 mod check;
 mod play;
@@ -20,6 +20,11 @@ use crate::teardown::{self, Lock};
 /// What `demo` takes.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
+    /// Stories to play instead of this one: YAML files with a `title` and
+    /// `steps`, each a shell line to `run` and what to `expect` of it. They run
+    /// in a folder with the manifests of examples/starwars.
+    #[arg(value_name = "FILE")]
+    chapters: Vec<PathBuf>,
     /// How packets between nodes travel.
     #[arg(long, value_enum, default_value_t = crate::net::Routing::Vxlan)]
     routing: crate::net::Routing,
@@ -42,7 +47,10 @@ pub async fn demo(lab: &str, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     if StateDir::of(lab).exists() {
         bail!("lab {lab} is there already: take it down first, or give this one another --name");
     }
-    let chapters = script::chapters()?;
+    let chapters = match args.chapters.is_empty() {
+        true => script::chapters()?,
+        false => script::read(&args.chapters)?,
+    };
     let stage = play::Stage::set(lab, args)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

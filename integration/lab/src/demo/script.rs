@@ -1,6 +1,7 @@
 //! The story as data.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::Value;
@@ -105,6 +106,18 @@ pub(super) fn chapters() -> anyhow::Result<Vec<Chapter>> {
         .collect()
 }
 
+/// Reads chapters of the user's own.
+pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Chapter>> {
+    let read = |path: &PathBuf| -> anyhow::Result<Chapter> {
+        let text = std::fs::read_to_string(path)?;
+        Ok(serde_saphyr::from_str(&text)?)
+    };
+    files
+        .iter()
+        .map(|path| read(path).with_context(|| path.display().to_string()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +134,30 @@ mod tests {
                     || !step.expect.count.is_empty();
                 assert!(checked, "{} checks nothing", step.run);
             }
+        }
+    }
+
+    #[test]
+    fn a_chapter_of_ones_own_reads_or_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let good = file("good.yaml", "title: Own\nsteps: [{run: 'true'}]\n");
+        let read_one = read(std::slice::from_ref(&good)).unwrap();
+        assert_eq!(
+            (read_one[0].title.as_str(), read_one[0].steps.len()),
+            ("Own", 1)
+        );
+        let typo = file(
+            "typo.yaml",
+            "title: Own\nsteps: [{run: 'true', expects: {}}]\n",
+        );
+        for bad in [typo, directory.path().join("missing.yaml")] {
+            let told = format!("{:#}", read(&[good.clone(), bad.clone()]).unwrap_err());
+            assert!(told.contains(&bad.display().to_string()), "{told}");
         }
     }
 

@@ -41,6 +41,33 @@ fn a_command_in_a_pod_is_inside_in_every_way() {
 }
 
 #[test]
+fn a_command_goes_to_the_pod_of_its_namespace() {
+    let lab = TestLab::up(&["--nodes", "1"]);
+    let ship = |namespace: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: ship, namespace: {namespace}}}\nspec:\n\
+             \x20 containers: [{{name: main, image: curlimages/curl, env: [{{name: SIDE, value: {namespace}}}]}}]\n"
+        )
+    };
+    let rebels = "apiVersion: v1\nkind: Namespace\nmetadata: {name: rebels}\n";
+    lab.apply(&[rebels, &ship("rebels"), &ship("default")].join("---\n"));
+    let side = ["--", "sh", "-c", "echo $SIDE"];
+    for (words, wanted) in [
+        (&["exec", "-n", "rebels", "ship"][..], "rebels\n"),
+        (&["exec", "--namespace", "default", "ship"], "default\n"),
+        (&["exec", "ship"], "default\n"),
+    ] {
+        eventually(|| match lab.run(&[words, &side].concat()) {
+            ran if ran.output == wanted => Ok(()),
+            ran => Err(format!("{words:?}: {ran:?}")),
+        });
+    }
+    let nowhere = lab.run(&["exec", "-n", "nobodys", "ship", "--", "true"]);
+    assert_eq!(nowhere.code, 1);
+    assert!(nowhere.errors.contains("not found"), "{}", nowhere.errors);
+}
+
+#[test]
 fn a_deleted_pods_address_goes_to_the_next() {
     let lab = TestLab::up(&["--nodes", "1"]);
     lab.deploy("first", 1, "image: curlimages/curl");

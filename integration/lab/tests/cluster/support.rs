@@ -189,5 +189,7 @@ pub fn eventually<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
             Ok(answer) => return answer,
             Err(why) => assert!(std::time::Instant::now() < deadline, "{why}"),
         }
+        // Leaves the processor to what is waited for.
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
     }
 }
