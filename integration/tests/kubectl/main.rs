@@ -71,9 +71,9 @@ fn show_policies_and_events(lab: &Lab) {
     let written = documents(include_str!("everyone.yaml")).unwrap();
     for kind in ["ccnp", "ciliumclusterwidenetworkpolicies.cilium.io"] {
         let yaml = sh(lab, &format!("kubectl get {kind} everyone -o yaml"));
-        let [shown] = &documents(&yaml).unwrap()[..] else {
-            panic!("{yaml}");
-        };
+        let documents = documents(&yaml).unwrap();
+        assert_eq!(documents.len(), 1, "{yaml}");
+        let shown = &documents[0];
         assert_eq!(shown["kind"], "CiliumClusterwideNetworkPolicy", "{yaml}");
         assert_eq!(shown["spec"], written[0]["spec"], "as written: {yaml}");
     }

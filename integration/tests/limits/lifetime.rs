@@ -50,7 +50,7 @@ fn until_as(before: &BTreeSet<String>) {
 /// Every setting below a directory, but for what the kernel changes by itself and what
 /// an interface of its own has.
 fn settings(directory: &Path, found: &mut BTreeSet<String>) {
-    const BY_ITSELF: [&str; 1] = ["nf_conntrack_count"];
+    const BY_ITSELF: &str = "nf_conntrack_count";
     let per_interface = ["conf", "neigh"]
         .map(OsStr::new)
         .contains(&directory.file_name().unwrap());
@@ -58,7 +58,7 @@ fn settings(directory: &Path, found: &mut BTreeSet<String>) {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| !BY_ITSELF.contains(&name.as_str()))
+        .filter(|name| name != BY_ITSELF)
         .filter(|name| !per_interface || name == "all" || name == "default");
     for name in names {
         let path = directory.join(&name);

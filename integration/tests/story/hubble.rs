@@ -64,10 +64,8 @@ fn the_stock_client_prints_the_same_lines() {
     // A request that is forwarded, one that is denied, a connection that is.
     until(|| denied(&lab)).unwrap();
     let put = "kubectl exec tiefighter -- curl -s --max-time 1 -X PUT deathstar.default.svc.cluster.local/v1/exhaust-port";
-    for (line, answer) in [
-        (put, "Access denied"),
-        (&format!("kubectl exec tiefighter {LAND}"), "Ship landed"),
-    ] {
+    let post = format!("kubectl exec tiefighter {LAND}");
+    for (line, answer) in [(put, "Access denied"), (post.as_str(), "Ship landed")] {
         until(|| match lab.sh(line) {
             ran if ran.output.trim_end() == answer => Ok(()),
             ran => Err(format!("{ran:?}")),
