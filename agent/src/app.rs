@@ -1,5 +1,6 @@
 //! The composition root of a node's agent: everything that runs is wired here.
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
     let config = ObserverConfig {
         socket: args.hubble_socket,
-        listen: observer_addresses(args.hubble_listen, facts.ip),
+        listen: observer_addresses(&args.hubble_listen, facts.ip),
         masquerading,
         capacity: observer::DEFAULT_CAPACITY,
     };
@@ -172,6 +173,13 @@ fn take_over(
             ip: facts.ip,
             cluster: args.cluster.clone(),
             proxy_port: args.proxy_port,
+            proxy_mark: args.marks.mark_from_proxy,
+            private_ports: observer_addresses(&args.hubble_listen, facts.ip)
+                .iter()
+                .map(SocketAddr::port)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         },
         kernel,
         found: found.collect(),
@@ -211,18 +219,19 @@ async fn lock(state_dir: &Path) -> anyhow::Result<File> {
 
 /// Where the observer listens unless told otherwise: the node's address for
 /// relays, loopback for `kubectl port-forward`.
-fn observer_addresses(told: Vec<SocketAddr>, node: Ipv4Addr) -> Vec<SocketAddr> {
+fn observer_addresses(told: &[SocketAddr], node: Ipv4Addr) -> Vec<SocketAddr> {
     if told.is_empty() {
         [node, Ipv4Addr::LOCALHOST]
             .map(|ip| SocketAddr::from((ip, OBSERVER_PORT)))
             .into()
     } else {
-        told
+        told.to_vec()
     }
 }
 
 fn kernel_config(args: &RunArgs, facts: &NodeFacts) -> Config {
     let mut config = Config::new(facts.ip, facts.pods);
+    config.marks = args.marks.marks();
     config.overlay = args.overlay.as_ref().map(|_| VXLAN_PORT);
     config.tables = TableSizes {
         conntrack: args.conntrack_entries,
@@ -233,7 +242,10 @@ fn kernel_config(args: &RunArgs, facts: &NodeFacts) -> Config {
 
 /// Loads the programs and attaches those that do not depend on pods.
 fn load(args: &RunArgs, config: &Config) -> anyhow::Result<weft_datapath::Datapath> {
+    // Before the node is touched.
+    config.check()?;
     NodeSettings::new(&config.marks)
+        .routing(args.marks.proxy_table, args.marks.proxy_rule_preference)?
         .apply(&node_settings(&args.state_dir))
         .context("routing and sysctls of the node")?;
     let bpffs = Path::new(BPFFS);

@@ -1,10 +1,11 @@
 //! Command line of the agent: one binary, four roles.
 
 use std::net::SocketAddr;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use weft_datapath::TableSizes;
+use weft_datapath::{Marks, PROXY_RULE_PREFERENCE, PROXY_TABLE, TableSizes};
 
 /// A node's control plane, the relay and the operator.
 #[derive(Debug, Parser)]
@@ -37,8 +38,9 @@ pub struct RunArgs {
     /// Kubeconfig file; without it the pod's service account is used.
     #[arg(long, env = "WEFT_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// Directory on bpffs for pinned maps and links.
-    #[arg(long, env = "WEFT_PIN_DIR", default_value = "/sys/fs/bpf/weft/v1")]
+    /// Directory on bpffs for pinned maps and links, in a folder for the
+    /// version of their layout.
+    #[arg(long, env = "WEFT_PIN_DIR", default_value = "/sys/fs/bpf/weft")]
     pub pin_dir: PathBuf,
     /// Directory that survives restarts (last good policies, node settings).
     #[arg(long, env = "WEFT_STATE_DIR", default_value = "/var/lib/weft")]
@@ -95,6 +97,51 @@ pub struct RunArgs {
         default_value_t = TableSizes::default().nat
     )]
     pub nat_entries: u32,
+    /// Packet marks, and how the node routes by them.
+    #[command(flatten)]
+    pub marks: MarkArgs,
+}
+
+/// Packet marks and the node's routing by them. Change them where something
+/// else on the node uses the usual ones; connections through the proxy end
+/// when they change.
+#[derive(Debug, Clone, Args, PartialEq, Eq)]
+pub struct MarkArgs {
+    /// Bits of packet marks that belong to weft; the two marks lie in them.
+    #[arg(long, env = "WEFT_MARK_MASK", value_parser = number, default_value = "0xf00")]
+    pub mark_mask: u32,
+    /// Mark of packets on their way to the proxy.
+    #[arg(long, env = "WEFT_MARK_TO_PROXY", value_parser = number, default_value = "0x200")]
+    pub mark_to_proxy: u32,
+    /// Mark of packets that the proxy sends; the proxy is told.
+    #[arg(long, env = "WEFT_MARK_FROM_PROXY", value_parser = number, default_value = "0xa00")]
+    pub mark_from_proxy: u32,
+    /// Routing table that takes packets marked for the proxy to its socket.
+    #[arg(long, env = "WEFT_PROXY_TABLE", default_value_t = PROXY_TABLE)]
+    pub proxy_table: u32,
+    /// Preference of the routing rule that leads there.
+    #[arg(long, env = "WEFT_PROXY_RULE_PREFERENCE", default_value_t = PROXY_RULE_PREFERENCE)]
+    pub proxy_rule_preference: u32,
+}
+
+impl MarkArgs {
+    /// The marks.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        Marks {
+            mask: self.mark_mask,
+            to_proxy: self.mark_to_proxy,
+            from_proxy: self.mark_from_proxy,
+        }
+    }
+}
+
+/// A number as marks are written: `0xf00` or `3840`.
+fn number(text: &str) -> Result<u32, ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
 }
 
 /// Flags of `operator`.
@@ -117,10 +164,34 @@ pub struct OperatorArgs {
 /// Flags of `uninstall`.
 #[derive(Debug, Clone, Args)]
 pub struct UninstallArgs {
-    /// Directory on bpffs for pinned maps and links.
-    #[arg(long, env = "WEFT_PIN_DIR", default_value = "/sys/fs/bpf/weft/v1")]
+    /// Directory on bpffs for pinned maps and links, in a folder for the
+    /// version of their layout.
+    #[arg(long, env = "WEFT_PIN_DIR", default_value = "/sys/fs/bpf/weft")]
     pub pin_dir: PathBuf,
     /// The agent's state directory.
     #[arg(long, env = "WEFT_STATE_DIR", default_value = "/var/lib/weft")]
     pub state_dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(flags: &[&str]) -> Result<MarkArgs, clap::Error> {
+        let words = ["weft-agent", "run", "--node", "a"];
+        let cli = Cli::try_parse_from(words.iter().chain(flags))?;
+        match cli.role {
+            Role::Run(args) => Ok(args.marks),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn marks_are_the_datapaths_unless_told_otherwise() {
+        assert_eq!(marks(&[]).unwrap().marks(), Marks::default());
+        let other = marks(&["--mark-mask", "0xf0000", "--mark-to-proxy", "65536"]).unwrap();
+        assert_eq!((other.mark_mask, other.mark_to_proxy), (0xf_0000, 0x1_0000));
+        let wrong = marks(&["--mark-mask", "0xyz"]).unwrap_err().to_string();
+        assert!(wrong.contains("'0xyz' for '--mark-mask"), "{wrong}");
+    }
 }

@@ -20,6 +20,10 @@ use weft_api::node::{RecordBatch, RecordsReceived, Snapshot, SnapshotStatus};
 /// Batches of records that may wait for the observer.
 const RECORD_BATCHES: usize = 256;
 
+/// Largest batch of records that is accepted. Proxies send them before they
+/// have a quarter of it.
+const MAX_BATCH: usize = 8 * 1024 * 1024;
+
 /// A snapshot that the proxy refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -90,13 +94,14 @@ impl Control {
     /// When the socket cannot be bound or serving fails.
     pub async fn serve(self, socket: &Path, stop: CancellationToken) -> io::Result<()> {
         let listener = crate::socket::listen(socket)?;
+        let service = Service {
+            control: self,
+            stop: stop.clone(),
+        };
         // An answering proxy must not hold up the end: the streams watch the
         // token, and are dropped with the server in any case.
         tonic::transport::Server::builder()
-            .add_service(NodeControlServer::new(Service {
-                control: self,
-                stop: stop.clone(),
-            }))
+            .add_service(NodeControlServer::new(service).max_decoding_message_size(MAX_BATCH))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
             .await
             .map_err(io::Error::other)

@@ -139,7 +139,10 @@ impl Config {
     }
 
     /// Refuses what cannot work, before it is in the kernel.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], which says what.
+    pub fn check(&self) -> Result<(), Error> {
         let Marks {
             mask,
             to_proxy,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -28,6 +29,11 @@ pub const PROXY_TABLE: u32 = 2004;
 /// local addresses (0), before the one for the main table (32766).
 pub const PROXY_RULE_PREFERENCE: u32 = 9;
 
+/// `default`, `main` and `local`.
+const KERNEL_TABLES: RangeInclusive<u32> = 253..=255;
+/// Behind the rule for local addresses, before the one for the main table.
+const PREFERENCES: RangeInclusive<u32> = 1..=32765;
+
 const SYSCTLS: &str = "/proc/sys/net/ipv4";
 
 /// What the node's namespace is set to. Everything works on the namespace of
@@ -48,7 +54,7 @@ struct Saved {
 }
 
 impl NodeSettings {
-    /// The usual table and preference.
+    /// For these marks, with the usual table and preference.
     pub fn new(marks: &Marks) -> Self {
         Self {
             mark: marks.to_proxy,
@@ -56,6 +62,29 @@ impl NodeSettings {
             table: PROXY_TABLE,
             preference: PROXY_RULE_PREFERENCE,
         }
+    }
+
+    /// Another routing table, and another preference of the rule that leads to
+    /// it: where the usual ones are somebody else's.
+    ///
+    /// # Errors
+    /// A table that is the kernel's own (local, main, default, or none), or a
+    /// preference that does not come between the kernel's rules for local
+    /// addresses and the main table.
+    pub fn routing(self, table: u32, preference: u32) -> Result<Self, Error> {
+        let wrong = if table == 0 || KERNEL_TABLES.contains(&table) {
+            format!("routing table {table} is the kernel's own")
+        } else if !PREFERENCES.contains(&preference) {
+            let (first, last) = (PREFERENCES.start(), PREFERENCES.end());
+            format!("rule preference {preference} is not between {first} and {last}")
+        } else {
+            return Ok(Self {
+                table,
+                preference,
+                ..self
+            });
+        };
+        Err(Error::Invalid(format!("node settings: {wrong}")))
     }
 
     /// Applies the settings; previous values of sysctls go to `state_file`,

@@ -63,9 +63,7 @@ impl Pins {
 
     /// Removes what other layout versions left, which detaches their programs.
     pub(crate) fn remove_other_versions(&self) -> Result<(), Error> {
-        let entries = fs::read_dir(&self.base).map_err(Error::io(&self.base))?;
-        for entry in entries {
-            let path = entry.map_err(Error::io(&self.base))?.path();
+        for path in versions(&self.base)? {
             if path != self.maps {
                 remove_all(&path)?;
             }
@@ -78,13 +76,45 @@ fn version_folder() -> String {
     format!("v{LAYOUT_VERSION}")
 }
 
-/// Removes everything below a node's pin folder: the programs detach, traffic
+/// The folders of layout versions below a pin folder. What else is there is
+/// somebody else's, such as the pins of other nodes of the same machine.
+fn versions(base: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(base) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(base))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io(base))?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix('v'));
+        if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a node's pins, of every layout version: the programs detach, traffic
 /// flows unpoliced. A folder that is not there is fine.
 ///
 /// # Errors
 /// When a pin cannot be removed.
 pub fn uninstall(pin_dir: &Path) -> Result<(), Error> {
-    remove_all(pin_dir)
+    for path in versions(pin_dir)? {
+        remove_all(&path)?;
+    }
+    match fs::remove_dir(pin_dir) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(Error::io(pin_dir)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Links before maps, so that no program runs on a map whose pin is gone

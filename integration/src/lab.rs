@@ -77,6 +77,14 @@ impl Lab {
     /// # Errors
     /// When it does not come up.
     pub fn up(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::up_with(arguments, &[])
+    }
+
+    /// The same with these variables, which the mesh's processes get too.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn up_with(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("i{}-{number}", std::process::id());
@@ -96,7 +104,9 @@ impl Lab {
         };
         let mut words = vec!["up"];
         words.extend(arguments);
-        lab.told = lab.lab(&words);
+        let mut command = lab.command("weft-lab");
+        command.args(&words).envs(variables.iter().copied());
+        lab.told = run(&mut command, "");
         lab.told.clone().well().context("bring a lab up")?;
         lay_out(&lab.directory)?;
         let info: Value = serde_json::from_slice(&fs::read(lab.state().join("lab.json"))?)?;

@@ -24,6 +24,8 @@ pub struct Node {
     pub address: IpAddr,
     /// Name of the cluster.
     pub cluster: Box<str>,
+    /// TCP ports of nodes that are not for pods.
+    pub private_ports: Box<[u16]>,
 }
 
 /// A socket to accept on.
@@ -41,7 +43,11 @@ pub struct Listener {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerMode {
     /// To the connection's own original destination.
-    Transparent,
+    Transparent {
+        /// Mark of everything that the proxy sends. Of all transparent
+        /// listeners the same.
+        mark: u32,
+    },
     /// To the cluster of this name.
     Cluster(Box<str>),
 }

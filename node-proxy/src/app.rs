@@ -146,8 +146,9 @@ fn start_export(
     let Some(otlp) = &options.otlp else {
         return Ok(None);
     };
+    let (node, metrics) = (options.node.as_deref(), sinks.metrics.clone());
     let (spans, export) =
-        spans::spans(otlp, options.node.as_deref(), Arc::clone(shared)).context("span exporter")?;
+        spans::spans(otlp, node, Arc::clone(shared), metrics).context("span exporter")?;
     sinks.spans = Some(spans);
     Ok(Some(tokio::spawn(export.run())))
 }
@@ -172,7 +173,7 @@ fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyh
             let mut control = Control::new(publisher, state.clone().map(Store::new));
             control.restore();
             let status = control.status();
-            let running = move || status.get().confirmed;
+            let running = move || status.get().reliable();
             let tasks = vec![
                 tokio::spawn(client::records(socket.clone(), queue)),
                 tokio::spawn(client::snapshots(socket.clone(), running, offering)),
@@ -224,6 +225,7 @@ fn empty(spans: bool) -> anyhow::Result<Config> {
             name: "".into(),
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             cluster: "".into(),
+            private_ports: Box::default(),
         },
         listeners: Vec::new(),
         endpoints: Vec::new(),

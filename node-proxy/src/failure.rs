@@ -51,6 +51,10 @@ pub enum Failure {
     /// here, and none says what may pass.
     #[error("unknown source and destination")]
     Strangers,
+    /// A pod asks for a port of a node that is not for pods: from here it
+    /// would come with the node's own address.
+    #[error("a port of the node that is not for pods")]
+    Private,
     /// The rules that judged this connection's requests are gone, or never
     /// were there: only a new connection learns from the kernel what holds now.
     #[error("no rules for this connection")]
@@ -113,6 +117,7 @@ impl Failure {
             | Self::RequestTooSlow
             | Self::ClientGone => Culprit::Downstream,
             Self::Strangers
+            | Self::Private
             | Self::Unpoliced
             | Self::Revoked
             | Self::Overloaded(_)

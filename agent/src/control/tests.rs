@@ -42,7 +42,9 @@ impl Served {
     async fn dial(&self) -> NodeControlClient<Channel> {
         let path = self.dir.path().join("control.sock");
         let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mut attempts = tokio::time::interval(Duration::from_millis(2));
         loop {
+            attempts.tick().await;
             let path = path.clone();
             let connector = tower::service_fn(move |_: Uri| {
                 let path = path.clone();
@@ -57,7 +59,6 @@ impl Served {
                 Ok(channel) => return NodeControlClient::new(channel),
                 Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
             }
-            tokio::task::yield_now().await;
         }
     }
 

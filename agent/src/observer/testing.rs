@@ -27,6 +27,8 @@ use crate::view::{AddressInfo, HttpPolicies, NodeInfo, ServiceInfo, View, ViewHa
 
 /// Nothing in these tests takes longer unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at something that nobody announces.
+const AGAIN: Duration = Duration::from_millis(2);
 
 pub(crate) const XWING: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
 pub(crate) const TIEFIGHTER: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 11);
@@ -236,8 +238,9 @@ impl TestNode {
     /// Until the socket is there: it appears by a rename, complete.
     async fn listening(&self) {
         let appeared = async {
+            let mut looks = tokio::time::interval(AGAIN);
             while !self.socket.exists() {
-                tokio::task::yield_now().await;
+                looks.tick().await;
             }
         };
         within(appeared).await;

@@ -78,7 +78,14 @@ impl Candidate {
                         told = holder.into();
                     }
                 }
-                Err(error) => debug!(%error, "no lease, trying again"),
+                // It may last: without the right to leases no operator works.
+                Err(error) => {
+                    let error = error.to_string();
+                    if told != error {
+                        warn!(error, "no lease, trying again");
+                        told = error;
+                    }
+                }
             }
             tokio::time::sleep(self.terms.interval).await;
         }

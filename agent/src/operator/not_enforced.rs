@@ -53,6 +53,15 @@ async fn tell_of(client: &Client, policy: &NetworkPolicy) {
     warn!(namespace, policy = %policy.name_any(), "{MESSAGE}");
 }
 
+/// What of an object's name fits into an event's beside a number. Names of the
+/// API are ASCII.
+fn start(name: &str) -> &str {
+    const LONGEST: usize = 253 - ".0123456789abcdef".len();
+    // A part of a name must not end in a dot or hyphen.
+    let cut = name.get(..LONGEST).unwrap_or(name);
+    cut.trim_end_matches(['.', '-'])
+}
+
 /// One for each version of an object: its name follows from it, so that it is
 /// made once however often the object is listed.
 fn event(policy: &NetworkPolicy, now: Timestamp) -> Event {
@@ -62,7 +71,7 @@ fn event(policy: &NetworkPolicy, now: Timestamp) -> Event {
     let version = fnv1a([uid.as_str(), &generation.to_string()]);
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{name}.{version:016x}")),
+            name: Some(format!("{}.{version:016x}", start(&name))),
             namespace: policy.namespace(),
             ..ObjectMeta::default()
         },
@@ -110,6 +119,16 @@ mod tests {
         assert_eq!(name("a", 1), name("a", 1));
         assert_ne!(name("a", 1), name("a", 2));
         assert_ne!(name("a", 1), name("b", 1));
+    }
+
+    #[test]
+    fn an_events_name_is_never_too_long() {
+        let mut policy = policy("a", 1);
+        policy.metadata.name = Some(format!("{}-{}", "a".repeat(235), "b".repeat(17)));
+        let name = event(&policy, Timestamp::UNIX_EPOCH).metadata.name;
+        let name = name.expect("a name");
+        assert!(name.len() <= 253, "{name}");
+        assert!(name.starts_with("aaa") && name.contains("a."), "{name}");
     }
 
     #[test]

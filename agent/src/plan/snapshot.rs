@@ -20,6 +20,8 @@ pub struct SnapshotParts<'a> {
     pub node: node::Node,
     /// Port of the transparent listener on loopback.
     pub proxy_port: u16,
+    /// Mark of what the proxy sends.
+    pub proxy_mark: u32,
     /// The pods of this node.
     pub endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,
     /// Identities with their labels.
@@ -39,7 +41,9 @@ pub fn snapshot(parts: &SnapshotParts<'_>) -> node::Snapshot {
         listeners: vec![node::Listener {
             name: "transparent".into(),
             address: format!("127.0.0.1:{}", parts.proxy_port),
-            mode: Some(node::listener::Mode::Transparent(node::Transparent {})),
+            mode: Some(node::listener::Mode::Transparent(node::Transparent {
+                mark: parts.proxy_mark,
+            })),
         }],
         endpoints: parts.endpoints.values().map(endpoint).collect(),
         identities: parts
@@ -160,8 +164,10 @@ mod tests {
                 name: "kind-worker".into(),
                 ip: "172.18.0.2".into(),
                 cluster: "default".into(),
+                private_ports: Vec::new(),
             },
             proxy_port: 15001,
+            proxy_mark: 0xb0000,
             endpoints: &BTreeMap::new(),
             identities: &identities,
             addresses: &BTreeMap::new(),
@@ -203,5 +209,8 @@ mod tests {
         assert_eq!((policy.port_first, policy.port_last), (80, 80));
         assert_eq!(policy.rules[0].http[0].method, "POST");
         assert!(policy.rules[0].peers.is_empty());
+        let mark = node::Transparent { mark: 0xb_0000 };
+        let transparent = node::listener::Mode::Transparent(mark);
+        assert_eq!(snapshot.listeners[0].mode, Some(transparent));
     }
 }

@@ -33,6 +33,10 @@ pub struct Settings {
     pub cluster: String,
     /// Port of the proxy's transparent listener.
     pub proxy_port: u16,
+    /// Mark of what the proxy sends.
+    pub proxy_mark: u32,
+    /// Ports of nodes that pods may not reach through the proxy.
+    pub private_ports: Vec<u16>,
 }
 
 /// What the loop has to know of a pass.
@@ -326,8 +330,15 @@ impl<K: Kernel> Engine<K> {
                 name: settings.node.clone(),
                 ip: settings.ip.to_string(),
                 cluster: settings.cluster.clone(),
+                private_ports: settings
+                    .private_ports
+                    .iter()
+                    .copied()
+                    .map(u32::from)
+                    .collect(),
             },
             proxy_port: settings.proxy_port,
+            proxy_mark: settings.proxy_mark,
             endpoints: self.table.endpoints(),
             identities: &compiled.identities,
             addresses,

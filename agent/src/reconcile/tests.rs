@@ -67,6 +67,8 @@ impl Rig {
                 ip: Ipv4Addr::new(172, 18, 0, 2),
                 cluster: "default".into(),
                 proxy_port: PROXY,
+                proxy_mark: 0xa00,
+                private_ports: vec![4244],
             },
             kernel: Told::default(),
             programmer: Programmer::default(),

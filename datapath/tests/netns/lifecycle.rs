@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weft_datapath::{
-    Config, Datapath, Direction, DropReason, EventKind, NodeSettings, TableSizes, Verdict,
+    Config, Datapath, Direction, DropReason, EventKind, Marks, NodeSettings, TableSizes, Verdict,
     uninstall,
 };
 
@@ -50,6 +50,41 @@ fn enforcement_goes_on_without_the_loader() {
     uninstall(&pins).unwrap();
     assert!(!pins.exists());
     stranger.namespace.talks_to(echo.addr());
+}
+
+/// Programs of another layout go on enforcing beside the new ones until they
+/// are removed; what else is below the pin folder stays.
+#[test]
+fn another_layouts_programs_enforce_until_they_are_removed() {
+    let mut cluster = Cluster::new(Routing::Native);
+    let (server, stranger) = (cluster.pod(0, 300), cluster.pod(0, 302));
+    let echo = Echo::start(&server.namespace, server.port(0));
+    cluster.police(&server, Direction::Ingress, &[]);
+    let Cluster { mut nodes, .. } = cluster;
+    let node = nodes.remove(0);
+    let (pins, config, namespace) = (node.pins.clone(), node.config.clone(), node.disband());
+    let (older, neighbours) = (pins.join("v0"), pins.join("other-node"));
+    std::fs::rename(pins.join("v1"), &older).unwrap();
+    std::fs::create_dir(&neighbours).unwrap();
+    let mut datapath = namespace.enter(|| Datapath::load(&pins, &config)).unwrap();
+    assert!(datapath.endpoints().unwrap().is_empty(), "taken over");
+    for pod in [&server, &stranger] {
+        namespace
+            .enter(|| datapath.attach_endpoint(&pod.endpoint))
+            .unwrap();
+    }
+    stranger.namespace.is_refused_by(echo.addr());
+    datapath.remove_other_versions().unwrap();
+    assert!(!older.exists());
+    stranger.namespace.talks_to(echo.addr());
+    assert!(neighbours.exists());
+    drop(datapath);
+    uninstall(&pins).unwrap();
+    let left: Vec<_> = std::fs::read_dir(&pins)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(left, [neighbours]);
 }
 
 #[test]
@@ -221,6 +256,35 @@ fn a_pod_that_nobody_announced_is_cut_off() {
     cluster.identify(addr, 301, 0);
     cluster.nodes[0].attach(&unknown.endpoint);
     unknown.namespace.talks_to(echo.addr());
+}
+
+#[test]
+fn routing_by_marks_may_be_elsewhere() {
+    let namespace = Namespace::new("routing");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.json");
+    let marks = Marks {
+        mask: 0xf_0000,
+        to_proxy: 0x1_0000,
+        from_proxy: 0xb_0000,
+    };
+    let usual = NodeSettings::new(&marks);
+    for (table, preference) in [(0, 9), (254, 9), (255, 9), (2004, 0), (2004, 32766)] {
+        let refused = usual.routing(table, preference);
+        assert!(refused.is_err(), "{table} {preference}");
+    }
+    let before = namespace.command("ip", &["rule", "show"]);
+    // Changed without being put back in between.
+    for (table, preference) in [(2004, 9), (4711, 77)] {
+        let settings = usual.routing(table, preference).unwrap();
+        namespace.enter(|| settings.apply(&file)).unwrap();
+        let rules = namespace.command("ip", &["rule", "show"]);
+        assert_eq!(rules.matches("fwmark").count(), 1, "{rules}");
+        let rule = format!("{preference}:\tfrom all fwmark 0x10000/0xf0000 lookup {table}");
+        assert!(rules.contains(&rule), "{rules}");
+    }
+    namespace.enter(|| NodeSettings::restore(&file)).unwrap();
+    assert_eq!(namespace.command("ip", &["rule", "show"]), before);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 
-use weft_datapath::{Action, Direction, DropReason, EventKind, Service, TracePoint, Verdict};
+use weft_datapath::{
+    Action, Direction, DropReason, EventKind, Marks, Service, TracePoint, Verdict,
+};
 
 use crate::cluster::{Cluster, Routing, entry};
 use crate::proxy::{Proxy, Taken};
@@ -20,7 +22,10 @@ enum Side {
 /// A client's connection goes through its node's proxy, the server's, or both;
 /// the server sees the client's address.
 fn redirected(routing: Routing, same: bool, side: Side) {
-    let mut cluster = Cluster::new(routing);
+    redirected_in(Cluster::new(routing), same, side);
+}
+
+fn redirected_in(mut cluster: Cluster, same: bool, side: Side) {
     let at = if same { 0 } else { 1 };
     let (client, server) = (cluster.pod(0, 300), cluster.pod(at, 301));
     let echo = Echo::start(&server.namespace, server.port(0));
@@ -120,6 +125,19 @@ fn across_nodes_by_the_servers_rules() {
 fn across_nodes_by_both() {
     redirected(Routing::Native, false, Side::Both);
     redirected(Routing::Vxlan, false, Side::Both);
+}
+
+#[test]
+fn by_other_marks() {
+    let marks = Marks {
+        mask: 0xf_0000,
+        to_proxy: 0x1_0000,
+        from_proxy: 0xb_0000,
+    };
+    for same in [true, false] {
+        let cluster = Cluster::with(Routing::Vxlan, |config| config.marks = marks);
+        redirected_in(cluster, same, Side::Both);
+    }
 }
 
 #[test]

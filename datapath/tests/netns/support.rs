@@ -326,7 +326,8 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
             return value;
         }
         assert!(start.elapsed() < SOON, "in vain: {what}");
-        thread::yield_now();
+        // Whoever brings it about needs the processor.
+        thread::park_timeout(Duration::from_millis(1));
     }
 }
 

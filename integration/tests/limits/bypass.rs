@@ -1,7 +1,8 @@
 //! Ways round.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_integration::lab::Ran;
+use weft_integration::watch::until;
 
 use crate::world::{CLIENTS, LOAD, SERVERS, World};
 
@@ -259,5 +260,43 @@ fn flows_are_not_for_pods() {
             let line = format!("refused_peers_total{{reason=\"{reason}\"}}");
             assert!(counted.contains(&line), "{line} in {counted}");
         }
+    }
+    // Nor by way of the proxy, which comes with the address of its node.
+    let rules = json!([{
+        "ports": [{"port": "4244", "protocol": "TCP"}], "rules": {"http": [{}]},
+    }]);
+    let policy = json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "ask"},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"side": "friend"}},
+            "egress": [{"toEntities": ["host", "remote-node"], "toPorts": rules}],
+        },
+    });
+    world.lab.apply(&[policy]).unwrap();
+    for observed in [SERVERS, CLIENTS] {
+        let node = world.lab.get("node", observed).unwrap();
+        let address = node["status"]["addresses"][0]["address"].as_str().unwrap();
+        let status = [weft, "status", "--server", &format!("{address}:4244")];
+        let from = [
+            "--from-pod",
+            "default/friend",
+            "--type",
+            "l7",
+            "--last",
+            "200",
+        ];
+        until(|| {
+            let asked = world.lab.exec("friend", &status);
+            assert_ne!(asked.code, 0, "{observed}: {}", asked.output);
+            let flows = world.lab.flows(&from).map_err(|error| error.to_string())?;
+            let refused = flows.iter().any(|flow| {
+                let summary = flow["Summary"].as_str().unwrap_or_default();
+                summary.contains("not for pods") && flow["IP"]["destination"] == address
+            });
+            refused
+                .then_some(())
+                .ok_or_else(|| format!("{asked:?}, {flows:?}"))
+        })
+        .unwrap();
     }
 }

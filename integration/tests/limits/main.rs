@@ -7,6 +7,7 @@
 
 mod bypass;
 mod lifetime;
+mod marks;
 mod memory;
 mod native;
 mod world;

@@ -14,6 +14,9 @@ use weft_integration::programs;
 /// Longest wait for anything.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Between two looks at something that nobody announces.
+const AGAIN: Duration = Duration::from_millis(2);
+
 /// Waits for something, but not for ever.
 pub async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, waiting).await {
@@ -25,11 +28,12 @@ pub async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T {
 /// Looks until something is there.
 pub async fn until<T>(what: &str, mut there: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
+        let mut looks = tokio::time::interval(AGAIN);
         loop {
+            looks.tick().await;
             if let Some(found) = there().await {
                 return found;
             }
-            tokio::task::yield_now().await;
         }
     };
     within(what, looking).await

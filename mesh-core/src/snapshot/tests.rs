@@ -50,6 +50,7 @@ fn parts(policies: Vec<PortPolicy>) -> Parts {
             name: "kind-worker".into(),
             address: [172, 18, 0, 2].into(),
             cluster: "default".into(),
+            private_ports: [].into(),
         },
         listeners: vec![],
         endpoints: vec![

@@ -138,12 +138,15 @@ impl Connection {
     /// Whether its requests may be judged at all.
     ///
     /// # Errors
-    /// [`Failure::Strangers`], and [`Failure::Unpoliced`] when rules that once
+    /// [`Failure::Strangers`], [`Failure::Private`], and [`Failure::Unpoliced`] when rules that once
     /// judged them are gone, or when it was redirected here and there are
     /// none: what the kernel wanted judged would pass unjudged.
     pub fn judgeable(&self, judged: &Judged) -> Result<(), Failure> {
         if judged.strangers() {
             return Err(Failure::Strangers);
+        }
+        if judged.private {
+            return Err(Failure::Private);
         }
         let redirected = matches!(self.route, Route::Original(_));
         if self.lapsed.get() || redirected && !judged.policed() {

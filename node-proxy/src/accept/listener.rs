@@ -52,7 +52,7 @@ fn accepted(
     let route = match mode {
         // The datapath assigned the packet to this socket: its own address is
         // the one that the client dialled.
-        ListenerMode::Transparent => match stream.local_addr() {
+        ListenerMode::Transparent { .. } => match stream.local_addr() {
             Ok(address) => Route::Original(OriginalDst(address)),
             // Gone before it was looked at.
             Err(_error) => return,

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Mark of everything that the proxy sends: the datapath knows its packets by
-/// it and does not redirect them again.
+/// Mark of everything that the proxy sends, unless its snapshot names another:
+/// the datapath knows its packets by it and does not redirect them again.
 pub const FROM_PROXY: u32 = 0xa00;
 
 /// Source ports of upstream connections: a part of the range that the kernel
@@ -39,7 +39,10 @@ const BACKLOG: i32 = 4096;
 pub enum ListenMode {
     /// Accepts connections to any address that the datapath assigns to it.
     /// Needs `CAP_NET_ADMIN`.
-    Transparent,
+    Transparent {
+        /// Of what its connections send.
+        mark: u32,
+    },
     /// An ordinary listener.
     Plain,
 }
@@ -59,9 +62,9 @@ pub fn listen(address: SocketAddr, mode: ListenMode) -> io::Result<std::net::Tcp
     socket.set_reuse_port(true)?;
     // Accepted sockets inherit both options below.
     socket.set_tcp_nodelay(true)?;
-    if mode == ListenMode::Transparent {
+    if let ListenMode::Transparent { mark } = mode {
         set_transparent(&socket, address.is_ipv4())?;
-        socket.set_mark(FROM_PROXY)?;
+        socket.set_mark(mark)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -77,7 +80,7 @@ pub struct UpstreamSocket {
     pub source: Option<IpAddr>,
     /// Marks the socket as the proxy's and binds foreign addresses: on in
     /// transparent mode only, since both need `CAP_NET_ADMIN`.
-    pub privileged: bool,
+    pub mark: Option<u32>,
 }
 
 /// Makes the socket of an upstream connection, ready to connect.
@@ -92,11 +95,11 @@ pub fn upstream(options: UpstreamSocket) -> io::Result<Socket> {
     )?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    if options.privileged {
-        socket.set_mark(FROM_PROXY)?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
     }
     if let Some(source) = options.source {
-        if options.privileged {
+        if options.mark.is_some() {
             set_transparent(&socket, source.is_ipv4())?;
             set_port_range(&socket)?;
         }

@@ -249,9 +249,7 @@ async fn follow(worker: Rc<Worker>, mut versions: watch::Receiver<u64>) {
 
 fn upstream_of(config: &Config, workers: usize) -> Upstream {
     Upstream::new(upstream::Options {
-        connect: upstream::connect::Options {
-            privileged: config.privileged,
-        },
+        connect: upstream::connect::Options { mark: config.mark },
         idle_timeout: config.settings.idle_timeout,
         max_per_source: share(config.settings.max_upstream_per_source, workers),
         max_head_bytes: config.settings.max_header_bytes as usize,
@@ -276,7 +274,7 @@ impl Worker {
     fn adopt(&self) -> Arc<Config> {
         let config = self.config();
         let old = self.adopted.replace(Arc::clone(&config));
-        if old.settings != config.settings || old.privileged != config.privileged {
+        if old.settings != config.settings || old.mark != config.mark {
             self.deadlines.set(Deadlines::new(&config.settings));
             self.upstream
                 .replace(upstream_of(&config, self.shared.workers));

@@ -126,7 +126,7 @@ async fn config(extract::State(state): extract::State<State>) -> Json<Value> {
         .map(|listener| {
             let bound = status.listeners.get(&*listener.name);
             let mode = match &listener.mode {
-                ListenerMode::Transparent => "transparent".to_owned(),
+                ListenerMode::Transparent { mark } => format!("transparent, mark {mark:#x}"),
                 ListenerMode::Cluster(name) => format!("cluster {name}"),
             };
             json!({

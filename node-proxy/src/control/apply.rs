@@ -20,8 +20,8 @@ const STORE_AGAIN: Duration = Duration::from_millis(500);
 pub struct Status {
     /// Version that is in force; empty before the first.
     pub version: String,
-    /// Version that is in force and stored: what the agent may rely on. Empty
-    /// before the first.
+    /// Version that is stored, and was in force when it was: what a restart
+    /// begins with. Empty before the first.
     pub confirmed: String,
     /// Why the last snapshot was refused, if it was.
     pub refused: Option<String>,
@@ -29,6 +29,20 @@ pub struct Status {
     pub listeners: HashMap<String, SocketAddr>,
     /// A snapshot is in force and its listeners accept.
     pub ready: bool,
+}
+
+impl Status {
+    /// What an agent may take for granted: the version that is in force and
+    /// stored. While those are two, none: an agent whose newest snapshot is
+    /// the stored one must send it again, and not believe that it is in force.
+    #[must_use]
+    pub fn reliable(&self) -> String {
+        if self.version == self.confirmed {
+            self.confirmed.clone()
+        } else {
+            String::new()
+        }
+    }
 }
 
 /// The status as the task keeps it and others read it.
@@ -127,9 +141,12 @@ impl Control {
             true => Ok(()),
             false => self.apply(&snapshot),
         };
-        self.unstored = None;
         let outcome = match outcome {
-            Ok(()) => self.keep(snapshot, answer.clone()).await,
+            Ok(()) => {
+                self.unstored = None;
+                self.keep(snapshot, answer.clone()).await
+            }
+            // What is in force stays so, and is still to be stored.
             Err(refused) => Err(refused),
         };
         let status = client::status(version, outcome.err().unwrap_or_default());

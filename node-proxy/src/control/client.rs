@@ -30,8 +30,8 @@ pub struct Offer {
 }
 
 /// Keeps a stream of snapshots from the agent open, for ever. `running` says
-/// what version the proxy runs and has stored, for the first message of each
-/// connection.
+/// what version the proxy runs and has stored, if they are one, for the first
+/// message of each connection.
 pub async fn snapshots(socket: PathBuf, running: impl Fn() -> String, offers: mpsc::Sender<Offer>) {
     loop {
         match dial(&socket).await {

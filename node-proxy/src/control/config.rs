@@ -18,9 +18,9 @@ pub struct Config {
     pub settings: Arc<Settings>,
     /// `server` header of responses; `None` leaves the upstream's.
     pub server: Option<HeaderValue>,
-    /// Some listener is transparent: upstream sockets carry the proxy's mark
-    /// and bind foreign addresses.
-    pub privileged: bool,
+    /// Some listener is transparent: upstream sockets carry this mark and bind
+    /// foreign addresses.
+    pub mark: Option<u32>,
     /// Spans are exported, so that traces are started and continued here.
     pub spans: bool,
 }
@@ -41,15 +41,12 @@ impl Config {
             field: format!("settings.{}", error.field),
             reason: error.reason.to_owned(),
         })?;
-        let privileged = snapshot
-            .listeners()
-            .iter()
-            .any(|listener| listener.mode == ListenerMode::Transparent);
+        let mark = mark(snapshot.listeners())?;
         Ok(Self {
             snapshot,
             settings,
             server,
-            privileged,
+            mark,
             spans,
         })
     }
@@ -58,5 +55,44 @@ impl Config {
     #[must_use]
     pub fn node(&self) -> &Node {
         self.snapshot.node()
+    }
+}
+
+/// The mark of the transparent listeners: connections towards upstreams are
+/// pooled across listeners, so there is one.
+fn mark(listeners: &[Listener]) -> Result<Option<u32>, SnapshotError> {
+    let mut found = None;
+    for (index, listener) in listeners.iter().enumerate() {
+        let ListenerMode::Transparent { mark } = listener.mode else {
+            continue;
+        };
+        if *found.get_or_insert(mark) != mark {
+            return Err(SnapshotError {
+                field: format!("listeners[{index}].transparent.mark"),
+                reason: "differs from that of another listener".into(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Listener, ListenerMode, mark};
+
+    #[test]
+    fn there_is_one_mark() {
+        let listener = |mode| Listener {
+            name: "x".into(),
+            address: ([127, 0, 0, 1], 15001).into(),
+            mode,
+        };
+        let transparent = |mark| listener(ListenerMode::Transparent { mark });
+        let plain = listener(ListenerMode::Cluster("a".into()));
+        assert_eq!(mark(std::slice::from_ref(&plain)), Ok(None));
+        let one = [plain, transparent(1), transparent(1)];
+        assert_eq!(mark(&one), Ok(Some(1)));
+        let refused = mark(&[transparent(1), transparent(2)]).expect_err("two marks");
+        assert_eq!(refused.field, "listeners[1].transparent.mark");
     }
 }

@@ -11,6 +11,7 @@ use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{PeerRule, PeerSet, PortPolicy, RuleRef};
 use weft_core::snapshot::{Cluster, Listener, ListenerMode, Node, Parts, SnapshotError};
 
+use crate::accept::socket;
 use crate::settings;
 
 type Result<T> = std::result::Result<T, SnapshotError>;
@@ -55,18 +56,29 @@ fn node(wire: Option<&wire::Node>) -> Result<Node> {
         name: wire.name.as_str().into(),
         address: ip(&wire.ip, "node.ip")?,
         cluster: wire.cluster.as_str().into(),
+        private_ports: wire
+            .private_ports
+            .iter()
+            .map(|port| u16::try_from(*port))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_error| refused("node.private_ports", "has what is no port"))?,
     })
 }
 
 fn listener(wire: &wire::Listener, at: &str) -> Result<Listener> {
     let mode = match &wire.mode {
-        Some(wire::listener::Mode::Transparent(_)) => ListenerMode::Transparent,
+        Some(wire::listener::Mode::Transparent(transparent)) => ListenerMode::Transparent {
+            mark: match transparent.mark {
+                0 => socket::FROM_PROXY,
+                mark => mark,
+            },
+        },
         Some(wire::listener::Mode::Cluster(name)) => ListenerMode::Cluster(name.as_str().into()),
         None => return Err(refused(format!("{at}.mode"), "is missing")),
     };
     Ok(Listener {
         name: wire.name.as_str().into(),
-        address: socket(&wire.address, &format!("{at}.address"))?,
+        address: socket_address(&wire.address, &format!("{at}.address"))?,
         mode,
     })
 }
@@ -207,7 +219,9 @@ fn cluster(wire: &wire::Cluster, at: &str) -> Result<Cluster> {
             .endpoints
             .iter()
             .enumerate()
-            .map(|(index, one)| socket(&one.address, &format!("{at}.endpoints[{index}].address")))
+            .map(|(index, one)| {
+                socket_address(&one.address, &format!("{at}.endpoints[{index}].address"))
+            })
             .collect::<Result<_>>()?,
     })
 }
@@ -217,14 +231,14 @@ fn ip(text: &str, at: &str) -> Result<IpAddr> {
         .map_err(|_error| refused(at, format!("`{text}` is no address")))
 }
 
-fn socket(text: &str, at: &str) -> Result<SocketAddr> {
+fn socket_address(text: &str, at: &str) -> Result<SocketAddr> {
     text.parse()
         .map_err(|_error| refused(at, format!("`{text}` is no address with a port")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{parts, wire};
+    use super::{ListenerMode, parts, wire};
 
     fn snapshot() -> wire::Snapshot {
         wire::Snapshot {
@@ -233,6 +247,7 @@ mod tests {
                 name: "node".into(),
                 ip: "172.18.0.2".into(),
                 cluster: "default".into(),
+                private_ports: Vec::new(),
             }),
             ..Default::default()
         }
@@ -269,6 +284,21 @@ mod tests {
         let mut wire = snapshot();
         wire.node = None;
         assert_eq!(field(&wire), "node");
+    }
+
+    #[test]
+    fn the_mark_is_the_usual_one_unless_told_otherwise() {
+        for (told, mark) in [(0, 0xa00), (0xb_0000, 0xb_0000)] {
+            let mut wire = snapshot();
+            let transparent = wire::Transparent { mark: told };
+            wire.listeners.push(wire::Listener {
+                name: "transparent".into(),
+                address: "127.0.0.1:15001".into(),
+                mode: Some(wire::listener::Mode::Transparent(transparent)),
+            });
+            let parts = parts(&wire).expect("valid");
+            assert_eq!(parts.listeners[0].mode, ListenerMode::Transparent { mark });
+        }
     }
 
     #[test]

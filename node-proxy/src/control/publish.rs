@@ -123,7 +123,7 @@ impl Publisher {
 
     fn bind_one(&self, listener: &Listener) -> std::io::Result<Bound> {
         let mode = match listener.mode {
-            ListenerMode::Transparent => ListenMode::Transparent,
+            ListenerMode::Transparent { mark } => ListenMode::Transparent { mark },
             ListenerMode::Cluster(_) => ListenMode::Plain,
         };
         let mut address = listener.address;

@@ -127,7 +127,9 @@ fn status(failure: Failure) -> (StatusCode, u16) {
         Failure::RequestTooSlow | Failure::ClientGone => {
             (StatusCode::REQUEST_TIMEOUT, grpc::DEADLINE_EXCEEDED)
         }
-        Failure::Strangers | Failure::Revoked => (StatusCode::FORBIDDEN, grpc::PERMISSION_DENIED),
+        Failure::Strangers | Failure::Private | Failure::Revoked => {
+            (StatusCode::FORBIDDEN, grpc::PERMISSION_DENIED)
+        }
         Failure::BadResponse(_) | Failure::Truncated => (StatusCode::BAD_GATEWAY, grpc::INTERNAL),
         Failure::UpstreamTimeout | Failure::BodyIdle => {
             (StatusCode::GATEWAY_TIMEOUT, grpc::DEADLINE_EXCEEDED)

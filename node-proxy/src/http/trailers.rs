@@ -20,9 +20,11 @@ const FRAMING: [&str; 8] = [
     "expect",
 ];
 
-/// Say who asks and where from, or how the content is to be read.
-const MISLEADING: [&str; 15] = [
+/// Say who asks and where from, what is really asked for, or how the content is
+/// to be read.
+const MISLEADING: [&str; 25] = [
     "b3",
+    "cf-connecting-ip",
     "content-encoding",
     "content-range",
     "content-type",
@@ -33,10 +35,19 @@ const MISLEADING: [&str; 15] = [
     "set-cookie",
     "traceparent",
     "tracestate",
+    "true-client-ip",
     "upgrade",
+    "x-api-key",
     "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
     "x-real-ip",
     "x-request-id",
+    "x-rewrite-url",
 ];
 
 /// Families of the same.
@@ -80,6 +91,8 @@ mod tests {
             "cookie",
             "x-envoy-internal",
             "x-forwarded-for",
+            "x-http-method-override",
+            "x-original-url",
             "x-request-id",
             "x_request_id",
             "proxy-authorization",

@@ -43,6 +43,8 @@ pub struct Judged {
     pub ends: Arc<Ends>,
     /// Their policies.
     pub policies: snapshot::Connection,
+    /// The destination is a port of a node that is not for pods.
+    pub private: bool,
 }
 
 impl Judged {
@@ -63,9 +65,14 @@ impl Judged {
             destination: end(destination.0, &policies.destination),
             proxy_port: local.0.port(),
         };
+        let nodes = [NumericIdentity::HOST, NumericIdentity::REMOTE_NODE];
+        let ports = &config.node().private_ports;
+        let private =
+            nodes.contains(&ends.destination.identity) && ports.contains(&destination.0.port());
         Self {
             ends: Arc::new(ends),
             policies,
+            private,
         }
     }
 

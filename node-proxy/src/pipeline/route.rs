@@ -74,7 +74,7 @@ pub fn target(
 /// The node's own address, where the proxy stands between pods and hosts; on
 /// a plain listener the kernel chooses.
 fn node_address(config: &Config) -> Option<IpAddr> {
-    config.privileged.then(|| config.node().address)
+    config.mark.map(|_mark| config.node().address)
 }
 
 fn connect_timeout(config: &Config, connection: &Connection) -> Duration {

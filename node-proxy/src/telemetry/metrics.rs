@@ -46,6 +46,7 @@ pub struct Metrics {
     refused: Counter,
     duration: Histogram,
     lost: Counter,
+    pub(super) lost_spans: Counter,
     connections: Gauge,
     turned_away: Family<LimitLabels, Counter>,
     upstream_connections: Gauge,
@@ -70,6 +71,7 @@ impl Metrics {
             // 0.1 ms to 26 s.
             duration: Histogram::new(exponential_buckets(0.0001, 2.0, 19)),
             lost: Counter::default(),
+            lost_spans: Counter::default(),
             connections: Gauge::default(),
             turned_away: Family::default(),
             upstream_connections: Gauge::default(),
@@ -105,6 +107,11 @@ impl Metrics {
             "lost_records",
             "Events that telemetry had no room for",
             metrics.lost.clone(),
+        );
+        registry.register(
+            "lost_spans",
+            "Spans that the exporter had no room for or could not deliver",
+            metrics.lost_spans.clone(),
         );
         registry.register(
             "connections",

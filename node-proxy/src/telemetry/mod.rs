@@ -92,6 +92,20 @@ struct Lost {
     told: u64,
 }
 
+impl Lost {
+    /// Sends a batch, and with it what was lost since the last one; `ring` is
+    /// how much workers had no room for.
+    fn send(&mut self, sender: &mpsc::Sender<Bytes>, batch: Batch, ring: u64) {
+        let all = ring + self.dropped;
+        let count = batch.records();
+        match sender.try_send(batch.finish(all - self.told)) {
+            Ok(()) => self.told = all,
+            // The agent is away or slow; it learns later how much it missed.
+            Err(_full) => self.dropped += count,
+        }
+    }
+}
+
 fn round(receiver: &Receiver, sinks: &mut Sinks, lost: &mut Lost) -> usize {
     let mut batch = Batch::default();
     let taken = receiver.drain(BATCH, |event| {
@@ -99,8 +113,11 @@ fn round(receiver: &Receiver, sinks: &mut Sinks, lost: &mut Lost) -> usize {
         if let Some(spans) = &sinks.spans {
             spans.observe(&event);
         }
-        if sinks.records.is_some() {
+        if let Some(sender) = &sinks.records {
             flows(&event, &mut batch);
+            if batch.is_full() {
+                lost.send(sender, std::mem::take(&mut batch), receiver.lost());
+            }
         }
     });
     let all_lost = receiver.lost() + lost.dropped;
@@ -108,12 +125,7 @@ fn round(receiver: &Receiver, sinks: &mut Sinks, lost: &mut Lost) -> usize {
     if let Some(sender) = &sinks.records
         && (batch.records() > 0 || all_lost > lost.told)
     {
-        let count = batch.records();
-        match sender.try_send(batch.finish(all_lost - lost.told)) {
-            Ok(()) => lost.told = all_lost,
-            // The agent is away or slow; it learns later how much it missed.
-            Err(_full) => lost.dropped += count,
-        }
+        lost.send(sender, batch, receiver.lost());
     }
     taken
 }

@@ -37,6 +37,15 @@ const SECRET: [&[u8]; 5] = [
 ];
 const REDACTED: &[u8] = b"[redacted]";
 
+/// A batch of so many bytes is sent before it grows: agents take messages of
+/// 4 MiB at least.
+const FULL: usize = 1024 * 1024;
+
+/// What a record keeps of the headers, and of one value. A client decides how
+/// long they are, and one header may be compressed into a byte.
+const HEADERS: usize = 16 * 1024;
+const VALUE: usize = 2 * 1024;
+
 /// Room for a record with some headers.
 const RECORD: usize = 1024;
 
@@ -119,6 +128,12 @@ impl Batch {
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Whether it is time to send it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.writer.size() >= FULL
     }
 
     /// The batch as it is sent; `lost` records were not to be had since the
@@ -285,7 +300,11 @@ fn http(exchange: &Exchange, status: u16, headers: Vec<Field<'_>>) -> Vec<u8> {
         }
     });
     writer.text(http::PROTOCOL, protocol(exchange.head.version));
+    let room = writer.size() + HEADERS;
     for field in headers {
+        if writer.size() > room {
+            break;
+        }
         writer.delimited(http::HEADERS, |writer| header(writer, field));
     }
     writer.finish()
@@ -357,6 +376,7 @@ fn header(writer: &mut Writer, (name, value): Field<'_>) {
     } else {
         value
     };
+    let value = &value[..value.len().min(VALUE)];
     if !value.is_empty() {
         writer.delimited(field::header::VALUE, |writer| text(writer, value));
     }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use weft_core::model::NumericIdentity;
 
 use super::exchange::{End, Event, Exchange};
+use super::metrics::Metrics;
 use super::record;
 use crate::accept::worker::Shared;
 use crate::http::strict;
@@ -47,14 +48,30 @@ pub struct Otlp {
 /// Makes spans of records.
 #[derive(Debug)]
 pub struct Spans {
-    queue: mpsc::Sender<SpanData>,
+    queue: Queue<SpanData>,
     shared: Arc<Shared>,
     scope: InstrumentationScope,
+}
+
+/// The way to the exporter; what it has no room for is counted.
+#[derive(Debug)]
+struct Queue<T> {
+    sender: mpsc::Sender<T>,
+    metrics: Metrics,
+}
+
+impl<T> Queue<T> {
+    fn push(&self, item: T) {
+        if self.sender.try_send(item).is_err() {
+            self.metrics.lost_spans.inc();
+        }
+    }
 }
 
 /// Exports what a [`Spans`] made.
 #[derive(Debug)]
 pub struct Export {
+    metrics: Metrics,
     queue: mpsc::Receiver<SpanData>,
     exporter: opentelemetry_otlp::SpanExporter,
 }
@@ -67,6 +84,7 @@ pub fn spans(
     otlp: &Otlp,
     node: Option<&str>,
     shared: Arc<Shared>,
+    metrics: Metrics,
 ) -> Result<(Spans, Export), ExporterBuildError> {
     let mut builder = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
@@ -78,13 +96,21 @@ pub fn spans(
     exporter.set_resource(&resource(node));
     let (sender, queue) = mpsc::channel(QUEUE);
     let spans = Spans {
-        queue: sender,
+        queue: Queue {
+            sender,
+            metrics: metrics.clone(),
+        },
         shared,
         scope: InstrumentationScope::builder("weft-proxy")
             .with_version(env!("CARGO_PKG_VERSION"))
             .build(),
     };
-    Ok((spans, Export { queue, exporter }))
+    let export = Export {
+        metrics,
+        queue,
+        exporter,
+    };
+    Ok((spans, export))
 }
 
 fn resource(node: Option<&str>) -> Resource {
@@ -113,8 +139,10 @@ impl Export {
             };
             // Whatever has gathered by then goes.
             let _elapsed = tokio::time::timeout(GATHER, gather).await;
+            let count = batch.len();
             if let Err(error) = self.exporter.export(std::mem::take(&mut batch)).await {
-                tracing::warn!(%error, "spans were not exported");
+                self.metrics.lost_spans.inc_by(count as u64);
+                tracing::warn!(%error, count, "spans were not exported");
             }
         }
     }
@@ -141,15 +169,11 @@ impl Spans {
         let attributes = self.attributes(exchange, end);
         let forwarded = exchange.refused.is_none() && exchange.decisions.allowed();
         if forwarded {
-            self.push(self.span(exchange, trace, end, SpanKind::Client, attributes.clone()));
+            let client = self.span(exchange, trace, end, SpanKind::Client, attributes.clone());
+            self.queue.push(client);
         }
-        self.push(self.span(exchange, trace, end, SpanKind::Server, attributes));
-    }
-
-    fn push(&self, span: SpanData) {
-        if self.queue.try_send(span).is_err() {
-            tracing::debug!("no room for a span");
-        }
+        let server = self.span(exchange, trace, end, SpanKind::Server, attributes);
+        self.queue.push(server);
     }
 
     fn span(
@@ -232,18 +256,7 @@ impl Spans {
         }
         let failure = exchange.refused.or(end.failure);
         attributes.extend(failure.map(|failure| KeyValue::new("error.type", failure.to_string())));
-        for (direction, decision) in exchange.decisions.iter() {
-            // The last one that has a rule is the one that decided.
-            if let Some(rule) = &decision.rule {
-                let (key, rule) = (
-                    format!("weft.rule.{}", direction.as_str()),
-                    rule.to_string(),
-                );
-                attributes.retain(|attribute| attribute.key.as_str() != "weft.rule");
-                attributes.push(KeyValue::new("weft.rule", rule.clone()));
-                attributes.push(KeyValue::new(key, rule));
-            }
-        }
+        decided_by(exchange, &mut attributes);
         self.end(&mut attributes, "source", &exchange.ends.source);
         self.end(&mut attributes, "destination", &exchange.ends.destination);
         attributes
@@ -272,6 +285,31 @@ impl Spans {
     }
 }
 
+/// What decided: the rule of each direction that had one, the rule that was
+/// decisive, and for a refusal without a rule where and why.
+fn decided_by(exchange: &Exchange, attributes: &mut Vec<KeyValue>) {
+    let mut decisive = None;
+    for (direction, decision) in exchange.decisions.iter() {
+        if let Some(rule) = &decision.rule {
+            let key = format!("weft.rule.{}", direction.as_str());
+            attributes.push(KeyValue::new(key, rule.to_string()));
+        }
+        if !decision.allowed {
+            attributes.push(KeyValue::new("weft.denied", direction.as_str()));
+            if decision.rule.is_none() {
+                attributes.push(KeyValue::new("weft.reason", "no rule matched"));
+            }
+        }
+        // What one direction allowed does not explain why the other denied.
+        if decision.rule.is_some() || !decision.allowed {
+            decisive = decision.rule.as_ref();
+        }
+    }
+    attributes.extend(decisive.map(|rule| KeyValue::new("weft.rule", rule.to_string())));
+    let refused = exchange.refused.map(|failure| failure.to_string());
+    attributes.extend(refused.map(|reason| KeyValue::new("weft.reason", reason)));
+}
+
 /// Errors as the HTTP conventions have them: a 5xx always, a 4xx only for the
 /// one who asked.
 fn status(exchange: &Exchange, end: End, kind: &SpanKind) -> Status {
@@ -292,4 +330,26 @@ fn status(exchange: &Exchange, end: End, kind: &SpanKind) -> Status {
 
 fn end_time(start: SystemTime, duration: Duration) -> SystemTime {
     start.checked_add(duration).unwrap_or(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let metrics = Metrics::new();
+        let (sender, mut receiver) = mpsc::channel(2);
+        let queue = Queue {
+            sender,
+            metrics: metrics.clone(),
+        };
+        for span in 0..5 {
+            queue.push(span);
+        }
+        assert_eq!(metrics.lost_spans.get(), 3);
+        assert_eq!(receiver.try_recv(), Ok(0));
+        queue.push(5);
+        assert_eq!(metrics.lost_spans.get(), 3);
+    }
 }

@@ -55,6 +55,12 @@ impl Writer {
         }
     }
 
+    /// Bytes so far.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Bytes inside of a field.
     pub fn put(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 pub struct Options {
     /// Marks the sockets as the proxy's and binds foreign source addresses;
     /// needs `CAP_NET_ADMIN`.
-    pub privileged: bool,
+    pub mark: Option<u32>,
 }
 
 /// Opens a connection to `target`, with `TCP_NODELAY` and from its source.
@@ -25,7 +25,7 @@ pub async fn connect(target: &Target, options: &Options) -> Result<TcpStream, Fa
     let socket = socket::upstream(UpstreamSocket {
         address: target.address,
         source: target.source,
-        privileged: options.privileged,
+        mark: options.mark,
     })
     .map_err(failure)?;
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(target.address);

@@ -1,10 +1,12 @@
 //! Snapshots: accepted, refused, kept.
 
+use tokio::net::TcpStream;
+
 use crate::support::agent::Agent;
 use crate::support::client::Client;
 use crate::support::server::Server;
-use crate::support::within;
 use crate::support::world::{Rules, World, landing, open, rule, start};
+use crate::support::{until, within};
 
 #[tokio::test]
 async fn a_bad_snapshot_is_refused_by_its_field_and_the_last_good_one_serves() {
@@ -105,13 +107,20 @@ async fn what_cannot_be_stored_is_in_force_and_not_acknowledged_until_it_is() {
     assert_eq!(client.get("PUT", "/").await.status, 403);
     assert_eq!(proxy.status().version, "2");
 
-    // An agent that comes back is not told what it cannot rely on.
+    // What is refused meanwhile changes nothing of that.
+    let mut broken = landing().version("3").snapshot(server.address);
+    broken.node = None;
+    agent.send(broken);
+    assert!(agent.answer("3").await.error.starts_with("node: "));
+
+    // An agent that comes back is not told what it cannot rely on, nor that
+    // the older one, which is stored, is in force.
     let socket = agent.socket.clone();
     drop(agent);
     std::fs::remove_file(&socket).expect("the agent's socket");
     let second = landing().version("2").snapshot(server.address);
     let mut agent = Agent::start(directory.path(), Some(second));
-    assert_eq!(agent.status().await.version, "1");
+    assert_eq!(agent.status().await.version, "");
     let answer = agent.answer("2").await;
     assert!(answer.error.contains("cannot be stored"), "{answer:?}");
     std::fs::remove_dir(&temporary).expect("out of the way");
@@ -151,11 +160,6 @@ async fn listeners_come_and_go_with_the_snapshot() {
     snapshot.listeners.remove(0);
     snapshot.version = "3".into();
     within(world.proxy.apply(snapshot)).await.expect("in force");
-    within(async {
-        while tokio::net::TcpStream::connect(world.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || TcpStream::connect(world.address).await.is_err()).await;
     assert_eq!(client.get("GET", "/").await.status, 200);
 }

@@ -6,13 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use weft_api::node::Snapshot;
 
 use crate::support::client::Client;
+use crate::support::otlp::{Collector, attribute};
 use crate::support::server::Server;
-use crate::support::within;
 use crate::support::world::{Rules, landing, open, rule};
+use crate::support::{until, within};
 
 /// A running proxy; killed when dropped.
 struct Process {
@@ -30,6 +31,10 @@ impl Drop for Process {
 
 impl Process {
     fn start(snapshot: &Snapshot) -> Self {
+        Self::start_with(snapshot, &[])
+    }
+
+    fn start_with(snapshot: &Snapshot, variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let file = directory.path().join("snapshot.json");
         write(&file, snapshot);
@@ -40,6 +45,7 @@ impl Process {
             .arg("--admin-socket")
             .arg(directory.path().join("admin.sock"))
             .stdin(Stdio::null())
+            .envs(variables.iter().copied())
             .spawn()
             .expect("the proxy starts");
         Self {
@@ -56,22 +62,19 @@ impl Process {
     /// GET from the admin page, once it is there.
     async fn admin(&self, path: &str) -> String {
         let socket = self.directory.path().join("admin.sock");
-        within(async {
-            loop {
-                match UnixStream::connect(&socket).await {
-                    Ok(mut stream) => {
-                        let request =
-                            format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-                        stream.write_all(request.as_bytes()).await.expect("sent");
-                        let mut answer = String::new();
-                        stream.read_to_string(&mut answer).await.expect("read");
-                        return answer;
-                    }
-                    Err(_not_yet) => tokio::task::yield_now().await,
-                }
-            }
+        let mut connected = None;
+        until(async || {
+            connected = UnixStream::connect(&socket).await.ok();
+            connected.is_some()
         })
-        .await
+        .await;
+        let mut stream = connected.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        let read = within(stream.read_to_string(&mut answer)).await;
+        read.expect("read");
+        answer
     }
 
     /// Where it listens.
@@ -129,7 +132,7 @@ async fn it_serves_from_a_file_and_reads_it_again_when_told_to() {
     assert_eq!(client.get("PUT", "/v1/exhaust-port").await.status, 403);
     // Counted off the workers, a moment later.
     let dropped = "weft_proxy_requests_total{direction=\"egress\",verdict=\"dropped\"} 1";
-    within(async { while !process.admin("/metrics").await.contains(dropped) {} }).await;
+    until(async || process.admin("/metrics").await.contains(dropped)).await;
 
     // What is wrong is not taken.
     std::fs::write(process.file(), "{").expect("written");
@@ -143,12 +146,7 @@ async fn it_serves_from_a_file_and_reads_it_again_when_told_to() {
     let snapshot = anything.version("2").snapshot(server.address);
     write(&process.file(), &snapshot);
     process.signal("-HUP");
-    within(async {
-        while client.get("PUT", "/v1/exhaust-port").await.status != 200 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || client.get("PUT", "/v1/exhaust-port").await.status == 200).await;
 }
 
 #[tokio::test]
@@ -171,25 +169,17 @@ async fn told_to_stop_it_finishes_what_it_serves() {
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     server.next().await;
     process.signal("-TERM");
-    within(async {
-        while TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || TcpStream::connect(address).await.is_err()).await;
     go.send_replace(true);
     let answer = client.answer().await;
     assert_eq!((answer.status, &*answer.body), (200, "done"));
-    let ended = within(async {
-        loop {
-            if let Some(status) = process.child.try_wait().expect("its status") {
-                return status;
-            }
-            tokio::task::yield_now().await;
-        }
+    let mut ended = None;
+    until(async || {
+        ended = process.child.try_wait().expect("its status");
+        ended.is_some()
     })
     .await;
-    assert!(ended.success(), "{ended}");
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 #[tokio::test]
@@ -243,6 +233,35 @@ async fn a_gibibyte_passes_both_ways_in_constant_memory() {
     writer.await.expect("written");
     let grown = process.peak() - before;
     assert!(grown < 16 << 20, "grew by {grown} bytes");
+}
+
+#[tokio::test]
+async fn the_usual_variable_is_where_spans_go() {
+    let server = Server::landing().await;
+    let collector = Collector::start().await;
+    let endpoint = format!("http://{}", collector.address);
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint)];
+    let process = Process::start_with(&landing().snapshot(server.address), &variables);
+    let mut client = Client::connect(process.address().await).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
+    let spans = [collector.span().await, collector.span().await];
+    let rules = spans.map(|span| attribute(&span, "weft.rule").expect("a rule"));
+    assert!(rules.iter().all(|rule| rule.contains("default/rule1")));
+}
+
+#[tokio::test]
+async fn spans_that_nobody_takes_are_counted() {
+    let server = Server::landing().await;
+    // Bound, so that nobody else listens there, and not listening.
+    let nobody = TcpSocket::new_v4().expect("socket");
+    nobody.bind(([127, 0, 0, 1], 0).into()).expect("bound");
+    let endpoint = format!("http://{}", nobody.local_addr().expect("address"));
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint)];
+    let process = Process::start_with(&landing().snapshot(server.address), &variables);
+    let mut client = Client::connect(process.address().await).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
+    let lost = "weft_proxy_lost_spans_total 2";
+    until(async || process.admin("/metrics").await.contains(lost)).await;
 }
 
 #[tokio::test]

@@ -333,3 +333,32 @@ async fn secrets_are_named_and_not_shown() {
         }
     }
 }
+
+#[tokio::test]
+async fn many_large_requests_at_once_lose_no_flow() {
+    const CLIENTS: usize = 100;
+    let server = Server::landing().await;
+    let world = World::new(server.address, &landing()).await;
+    let filler = "x".repeat(2000);
+    let mut request = "PUT /v1/exhaust-port HTTP/1.1\r\nhost: deathstar\r\n".to_owned();
+    for number in 0..20 {
+        request += &format!("x-filler-{number}: {filler}\r\n");
+    }
+    request += "\r\n";
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::connect(world.address).await);
+    }
+    for client in &mut clients {
+        client.send(&request).await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status, 403);
+    }
+    // Of each a request and its answer, whatever else is in their batch.
+    let records = world.agent.records(2 * CLIENTS).await;
+    let first = records
+        .iter()
+        .filter(|one| one.kind() == RecordKind::Request);
+    assert_eq!(first.count(), CLIENTS);
+}

@@ -6,7 +6,7 @@ use weft_proxy::telemetry::spans::Otlp;
 use crate::support::client::Client;
 use crate::support::otlp::{Collector, attribute};
 use crate::support::server::Server;
-use crate::support::world::{World, landing};
+use crate::support::world::{Rules, World, landing, rule};
 
 async fn world(server: &Server, collector: &Collector) -> World {
     let otlp = Otlp {
@@ -115,9 +115,42 @@ async fn a_denied_request_is_a_server_span_alone() {
     );
     let status = attribute(&denied, "http.response.status_code");
     assert_eq!(status.as_deref(), Some("403"));
+    // By default, at the first place that looked.
+    assert_eq!(attribute(&denied, "weft.denied").as_deref(), Some("egress"));
+    let reason = attribute(&denied, "weft.reason");
+    assert_eq!(reason.as_deref(), Some("no rule matched"));
+    assert_eq!(attribute(&denied, "weft.rule"), None);
     // What comes next belongs to the next request.
     let next = collector.span().await;
     assert_ne!(next.trace_id, denied.trace_id);
+}
+
+#[tokio::test]
+async fn a_denial_where_it_arrives_is_not_blamed_on_what_let_it_leave() {
+    let server = Server::landing().await;
+    let collector = Collector::start().await;
+    let otlp = Otlp {
+        endpoint: format!("http://{}", collector.address),
+        gzip: false,
+    };
+    let rules = Rules {
+        egress: Some(vec![rule("PUT", "/v1/exhaust-port")]),
+        ..landing()
+    };
+    let world = World::with_spans(server.address, &rules, Some(otlp)).await;
+    let mut client = Client::connect(world.address).await;
+    client.get("PUT", "/v1/exhaust-port").await;
+    let denied = collector.span().await;
+    for (key, expected) in [
+        ("weft.denied", Some("ingress")),
+        ("weft.reason", Some("no rule matched")),
+        ("weft.rule", None),
+        ("weft.rule.ingress", None),
+    ] {
+        assert_eq!(attribute(&denied, key).as_deref(), expected, "{key}");
+    }
+    let left = attribute(&denied, "weft.rule.egress").expect("what let it leave");
+    assert!(left.contains("default/rule1"), "{left}");
 }
 
 #[tokio::test]

@@ -228,8 +228,9 @@ async fn a_client_that_leaves_takes_its_request_along() {
                 .send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
                 .await;
             // Streams until nobody listens any more.
+            let mut pace = tokio::time::interval(Duration::from_millis(1));
             while conversation.stream.write_all(b"1\r\nx\r\n").await.is_ok() {
-                tokio::task::yield_now().await;
+                pace.tick().await;
             }
             let _gone = told.send(());
         }

@@ -118,10 +118,11 @@ async fn a_lease_that_is_renewed_is_left_alone_and_a_dead_holders_is_taken() {
     let mut second = api.candidate("second");
     let began = Instant::now();
     // Longer than it holds, but renewed all the time.
+    let mut rounds = tokio::time::interval(Duration::from_millis(5));
     while began.elapsed() < Duration::from_millis(1_300) {
+        rounds.tick().await;
         assert!(first.attempt().await.unwrap());
         assert!(!second.attempt().await.unwrap());
-        tokio::task::yield_now().await;
     }
     let died = Instant::now();
     within(second.take()).await;

@@ -220,12 +220,7 @@ impl Machine<'_> {
 
 /// Directory of a node's pins: interface numbers are a namespace's own, so no
 /// two nodes may share one.
-pub(crate) fn pin_dir(plan: &Plan, node: &str) -> PathBuf {
-    pin_root(plan, node).join("v1")
-}
-
-/// The directory above, which goes with the lab.
-pub(crate) fn pin_root(plan: &Plan, node: &str) -> PathBuf {
+fn pin_dir(plan: &Plan, node: &str) -> PathBuf {
     Path::new(crate::host::PIN_ROOT).join(format!("{}-{node}", plan.lab))
 }
 

@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use prost::Message;
 use weft_api::node::{
     Direction as WireDirection, Header, Http, Peer, Record, RecordBatch, RecordKind, RuleRef,
@@ -207,4 +207,21 @@ fn names_are_canonical() {
         canonical(&mut name);
         assert_eq!(name, expected.as_bytes());
     }
+}
+
+#[test]
+fn no_client_decides_how_large_a_batch_gets() {
+    let mut exchange = exchange();
+    for _ in 0..60 {
+        // What is not ASCII is written with four bytes for one.
+        let value = HeaderValue::from_bytes(&[0xe9; 4000]).expect("valid");
+        exchange.head.headers.append("x-filler", value);
+    }
+    let mut batch = Batch::default();
+    while !batch.is_full() {
+        batch.requests(&exchange);
+    }
+    assert!(batch.records() > 20, "{} records", batch.records());
+    let bytes = batch.finish(0);
+    assert!(bytes.len() < 3 << 20, "{} bytes", bytes.len());
 }

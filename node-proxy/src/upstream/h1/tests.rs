@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 fn client(budget: usize) -> Client {
     let options = Options {
-        connect: connect::Options { privileged: false },
+        connect: connect::Options { mark: None },
         idle_timeout: Duration::from_secs(60),
         max_idle_per_target: 4,
         max_head_bytes: 8192,

@@ -54,7 +54,7 @@ fn empty() -> Fed {
 
 fn pool(connections: usize) -> Rc<Pool<Fed>> {
     Rc::new(Pool::new(
-        connect::Options { privileged: false },
+        connect::Options { mark: None },
         Duration::from_secs(60),
         Budget::new(connections),
     ))

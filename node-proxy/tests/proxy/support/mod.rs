@@ -14,6 +14,20 @@ use std::time::Duration;
 /// slow, and a test that fails only then is worth nothing.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Between two looks at something that nobody announces.
+const AGAIN: Duration = Duration::from_millis(2);
+
+/// Waits until something holds, of which nobody tells.
+pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        let mut looks = tokio::time::interval(AGAIN);
+        while !holds().await {
+            looks.tick().await;
+        }
+    };
+    within(looking).await;
+}
+
 /// Waits for something that must happen.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future)

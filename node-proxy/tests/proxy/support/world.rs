@@ -106,6 +106,7 @@ impl Rules {
                 name: "kind-worker".into(),
                 ip: "127.0.0.1".into(),
                 cluster: "default".into(),
+                private_ports: Vec::new(),
             }),
             listeners: vec![Listener {
                 name: "http".into(),

@@ -112,7 +112,7 @@ fn the_agent_gets_everything_of_its_node() {
     let line = argv(json!({"name": "cilium-agent", "image": AGENT_IMAGE}));
     for part in [
         "/bin/weft-agent run --node kind-worker2 --kubeconfig /run/weft-lab/weft/kubeconfig",
-        "--pin-dir /sys/fs/bpf/weft/weft-kind-worker2/v1",
+        "--pin-dir /sys/fs/bpf/weft/weft-kind-worker2 ",
         "--control-socket /run/weft-lab/weft/kind-worker2/control.sock",
         "--uplink eth0",
         "--conntrack-entries 16384 --nat-entries 8192 --overlay weft_vxlan",

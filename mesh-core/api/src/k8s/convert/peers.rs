@@ -81,20 +81,39 @@ impl Converter<'_> {
             let message = format!("`{name}` is none of {}{hint}", known.join(", "));
             self.errors.add(path, message);
         }
+        if entity == Some(Entity::WorldIpv6) {
+            self.no_ipv6(name, path);
+            return None;
+        }
         entity
     }
 
     /// A prefix or a bare address.
     fn address(&mut self, text: &str, path: &Path) -> Option<IpNet> {
         if let Ok(address) = text.parse::<IpAddr>() {
-            return Some(address.into());
+            return self.enforced(address.into(), path);
         }
         self.prefix(text, path)
     }
 
+    fn enforced(&mut self, prefix: IpNet, path: &Path) -> Option<IpNet> {
+        if matches!(prefix, IpNet::V6(_)) {
+            self.no_ipv6(&prefix.to_string(), path);
+            return None;
+        }
+        Some(prefix)
+    }
+
+    /// Policies know no IPv6: a rule that counts on it must not look as if it
+    /// did something.
+    fn no_ipv6(&mut self, what: &str, path: &Path) {
+        let message = format!("{what}: IPv6 is not supported yet");
+        self.errors.add(path, message);
+    }
+
     fn prefix(&mut self, text: &str, path: &Path) -> Option<IpNet> {
         match text.parse::<IpNet>() {
-            Ok(prefix) => Some(prefix.trunc()),
+            Ok(prefix) => self.enforced(prefix.trunc(), path),
             Err(_) => {
                 let message = format!("`{text}` is no address prefix such as 10.0.0.0/8");
                 self.errors.add(path, message);

@@ -196,6 +196,31 @@ fn cidrs() {
 }
 
 #[test]
+fn what_counts_on_ipv6_is_refused_and_not_skipped() {
+    for (rule, at) in [
+        (
+            json!({ "fromCIDR": ["0.0.0.0/0", "::/0"] }),
+            "fromCIDR[1]: ::/0",
+        ),
+        (
+            json!({ "fromCIDR": ["2001:db8::1"] }),
+            "fromCIDR[0]: 2001:db8::1/128",
+        ),
+        (
+            json!({ "fromCIDRSet": [{ "cidr": "2001:db8::/32", "except": ["2001:db8:1::/48"] }] }),
+            "fromCIDRSet[0].cidr: 2001:db8::/32",
+        ),
+        (
+            json!({ "fromEntities": ["world-ipv6"] }),
+            "fromEntities[0]: world-ipv6",
+        ),
+    ] {
+        let expected = format!("spec.ingress[0].{at}: IPv6 is not supported yet");
+        assert_eq!(errors(ingress(rule)), [expected]);
+    }
+}
+
+#[test]
 fn selectors() {
     let error = |expression: Value| {
         let spec = json!({

@@ -89,6 +89,7 @@ fn snapshot(case: &Case, compiled: &Compiled) -> Snapshot {
             name: "node".into(),
             address: [172, 18, 0, 2].into(),
             cluster: "default".into(),
+            private_ports: [].into(),
         },
         listeners: vec![],
         endpoints: vec![Endpoint {
