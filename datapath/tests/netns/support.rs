@@ -105,12 +105,18 @@ impl Namespace {
     /// Connects from inside, from this address and port, which may have been in
     /// use a moment ago; returns also how many packets had to be sent again.
     pub fn connect_from(&self, from: SocketAddrV4, to: SocketAddrV4) -> (TcpStream, u32) {
-        let socket = self
-            .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None))
-            .unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&from.into()).unwrap();
-        socket.connect_timeout(&to.into(), SOON).unwrap();
+        // The socket before may still wait for its last acknowledgement.
+        let socket = eventually("the port is free", || {
+            let socket = self
+                .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None))
+                .unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&from.into()).unwrap();
+            match socket.connect_timeout(&to.into(), SOON) {
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => None,
+                connected => Some(connected.map(|()| socket).unwrap()),
+            }
+        });
         socket.set_read_timeout(Some(SOON)).unwrap();
         let repeated = retransmissions(&socket);
         (socket.into(), repeated)
