@@ -1,5 +1,6 @@
 //! Deadlines and bounds.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
@@ -151,17 +152,7 @@ async fn connections_beyond_the_limit_are_turned_away() {
     assert_eq!(record.verdict(), Verdict::Dropped);
     // Room again as soon as one has ended.
     drop(first);
-    within(async {
-        loop {
-            let mut next = Client::connect(world.address).await;
-            next.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-                .await;
-            if next.closed().await.contains("200 OK") {
-                return;
-            }
-        }
-    })
-    .await;
+    served_again(world.address).await;
 }
 
 #[tokio::test]
@@ -196,17 +187,7 @@ async fn a_source_has_so_many_connections_and_leaves_room_for_others() {
     let mut other = Client::connect_from(world.address, STRANGER.into()).await;
     assert_eq!(other.get("GET", "/").await.status, 200);
     drop(crowd.pop());
-    within(async {
-        loop {
-            let mut next = Client::connect(world.address).await;
-            next.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-                .await;
-            if next.closed().await.contains("200 OK") {
-                return;
-            }
-        }
-    })
-    .await;
+    served_again(world.address).await;
 }
 
 #[tokio::test]
@@ -256,4 +237,19 @@ async fn a_client_that_left_does_not_hold_its_upstream_for_ever() {
     within(closed.recv())
         .await
         .expect("the upstream was closed");
+}
+
+/// Comes back when a new connection is served.
+async fn served_again(proxy: SocketAddr) {
+    within(async {
+        loop {
+            let mut next = Client::connect(proxy).await;
+            next.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .await;
+            if next.closed().await.contains("200 OK") {
+                return;
+            }
+        }
+    })
+    .await;
 }
