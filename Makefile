@@ -7,7 +7,8 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 # Tools, the chosen eBPF compiler, CI's build folder: all that outlives a clone.
 export WEFT_CACHE ?= $(HOME)/.cache/weft
-BIN := $(or $(CARGO_TARGET_DIR),target)/release
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BIN := $(TARGET)/release
 
 # The lab needs root: tests are built as the user who calls, and started through sudo.
 ifneq ($(shell id -u),0)
@@ -65,11 +66,15 @@ lint: setup-build ## formatting, clippy, shellcheck, licences and bans, dependen
 	$(CARGO) xtask check-deps
 	$(CARGO) xtask check-files
 
+.PHONY: dist
+dist: setup-build ## the programs as they are packaged: optimised as a whole, the proxy by its profile
+	scripts/dist
+
 .PHONY: bench
-bench: setup ## measure against Envoy, nginx and HAProxy
+bench: setup ## measure the packaged programs against Envoy, nginx and HAProxy
 	scripts/bench-peers
-	$(CARGO) build --profile dist --workspace --exclude xtask --bins
-	$(CARGO) bench --profile dist --package weft-integration
+	scripts/dist
+	WEFT_BIN_DIR=$(TARGET)/packages $(CARGO) bench --profile release --package weft-integration
 
 .PHONY: fmt
 fmt: ## format all sources

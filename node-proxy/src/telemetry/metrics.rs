@@ -1,8 +1,13 @@
 //! Counters for Prometheus, kept off the workers.
+//!
+//! What every request counts is looked up by its labels once: behind a label
+//! set are a lock and a hash.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use http::StatusCode;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -15,6 +20,7 @@ use prometheus_client::registry::Registry;
 use super::exchange::{Event, Exchange};
 use crate::accept::worker::Shared;
 use crate::failure::Culprit;
+use crate::identity::Direction;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -37,11 +43,87 @@ struct FailureLabels {
     culprit: &'static str,
 }
 
+/// Requests by observation point and verdict.
+#[derive(Debug, Clone)]
+struct Requests {
+    egress: Verdicts,
+    ingress: Verdicts,
+}
+
+#[derive(Debug, Clone)]
+struct Verdicts {
+    forwarded: Counter,
+    dropped: Counter,
+}
+
+impl Requests {
+    fn of(family: &Family<RequestLabels, Counter>) -> Self {
+        let one = |direction: Direction, verdict| {
+            let direction = direction.as_str();
+            family.get_or_create_owned(&RequestLabels { direction, verdict })
+        };
+        let both = |direction| Verdicts {
+            forwarded: one(direction, "forwarded"),
+            dropped: one(direction, "dropped"),
+        };
+        Self {
+            egress: both(Direction::Egress),
+            ingress: both(Direction::Ingress),
+        }
+    }
+
+    fn count(&self, direction: Direction, allowed: bool) {
+        let verdicts = match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        };
+        let counter = if allowed {
+            &verdicts.forwarded
+        } else {
+            &verdicts.dropped
+        };
+        counter.inc();
+    }
+}
+
+/// Responses by status. Those of a status that never was are not shown.
+#[derive(Debug, Clone)]
+struct Responses {
+    family: Family<ResponseLabels, Counter>,
+    /// By status, from [`FIRST_STATUS`] on.
+    known: Arc<[OnceLock<Counter>]>,
+}
+
+/// Statuses have three digits.
+const FIRST_STATUS: u16 = 100;
+const STATUSES: usize = 900;
+
+impl Responses {
+    fn new() -> Self {
+        Self {
+            family: Family::default(),
+            known: std::iter::repeat_with(OnceLock::new)
+                .take(STATUSES)
+                .collect(),
+        }
+    }
+
+    fn count(&self, status: StatusCode) {
+        let status = status.as_u16();
+        let counter = || self.family.get_or_create_owned(&ResponseLabels { status });
+        let index = usize::from(status.wrapping_sub(FIRST_STATUS));
+        match self.known.get(index) {
+            Some(known) => known.get_or_init(counter).inc(),
+            None => counter().inc(),
+        };
+    }
+}
+
 /// The proxy's metrics. Clones share their values.
 #[derive(Clone)]
 pub struct Metrics {
-    requests: Family<RequestLabels, Counter>,
-    responses: Family<ResponseLabels, Counter>,
+    requests: Requests,
+    responses: Responses,
     failures: Family<FailureLabels, Counter>,
     refused: Counter,
     duration: Histogram,
@@ -63,9 +145,10 @@ impl Metrics {
     /// All at zero.
     #[must_use]
     pub fn new() -> Self {
+        let requests = Family::default();
         let mut metrics = Self {
-            requests: Family::default(),
-            responses: Family::default(),
+            requests: Requests::of(&requests),
+            responses: Responses::new(),
             failures: Family::default(),
             refused: Counter::default(),
             // 0.1 ms to 26 s.
@@ -81,12 +164,12 @@ impl Metrics {
         registry.register(
             "requests",
             "Requests by observation point and verdict",
-            metrics.requests.clone(),
+            requests,
         );
         registry.register(
             "responses",
             "Responses by status",
-            metrics.responses.clone(),
+            metrics.responses.family.clone(),
         );
         registry.register(
             "failed_requests",
@@ -153,24 +236,13 @@ impl Metrics {
 
     fn decided(&self, exchange: &Exchange) {
         for (direction, decision) in exchange.decisions.iter() {
-            let labels = RequestLabels {
-                direction: direction.as_str(),
-                verdict: if decision.allowed {
-                    "forwarded"
-                } else {
-                    "dropped"
-                },
-            };
-            self.requests.get_or_create(&labels).inc();
+            self.requests.count(direction, decision.allowed);
         }
     }
 
     fn answered(&self, exchange: &Exchange) {
         if let Some(response) = exchange.response.get() {
-            let labels = ResponseLabels {
-                status: response.status.as_u16(),
-            };
-            self.responses.get_or_create(&labels).inc();
+            self.responses.count(response.status);
         }
     }
 
