@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{IterableMap as _, MapData};
 use ipnet::Ipv4Net;
 use weft_datapath_common::{IpcacheEntry, map_names};
 
 use crate::config::{addr, raw_addr};
 use crate::endpoints::gone;
 use crate::pins::Pins;
-use crate::{Difference, Error};
+use crate::{Difference, Error, TableUse};
 
 /// Whose address it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ impl Address {
 pub struct Ipcache {
     map: LpmTrie<MapData, u32, IpcacheEntry>,
     held: HashMap<Ipv4Net, Address>,
+    capacity: u32,
+    refused: u64,
 }
 
 impl Ipcache {
@@ -60,26 +62,37 @@ impl Ipcache {
                 held.insert(net, Address::from_raw(raw));
             }
         }
-        Ok(Self { map, held })
+        let info = map.map().info().map_err(Error::map(map_names::IPCACHE))?;
+        Ok(Self {
+            capacity: info.max_entries(),
+            map,
+            held,
+            refused: 0,
+        })
     }
 
     /// Makes these the entries. Host bits of a network do not count.
     ///
     /// # Errors
-    /// When the kernel refuses an entry; what was written stays.
+    /// When the kernel refuses an entry, for want of room say. Everything else
+    /// is as wanted then; an address without its entry is nobody's, and never
+    /// whose it was before.
     pub fn apply(&mut self, entries: &[(Ipv4Net, Address)]) -> Result<Difference, Error> {
         let wanted: HashMap<_, _> = entries
             .iter()
             .map(|(net, address)| (net.trunc(), *address))
             .collect();
         let mut difference = Difference::default();
+        let mut refused = Vec::new();
         for (net, address) in &wanted {
-            match self.held.get(net) {
-                Some(held) if held == address => continue,
-                Some(_) => difference.updated += 1,
-                None => difference.added += 1,
+            let held = self.held.get(net).copied();
+            if held == Some(*address) {
+                continue;
             }
-            self.upsert(*net, *address)?;
+            match self.upsert(*net, *address) {
+                Ok(()) => difference.wrote(held),
+                Err(_) => refused.push((*net, *address)),
+            }
         }
         let old: Vec<_> = self
             .held
@@ -91,7 +104,31 @@ impl Ipcache {
             self.remove(net)?;
             difference.removed += 1;
         }
-        Ok(difference)
+        // The map may have been full, and there may be room now. Kernels before
+        // 6.13 have none for another value of an entry either.
+        let mut outcome = Ok(());
+        for (net, address) in refused {
+            let held = self.held.get(&net).copied();
+            self.remove(net)?;
+            match self.upsert(net, address) {
+                Ok(()) => difference.wrote(held),
+                Err(error) => {
+                    self.refused += 1;
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome.map(|()| difference)
+    }
+
+    /// How full the map is.
+    pub fn usage(&self) -> TableUse {
+        TableUse {
+            capacity: self.capacity,
+            entries: self.held.len(),
+            evicted: 0,
+            refused: self.refused,
+        }
     }
 
     /// Writes one entry.

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{IterableMap as _, MapData};
 use weft_core::policy::{Decision, MapEntry};
 use weft_datapath_common::{POLICY_FIXED_BITS, PolicyKey, PolicyValue, map_names, policy_flags};
 
 use crate::endpoints::gone;
 use crate::pins::Pins;
-use crate::{Difference, Direction, Error};
+use crate::{Difference, Direction, Error, TableUse};
 
 /// What a policy entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +167,104 @@ type Entries = HashMap<RawKey, PolicyValue>;
 pub struct PolicyMap {
     map: LpmTrie<MapData, PolicyKey, PolicyValue>,
     held: HashMap<u32, Entries>,
+    capacity: u32,
+    refused: u64,
+}
+
+/// Entries that the kernel refused, and why.
+struct Refused {
+    entries: u64,
+    error: Error,
+}
+
+/// The entries of one endpoint while they are written.
+struct Writing<'a> {
+    map: &'a mut LpmTrie<MapData, PolicyKey, PolicyValue>,
+    held: Entries,
+    difference: Difference,
+}
+
+/// Keys with their values.
+type Pairs<'a> = Vec<(&'a RawKey, &'a PolicyValue)>;
+
+impl Writing<'_> {
+    fn all(&mut self, wanted: &Entries) -> Result<(), Refused> {
+        let (changed, mut writes): (Pairs<'_>, Pairs<'_>) = wanted
+            .iter()
+            .filter(|(key, value)| self.held.get(*key) != Some(*value))
+            .partition(|(key, _)| self.held.contains_key(*key));
+        writes.extend(changed);
+        writes.retain(|(key, value)| self.insert(key, value).is_err());
+        self.keep(|key, _| wanted.contains_key(key))?;
+        // The map may have been full, and there may be room now: first for what
+        // takes permissions away.
+        let (strict, allows): (Pairs<'_>, Pairs<'_>) =
+            writes.into_iter().partition(|(_, value)| is_strict(value));
+        let refused = match self.again(&strict) {
+            Ok(()) => return self.again(&allows),
+            Err(refused) => refused,
+        };
+        // No shorter entry may allow what these do not.
+        self.keep(|_, value| is_strict(value))?;
+        if self.again(&strict).is_err() {
+            self.keep(|_, _| false)?;
+        }
+        Err(refused)
+    }
+
+    fn insert(&mut self, key: &RawKey, value: &PolicyValue) -> Result<(), Error> {
+        self.map
+            .insert(&key.lpm(), value, 0)
+            .map_err(Error::map(map_names::POLICY))?;
+        let before = self.held.insert(*key, *value);
+        self.difference.wrote(before);
+        Ok(())
+    }
+
+    /// Inserts what was refused before. Kernels before 6.13 have no room in a
+    /// full map for another value of a key either.
+    fn again(&mut self, entries: &[(&RawKey, &PolicyValue)]) -> Result<(), Refused> {
+        let mut failed = 0;
+        let mut outcome = Ok(());
+        for (key, value) in entries {
+            if self.insert(key, value).is_ok() {
+                continue;
+            }
+            let removed = self.remove(key);
+            if let Err(error) = removed.and_then(|()| self.insert(key, value)) {
+                failed += 1;
+                outcome = Err(error);
+            }
+        }
+        outcome.map_err(|error| Refused {
+            entries: failed,
+            error,
+        })
+    }
+
+    /// Removes the others.
+    fn keep(&mut self, kept: impl Fn(&RawKey, &PolicyValue) -> bool) -> Result<(), Refused> {
+        let old = self.held.iter().filter(|(key, value)| !kept(key, value));
+        let old: Vec<RawKey> = old.map(|(key, _)| *key).collect();
+        for key in old {
+            self.remove(&key)
+                .map_err(|error| Refused { entries: 0, error })?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &RawKey) -> Result<(), Error> {
+        gone(self.map.remove(&key.lpm()), map_names::POLICY)?;
+        if self.held.remove(key).is_some() {
+            self.difference.removed += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an entry takes something away from what shorter ones allow.
+fn is_strict(value: &PolicyValue) -> bool {
+    value.flags & policy_flags::DENY != 0 || value.proxy_port != 0
 }
 
 impl PolicyMap {
@@ -183,7 +281,13 @@ impl PolicyMap {
                 .or_default()
                 .insert(key, value);
         }
-        Ok(Self { map, held })
+        let info = map.map().info().map_err(Error::map(map_names::POLICY))?;
+        Ok(Self {
+            capacity: info.max_entries(),
+            map,
+            held,
+            refused: 0,
+        })
     }
 
     /// Makes these the endpoint's entries: new ones first, then changed ones,
@@ -193,49 +297,34 @@ impl PolicyMap {
     ///
     /// # Errors
     /// When an entry is impossible (nothing is written then), or the kernel
-    /// refuses one. Everything else is written all the same, above all what
-    /// takes permissions away, and the next call goes on from there.
+    /// refuses one, for want of room say. Then the map holds some of these
+    /// entries and no other, all that deny or redirect among them, or none: an
+    /// endpoint that denies what it finds no entry for is allowed nothing that
+    /// it should not be. The next call goes on from there.
     pub fn apply(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<Difference, Error> {
         let wanted = entries
             .iter()
             .map(|entry| entry.to_raw(endpoint))
             .collect::<Result<Entries, _>>()?;
-        let held = self.held.entry(endpoint).or_default();
-        let failed = Error::map(map_names::POLICY);
-        let mut difference = Difference::default();
-        let (changed, new): (Vec<_>, Vec<_>) = wanted
-            .iter()
-            .filter(|(key, value)| held.get(*key) != Some(*value))
-            .partition(|(key, _)| held.contains_key(*key));
-        let mut refused = Vec::new();
-        for (key, value) in new.into_iter().chain(changed) {
-            match self.map.insert(&key.lpm(), value, 0) {
-                Ok(()) => difference.wrote(held.insert(*key, *value)),
-                Err(_) => refused.push((key, value)),
+        let mut writing = Writing {
+            map: &mut self.map,
+            held: self.held.remove(&endpoint).unwrap_or_default(),
+            difference: Difference::default(),
+        };
+        let outcome = writing.all(&wanted);
+        let Writing {
+            held, difference, ..
+        } = writing;
+        if !held.is_empty() {
+            self.held.insert(endpoint, held);
+        }
+        match outcome {
+            Ok(()) => Ok(difference),
+            Err(Refused { entries, error }) => {
+                self.refused += entries;
+                Err(error)
             }
         }
-        let old: Vec<_> = held
-            .keys()
-            .filter(|key| !wanted.contains_key(*key))
-            .copied()
-            .collect();
-        for key in old {
-            gone(self.map.remove(&key.lpm()), map_names::POLICY)?;
-            held.remove(&key);
-            difference.removed += 1;
-        }
-        // The map may have been full, and there may be room now.
-        let mut outcome = Ok(());
-        for (key, value) in refused {
-            match self.map.insert(&key.lpm(), value, 0) {
-                Ok(()) => difference.wrote(held.insert(*key, *value)),
-                Err(error) => outcome = Err(failed(error)),
-            }
-        }
-        if held.is_empty() {
-            self.held.remove(&endpoint);
-        }
-        outcome.map(|()| difference)
     }
 
     /// Removes the endpoint's entries.
@@ -261,6 +350,16 @@ impl PolicyMap {
     /// Number of entries of all endpoints.
     pub fn len(&self) -> usize {
         self.held.values().map(HashMap::len).sum()
+    }
+
+    /// How full the map is.
+    pub fn usage(&self) -> TableUse {
+        TableUse {
+            capacity: self.capacity,
+            entries: self.len(),
+            evicted: 0,
+            refused: self.refused,
+        }
     }
 
     /// Whether there are no entries.

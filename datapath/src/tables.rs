@@ -1,4 +1,4 @@
-//! The tables that grow with traffic: reading them, and how full they are.
+//! The tables that grow with traffic: reading them; and how full a table is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod addresses;
 mod conntrack;
 mod headers;
 mod masquerade;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weft_datapath::testing::{Outcome, Packet};
+use weft_datapath::testing::{Bench, Outcome, Packet};
 use weft_datapath::{
     Action, Direction, DropReason, EventKind, MatchType, PolicyEntry, TracePoint, Verdict,
 };
@@ -55,22 +55,28 @@ fn default_deny_drops_with_verdict_and_drop() {
     }
 }
 
+fn allow(peer: u32, port: u16) -> PolicyEntry {
+    entry(Direction::Ingress, peer, port, Verdict::Allow)
+}
+
+/// A pod that nobody asks about takes all that is left of the map.
+fn crowd_out(bench: &mut Bench) -> u32 {
+    let crowd: Vec<_> = (1000..264_000).map(|peer| allow(peer, 80)).collect();
+    let other = POD_ID + 1;
+    let mut policy = bench.datapath.policy().unwrap();
+    let held = policy.len();
+    assert!(policy.apply(other, &crowd).is_err());
+    let full = policy.usage();
+    assert_eq!((full.entries, full.capacity), (262_144, 262_144));
+    assert_eq!(full.refused, (held + crowd.len() - 262_144) as u64);
+    other
+}
+
 #[test]
 fn without_room_for_new_entries_old_permissions_go_all_the_same() {
     let mut bench = bench();
-    let allow = |peer, port| entry(Direction::Ingress, peer, port, Verdict::Allow);
     set_policy(&mut bench, &[allow(REMOTE_IDENTITY, 80)]);
-    // Of a pod that nobody asks about, until the map is full.
-    let crowd: Vec<_> = (1000..264_000).map(|peer| allow(peer, 80)).collect();
-    let other = POD_ID + 1;
-    assert!(
-        bench
-            .datapath
-            .policy()
-            .unwrap()
-            .apply(other, &crowd)
-            .is_err()
-    );
+    let other = crowd_out(&mut bench);
     passes(&mut bench, "from_net", &received((REMOTE, 5000), 80, SYN));
     let replaced = [allow(901, 80), allow(902, 80)];
     let applied = bench.datapath.policy().unwrap().apply(POD_ID, &replaced);
@@ -83,6 +89,59 @@ fn without_room_for_new_entries_old_permissions_go_all_the_same() {
     );
     bench.datapath.policy().unwrap().apply(other, &[]).unwrap();
     set_policy(&mut bench, &replaced);
+}
+
+#[test]
+fn without_room_for_a_deny_nothing_is_allowed_in_its_place() {
+    let mut bench = bench();
+    let peer = PolicyEntry {
+        protocol: 0,
+        port: 0,
+        port_bits: 0,
+        matched: 0,
+        ..allow(REMOTE_IDENTITY, 0)
+    };
+    set_policy(&mut bench, &[peer, allow(901, 80)]);
+    let other = crowd_out(&mut bench);
+    let apply = |bench: &mut Bench, entries: &[PolicyEntry]| {
+        let applied = bench.datapath.policy().unwrap().apply(POD_ID, entries);
+        bench.announce(&denied_pod()).unwrap();
+        applied
+    };
+    let held = |bench: &mut Bench| bench.datapath.policy().unwrap().entries(POD_ID);
+    let ask = |bench: &mut Bench, port| {
+        let packet = received((REMOTE, 5000 + port), port, SYN);
+        bench.run("from_net", &packet).unwrap().outcome
+    };
+    let deny = |port| entry(Direction::Ingress, REMOTE_IDENTITY, port, Verdict::Deny);
+    let redirect = |port| {
+        let to = Verdict::Redirect(PROXY_PORT);
+        entry(Direction::Ingress, REMOTE_IDENTITY, port, to)
+    };
+    // Another value of an entry finds room: there is one of its key already.
+    let changed = PolicyEntry {
+        verdict: Verdict::Deny,
+        ..allow(901, 80)
+    };
+    apply(&mut bench, &[peer, changed]).unwrap();
+    assert_eq!(ask(&mut bench, 81), Outcome::Pass);
+    // A deny more does not, until what is allowed makes room for it.
+    assert!(apply(&mut bench, &[peer, changed, deny(80)]).is_err());
+    assert_eq!(ask(&mut bench, 80), Outcome::Drop);
+    assert!(held(&mut bench).contains(&deny(80)));
+    assert_eq!(ask(&mut bench, 81), Outcome::Drop, "the allow gave way");
+    // More denies and redirects than there is room for: nothing is left.
+    let many = [peer, changed, deny(80), deny(81), redirect(82), deny(83)];
+    assert!(apply(&mut bench, &many).is_err());
+    assert_eq!(held(&mut bench), []);
+    for port in [80, 82, 84] {
+        assert_eq!(ask(&mut bench, port), Outcome::Drop, "{port}");
+    }
+    // All of it is there once there is room.
+    bench.datapath.policy().unwrap().apply(other, &[]).unwrap();
+    apply(&mut bench, &many).unwrap();
+    assert_eq!(ask(&mut bench, 80), Outcome::Drop);
+    assert_eq!(ask(&mut bench, 84), Outcome::Pass);
 }
 
 #[test]
