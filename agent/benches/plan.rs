@@ -8,11 +8,11 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::json;
 use weft_agent::endpoint::{Interface, LocalEndpoint};
-use weft_agent::plan::{Compiled, Rules};
+use weft_agent::plan::{Compiled, Held, Rules};
 use weft_agent::policy::parse;
 use weft_agent::state::ObjectKey;
 use weft_core::model::{Labels, NamedPorts, NumericIdentity};
-use weft_core::policy::{IdentityTable, PolicyKind, Rule, RuleTable};
+use weft_core::policy::{EndpointPolicy, IdentityTable, PolicyKind, Rule, RuleTable};
 
 const POLICIES: usize = 1_000;
 const APPLICATIONS: usize = 50;
@@ -89,7 +89,7 @@ fn updating(c: &mut Criterion) {
             || known.clone(),
             |known| {
                 let mut compiled = Compiled::default();
-                compiled.update(&endpoints, &rules, known, &mut table);
+                compiled.update(&endpoints, &rules, known, &mut table, &Held::new());
                 compiled
             },
             BatchSize::LargeInput,
@@ -97,7 +97,7 @@ fn updating(c: &mut Criterion) {
     });
 
     let mut compiled = Compiled::default();
-    compiled.update(&endpoints, &rules, known.clone(), &mut table);
+    compiled.update(&endpoints, &rules, known.clone(), &mut table, &Held::new());
     let versions = [rule(17, 8080), rule(17, 9090)];
     let mut turn = versions.iter().cycle();
     c.bench_function("one of 1,000 policies changed", |b| {
@@ -108,7 +108,7 @@ fn updating(c: &mut Criterion) {
                     *place = version.clone();
                 }
                 rules.replace(list.clone());
-                compiled.update(&endpoints, &rules, known, &mut table);
+                compiled.update(&endpoints, &rules, known, &mut table, &Held::new());
             },
             BatchSize::LargeInput,
         );
@@ -118,11 +118,82 @@ fn updating(c: &mut Criterion) {
     c.bench_function("an identity came or went under 1,000 policies", |b| {
         b.iter_batched(
             || turn.next().unwrap_or(&known).clone(),
-            |known| compiled.update(&endpoints, &rules, known, &mut table),
+            |known| compiled.update(&endpoints, &rules, known, &mut table, &Held::new()),
             BatchSize::LargeInput,
         );
     });
 }
 
-criterion_group!(benches, updating);
+/// An object with as many rules as one may have, each of them about everybody but
+/// two: what compiling takes longest for. About requests at one port, or about two
+/// ports.
+fn largest(requests: bool) -> serde_json::Value {
+    let rules: Vec<_> = (0..MOST_RULES)
+        .map(|index| {
+            let app = |number: usize| format!("app{}", number % OTHERS);
+            let others = [app(index), app(index + 1 + index / OTHERS)];
+            let but = json!({"key": "app", "operator": "NotIn", "values": others});
+            let port = |port: &str| json!({"port": port, "protocol": "TCP"});
+            let ports = match requests {
+                true => json!({
+                    "ports": [port("80")],
+                    "rules": {"http": [{"path": format!("/{index}/[0-9a-f]+/.*")}]},
+                }),
+                false => json!({"ports": [port("80"), port("443")]}),
+            };
+            json!({"fromEndpoints": [{"matchExpressions": [but]}], "toPorts": [ports]})
+        })
+        .collect();
+    json!({
+        "metadata": {"name": "largest", "namespace": "default"},
+        "spec": {"endpointSelector": {}, "ingress": rules},
+    })
+}
+
+const MOST_RULES: usize = 1_000;
+const OTHERS: usize = 500;
+
+fn nasty(c: &mut Criterion) {
+    let mut group = c.benchmark_group("the largest object");
+    group.sample_size(10);
+    let endpoints: BTreeMap<_, _> = (1..=50)
+        .map(|number| {
+            let (ip, endpoint) = endpoint(number);
+            let labels = labels(usize::from(number));
+            (ip, LocalEndpoint { labels, ..endpoint })
+        })
+        .collect();
+    let mut known = IdentityTable::new();
+    for number in 0..OTHERS {
+        let id = 256 + u32::try_from(number).expect("a number");
+        known.insert(NumericIdentity(id), labels(number));
+    }
+    for (kind, requests) in [("on two ports", false), ("with requests", true)] {
+        let raw = largest(requests);
+        let parsed = || parse(PolicyKind::CiliumNetworkPolicy, &raw).expect("admitted");
+        group.bench_function(format!("{kind}, admitted"), |b| b.iter(parsed));
+        let mut rules = Rules::default();
+        rules.replace(parsed().into_iter().map(Arc::new).collect());
+        let mut table = RuleTable::default();
+        let name = format!("{kind}, for 50 endpoints against 500 identities");
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                || known.clone(),
+                |known| {
+                    let mut compiled = Compiled::default();
+                    compiled.update(&endpoints, &rules, known, &mut table, &Held::new());
+                    // It is really compiled, and not given up.
+                    assert_eq!(compiled.compiled, endpoints.len());
+                    let fits = |policy: &EndpointPolicy| policy.excess.is_empty();
+                    assert!(compiled.policies.values().all(fits));
+                    compiled
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, updating, nasty);
 criterion_main!(benches);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use weft_api::node::MAX_SNAPSHOT;
 use weft_core::model::NumericIdentity;
 use weft_datapath::{Config, NodeSettings, TableSizes};
 
@@ -180,6 +181,8 @@ fn take_over(
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
+            bounds: args.bounds(),
+            max_snapshot: MAX_SNAPSHOT,
         },
         kernel,
         found: found.collect(),

@@ -5,6 +5,7 @@ use std::num::ParseIntError;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use weft_core::policy::Bounds;
 use weft_datapath::{Marks, PROXY_RULE_PREFERENCE, PROXY_TABLE, TableSizes};
 
 /// A node's control plane, the relay and the operator.
@@ -97,9 +98,35 @@ pub struct RunArgs {
         default_value_t = TableSizes::default().nat
     )]
     pub nat_entries: u32,
+    /// Entries of the kernel's policy map that the policies of one pod may take:
+    /// peers times ports. A pod that is above it gets nothing that it did not
+    /// have. The map has room for 262144.
+    #[arg(
+        long,
+        env = "WEFT_POLICY_ENTRIES_PER_ENDPOINT",
+        default_value_t = most_entries(),
+        value_parser = clap::value_parser!(u32).range(256..=262_144)
+    )]
+    pub policy_entries_per_endpoint: u32,
     /// Packet marks, and how the node routes by them.
     #[command(flatten)]
     pub marks: MarkArgs,
+}
+
+impl RunArgs {
+    /// What the policies of one pod may come to.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let entries = self.policy_entries_per_endpoint;
+        Bounds {
+            entries: usize::try_from(entries).unwrap_or(usize::MAX),
+            ..Bounds::default()
+        }
+    }
+}
+
+fn most_entries() -> u32 {
+    u32::try_from(Bounds::default().entries).unwrap_or(u32::MAX)
 }
 
 /// Packet marks and the node's routing by them. Change them where something
@@ -177,13 +204,26 @@ pub struct UninstallArgs {
 mod tests {
     use super::*;
 
-    fn marks(flags: &[&str]) -> Result<MarkArgs, clap::Error> {
+    fn run(flags: &[&str]) -> Result<RunArgs, clap::Error> {
         let words = ["weft-agent", "run", "--node", "a"];
         let cli = Cli::try_parse_from(words.iter().chain(flags))?;
         match cli.role {
-            Role::Run(args) => Ok(args.marks),
+            Role::Run(args) => Ok(*args),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn marks(flags: &[&str]) -> Result<MarkArgs, clap::Error> {
+        run(flags).map(|args| args.marks)
+    }
+
+    #[test]
+    fn entries_are_bounded_unless_told_otherwise() {
+        assert_eq!(run(&[]).unwrap().bounds(), Bounds::default());
+        let flag = "--policy-entries-per-endpoint";
+        assert_eq!(run(&[flag, "1000"]).unwrap().bounds().entries, 1000);
+        let wrong = run(&[flag, "0"]).unwrap_err().to_string();
+        assert!(wrong.contains(flag) && wrong.contains("256"), "{wrong}");
     }
 
     #[test]

@@ -83,6 +83,12 @@ impl Control {
         });
     }
 
+    /// Follows the newest snapshot.
+    #[cfg(test)]
+    pub(crate) fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.snapshots.subscribe()
+    }
+
     /// Follows what is known of the proxy.
     pub fn status(&self) -> watch::Receiver<ProxyStatus> {
         self.status.subscribe()

@@ -19,11 +19,17 @@ struct ReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BoundLabels {
+    bound: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabels {
     table: &'static str,
 }
 
-/// The kernel's tables that grow with traffic, by name.
+/// The kernel's tables, by name: those that grow with traffic, and those that
+/// grow with pods and policies.
 #[derive(Clone, Default)]
 struct Tables {
     entries: Family<TableLabels, Gauge>,
@@ -36,7 +42,7 @@ impl Tables {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "table_entries",
-            "Entries in a table of the kernel's at the last sweep",
+            "Entries in a table of the kernel's at the last look",
             self.entries.clone(),
         );
         registry.register(
@@ -66,6 +72,9 @@ pub struct Metrics {
     pub(crate) open_streams: Gauge,
     lost_events: Counter,
     passes: Histogram,
+    over_bounds: Family<BoundLabels, Gauge>,
+    snapshot_bytes: Gauge,
+    unsent_snapshots: Counter,
     tables: Tables,
     registry: Arc<Registry>,
 }
@@ -93,6 +102,9 @@ impl Metrics {
             lost_events: Counter::default(),
             // 0.1 ms to 1.6 s: a revocation is due within 100 ms.
             passes: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
+            over_bounds: Family::default(),
+            snapshot_bytes: Gauge::default(),
+            unsent_snapshots: Counter::default(),
             tables: Tables::default(),
             registry: Arc::default(),
         };
@@ -122,6 +134,21 @@ impl Metrics {
             "From what is known to what is written",
             metrics.passes.clone(),
         );
+        registry.register(
+            "endpoints_over_bounds",
+            "Pods that are given less than their policies say, by the bound that these exceed",
+            metrics.over_bounds.clone(),
+        );
+        registry.register(
+            "snapshot_bytes",
+            "Size of the newest snapshot for the proxy, sent or not",
+            metrics.snapshot_bytes.clone(),
+        );
+        registry.register(
+            "unsent_snapshots",
+            "Times that snapshots became too large to be sent",
+            metrics.unsent_snapshots.clone(),
+        );
         metrics.tables.register(&mut registry);
         metrics.registry = Arc::new(registry);
         metrics
@@ -147,6 +174,25 @@ impl Metrics {
     /// A pass of the reconciler took this long.
     pub fn pass(&self, took: Duration) {
         self.passes.observe(took.as_secs_f64());
+    }
+
+    /// So many endpoints exceed this bound.
+    pub fn over_bounds(&self, bound: &'static str, endpoints: usize) {
+        let endpoints = i64::try_from(endpoints).unwrap_or(i64::MAX);
+        self.over_bounds
+            .get_or_create(&BoundLabels { bound })
+            .set(endpoints);
+    }
+
+    /// Size of the newest snapshot.
+    pub fn snapshot(&self, bytes: usize) {
+        self.snapshot_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A snapshot is too large to be sent.
+    pub fn unsent_snapshot(&self) {
+        self.unsent_snapshots.inc();
     }
 
     /// How full a table of the kernel's is, and what it lost since the last
@@ -192,6 +238,9 @@ mod tests {
             entries: 1000,
             ..TableUse::default()
         };
+        metrics.over_bounds("entries", 2);
+        metrics.snapshot(4096);
+        metrics.unsent_snapshot();
         metrics.table("conntrack", &full, 17, 0);
         metrics.table("conntrack", &full, 4, 1);
         let text = metrics.render().expect("text");
@@ -199,6 +248,9 @@ mod tests {
             "weft_agent_observer_refused_peers_total{reason=\"pod\"} 1",
             "weft_agent_lost_events_total 3",
             "weft_agent_pass_duration_seconds_count 1",
+            "weft_agent_endpoints_over_bounds{bound=\"entries\"} 2",
+            "weft_agent_snapshot_bytes 4096",
+            "weft_agent_unsent_snapshots_total 1",
             "weft_agent_table_entries{table=\"conntrack\"} 1000",
             "weft_agent_table_capacity{table=\"conntrack\"} 1024",
             "weft_agent_table_evicted_entries_total{table=\"conntrack\"} 21",

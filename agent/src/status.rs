@@ -43,7 +43,7 @@ pub struct EndpointStatus {
     pub ingress_enforced: bool,
     /// Policies that select it isolate egress.
     pub egress_enforced: bool,
-    /// Why it is not ready.
+    /// Why it is not ready, or has less than its policies say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
@@ -82,8 +82,11 @@ pub struct AgentStatus {
     pub services: usize,
     /// Entries in the policy map.
     pub policy_entries: usize,
-    /// Version of the newest snapshot.
+    /// Version of the newest snapshot that was sent to the proxy.
     pub snapshot: String,
+    /// Why a newer one was not sent, empty when there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unsent: String,
     /// What is known of the proxy.
     pub proxy: ProxyStatus,
     /// Pods of this node by `namespace/name`.

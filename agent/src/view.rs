@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use ipnet::Ipv4Net;
-use weft_api::node::RuleRef;
 use weft_core::model::{NumericIdentity, PrefixMap};
+use weft_core::policy::RuleRef;
 
 pub use crate::state::Workload;
 pub use http::HttpPolicies;

@@ -28,7 +28,7 @@ fn peer_rules(http: Vec<HttpRule>) -> [PeerRule; 1] {
     [PeerRule {
         peers: PeerSet::These([PEER].into()),
         deny: false,
-        http,
+        http: http.into(),
         rule: None,
     }]
 }

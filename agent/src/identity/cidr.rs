@@ -34,15 +34,14 @@ impl CidrIdentities {
     /// numbers, and a number that is given up is not given out again in the
     /// same step.
     pub fn update(&mut self, wanted: &BTreeSet<Ipv4Net>) {
-        let mut used: BTreeSet<u32> = self.by_range.values().copied().collect();
+        let used: BTreeSet<u32> = self.by_range.values().copied().collect();
+        let mut free = (FIRST_LOCAL..).filter(|id| !used.contains(id));
         self.by_range.retain(|range, _| wanted.contains(range));
         for range in wanted {
             if self.by_range.contains_key(range) {
                 continue;
             }
-            let id = (FIRST_LOCAL..).find(|id| !used.contains(id));
-            if let Some(id) = id {
-                used.insert(id);
+            if let Some(id) = free.next() {
                 self.by_range.insert(*range, id);
             }
         }

@@ -2,6 +2,7 @@
 //! objects into the plain state of [`crate::state`].
 
 pub(crate) mod convert;
+pub(crate) mod event;
 mod resources;
 mod watch;
 

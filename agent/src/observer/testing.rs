@@ -48,6 +48,17 @@ pub(crate) fn rule() -> RuleRef {
     }
 }
 
+/// The same as policies have it.
+fn core_rule() -> weft_core::policy::RuleRef {
+    let own = rule();
+    weft_core::policy::RuleRef {
+        kind: own.kind.into(),
+        namespace: own.namespace.into(),
+        name: own.name.into(),
+        rule: own.rule.into(),
+    }
+}
+
 /// The view of `name`: two ships of its own and a deathstar elsewhere.
 pub(crate) fn view(name: &str) -> View {
     let mut view = View {
@@ -116,24 +127,18 @@ pub(crate) fn view(name: &str) -> View {
         name: "deathstar".into(),
     };
     view.services = HashMap::from([((SERVICE, 80, 6), deathstar)]);
-    view.rules = HashMap::from([(RULE, rule())]);
+    view.rules = HashMap::from([(RULE, core_rule())]);
     view.http = HttpPolicies::of(&[landing_policy()]);
     view
 }
 
 /// Two rules of `rule1` for what the tiefighter may ask of anybody.
 fn landing_policy() -> PortPolicy {
-    let own = rule();
     let rule = PeerRule {
         peers: PeerSet::Any,
         deny: false,
-        http: Vec::new(),
-        rule: Some(weft_core::policy::RuleRef {
-            kind: own.kind.into(),
-            namespace: own.namespace.into(),
-            name: own.name.into(),
-            rule: own.rule.into(),
-        }),
+        http: [].into(),
+        rule: Some(core_rule()),
     };
     PortPolicy {
         endpoint: EndpointId(212),

@@ -4,16 +4,15 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, pin_mut};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use weft_core::model::fnv1a;
+
+use crate::kube::event::{self, Teller};
 
 /// Wait between attempts while the API is away.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,60 +40,36 @@ pub(super) async fn tell(client: Client, stop: CancellationToken) {
 }
 
 async fn tell_of(client: &Client, policy: &NetworkPolicy) {
-    let event = event(policy, Timestamp::now());
-    let namespace = policy.namespace().unwrap_or_default();
-    let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    match events.create(&PostParams::default(), &event).await {
-        Ok(_) => {}
+    match event::tell(client, &event(policy, Timestamp::now())).await {
+        Ok(true) => {}
         // Told before, of this very version.
-        Err(kube::Error::Api(status)) if status.code == 409 => return,
+        Ok(false) => return,
         Err(error) => debug!(%error, "no event about a network policy"),
     }
+    let namespace = policy.namespace().unwrap_or_default();
     warn!(namespace, policy = %policy.name_any(), "{MESSAGE}");
 }
 
-/// What of an object's name fits into an event's beside a number. Names of the
-/// API are ASCII.
-fn start(name: &str) -> &str {
-    const LONGEST: usize = 253 - ".0123456789abcdef".len();
-    // A part of a name must not end in a dot or hyphen.
-    let cut = name.get(..LONGEST).unwrap_or(name);
-    cut.trim_end_matches(['.', '-'])
-}
-
-/// One for each version of an object: its name follows from it, so that it is
-/// made once however often the object is listed.
+/// One for each version of an object.
 fn event(policy: &NetworkPolicy, now: Timestamp) -> Event {
-    let name = policy.name_any();
     let uid = policy.uid().unwrap_or_default();
     let generation = policy.metadata.generation.unwrap_or_default();
-    let version = fnv1a([uid.as_str(), &generation.to_string()]);
-    Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{}.{version:016x}", start(&name))),
-            namespace: policy.namespace(),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            resource_version: policy.resource_version(),
-            ..policy.object_ref(&())
-        },
-        reason: Some(REASON.to_owned()),
-        message: Some(MESSAGE.to_owned()),
-        type_: Some("Warning".to_owned()),
-        count: Some(1),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
-        source: Some(EventSource {
-            component: Some("weft-operator".to_owned()),
-            host: None,
-        }),
-        ..Event::default()
-    }
+    let object = ObjectReference {
+        resource_version: policy.resource_version(),
+        ..policy.object_ref(&())
+    };
+    let teller = Teller {
+        component: "weft-operator",
+        host: None,
+    };
+    let about = [uid.as_str(), &generation.to_string()];
+    event::warning(object, &about, (REASON, MESSAGE), teller, now)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
     use super::*;
 
     fn policy(uid: &str, generation: i64) -> NetworkPolicy {

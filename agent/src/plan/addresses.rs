@@ -22,9 +22,51 @@ pub struct Address {
     pub node: Option<Ipv4Addr>,
 }
 
-/// The IPv4 ranges that need an identity because a rule names them.
-pub fn ranges(rules: &[Arc<Rule>]) -> BTreeSet<Ipv4Net> {
-    cidrs_of(rules.iter().map(AsRef::as_ref))
+/// Most ranges that get an identity for a policy's sake: a quarter of the
+/// kernel's table of addresses, so that pods and nodes always find room in it.
+pub const MAX_RANGES: usize = 65_536;
+
+/// The ranges that need an identity because a rule names them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    /// Those that get one.
+    pub numbered: BTreeSet<Ipv4Net>,
+    /// Rules for all of whose ranges there is no room: of those that are new
+    /// the ones with the most.
+    pub refused: Vec<Arc<Rule>>,
+}
+
+/// The IPv4 ranges that need an identity because a rule names them. `known` are
+/// those that have one.
+pub fn ranges(rules: &[Arc<Rule>], known: &CidrIdentities, room: usize) -> Ranges {
+    let numbered = ranges_of(rules.iter().map(AsRef::as_ref));
+    if numbered.len() <= room {
+        let refused = Vec::new();
+        return Ranges { numbered, refused };
+    }
+    let mut claims: Vec<_> = rules
+        .iter()
+        .map(|rule| {
+            let own = ranges_of([rule.as_ref()]);
+            let new = own.iter().any(|range| known.get(range).is_none());
+            ((new, own.len()), own, rule)
+        })
+        .collect();
+    claims.sort_by_key(|(order, ..)| *order);
+    let mut result = Ranges::default();
+    for (_, own, rule) in claims {
+        let more = own.difference(&result.numbered).count();
+        if result.numbered.len() + more <= room {
+            result.numbered.extend(own);
+        } else {
+            result.refused.push(rule.clone());
+        }
+    }
+    result
+}
+
+fn ranges_of<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> BTreeSet<Ipv4Net> {
+    cidrs_of(rules)
         .into_iter()
         .filter_map(|range| match range {
             IpNet::V4(range) => Some(range),

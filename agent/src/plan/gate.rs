@@ -7,7 +7,7 @@
 //! with a port on which nothing listens, and its traffic is dropped until the
 //! proxy is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use weft_core::policy::PortPolicy;
@@ -50,15 +50,20 @@ impl Coverage {
         let (first, last) = ports(entry);
         // Both kinds of direction have the numbers of the policy map's keys.
         let direction = entry.direction as u8;
-        let from = (endpoint, direction, 0, 0);
-        let to = (endpoint, direction, last, u16::MAX);
+        let at = |port| (endpoint, direction, port, u16::MAX);
+        let before = self
+            .ports
+            .range((endpoint, direction, 0, 0)..=at(first))
+            .next_back();
+        let Some(before) = before else { return false };
         // Ranges of one endpoint and direction do not overlap, but several
         // side by side may make up the entry's.
         let mut open = u32::from(first);
-        for (_, _, start, end) in self.ports.range(from..=to) {
-            if u32::from(*start) <= open && open <= u32::from(*end) {
-                open = u32::from(*end) + 1;
+        for (_, _, start, end) in self.ports.range(*before..=at(last)) {
+            if u32::from(*start) > open || open > u32::from(*end) {
+                break;
             }
+            open = u32::from(*end) + 1;
         }
         open > u32::from(last)
     }
@@ -200,6 +205,9 @@ impl Gate {
         let Verdict::Redirect(port) = entry.verdict else {
             return false;
         };
+        if port == CLOSED_PORT {
+            return false;
+        }
         let redirected = redirected.contains(&(key(entry), port));
         let covered = self
             .acked
@@ -222,10 +230,6 @@ fn key(entry: &PolicyEntry) -> Key {
     )
 }
 
-fn same_key(one: &PolicyEntry, other: &PolicyEntry) -> bool {
-    key(one) == key(other)
-}
-
 /// The entries that redirect, and where to.
 fn redirects(entries: &[PolicyEntry]) -> BTreeSet<(Key, u16)> {
     let redirect = |entry: &PolicyEntry| match entry.verdict {
@@ -238,27 +242,79 @@ fn redirects(entries: &[PolicyEntry]) -> BTreeSet<(Key, u16)> {
 /// What is held, less what is no longer allowed and does not merely change its
 /// way to the proxy.
 fn keep(held: &[PolicyEntry], wanted: &[PolicyEntry], early: &[&PolicyEntry]) -> Vec<PolicyEntry> {
+    let wanted: HashMap<Key, &PolicyEntry> =
+        wanted.iter().map(|entry| (key(entry), entry)).collect();
+    let early = Spans::of(early);
     held.iter()
-        .filter_map(|old| {
-            let replaced = early.iter().any(|new| overlaps(old, new));
-            match wanted.iter().find(|new| same_key(old, new)) {
-                Some(new) if new.verdict == Verdict::Deny => Some(*new),
-                Some(_) => Some(*old),
-                None if replaced => Some(*old),
-                None => None,
-            }
+        .filter_map(|old| match wanted.get(&key(old)) {
+            Some(new) if new.verdict == Verdict::Deny => Some(**new),
+            Some(_) => Some(*old),
+            None => early.overlap(old).then_some(*old),
         })
         .collect()
 }
 
-/// Whether traffic of one may be traffic of the other.
-fn overlaps(one: &PolicyEntry, other: &PolicyEntry) -> bool {
-    let ((first, last), (start, end)) = (ports(one), ports(other));
-    one.direction == other.direction
-        && (one.identity == other.identity || one.identity == 0 || other.identity == 0)
-        && (one.protocol == other.protocol || one.protocol == 0 || other.protocol == 0)
-        && first <= end
-        && start <= last
+/// Direction, identity and protocol.
+type Side = (u8, u32, u8);
+
+/// The ports of many entries.
+struct Spans {
+    /// Sorted ranges that do not overlap.
+    named: HashMap<Side, Vec<(u16, u16)>>,
+    /// The same with everybody's ports as anybody's: identity 0.
+    all: HashMap<Side, Vec<(u16, u16)>>,
+}
+
+impl Spans {
+    fn of(entries: &[&PolicyEntry]) -> Self {
+        let mut named: HashMap<Side, Vec<(u16, u16)>> = HashMap::new();
+        let mut all: HashMap<Side, Vec<(u16, u16)>> = HashMap::new();
+        for entry in entries {
+            let side = |identity| (entry.direction as u8, identity, entry.protocol);
+            named
+                .entry(side(entry.identity))
+                .or_default()
+                .push(ports(entry));
+            all.entry(side(0)).or_default().push(ports(entry));
+        }
+        named.values_mut().chain(all.values_mut()).for_each(merge);
+        Self { named, all }
+    }
+
+    /// Whether traffic of an entry may be traffic of one of these.
+    fn overlap(&self, entry: &PolicyEntry) -> bool {
+        const PROTOCOLS: [u8; 3] = [6, 17, 132];
+        let direction = entry.direction as u8;
+        let protocols: &[u8] = match &entry.protocol {
+            0 => &PROTOCOLS,
+            one => std::slice::from_ref(one),
+        };
+        let (first, last) = ports(entry);
+        let in_ranges = |ranges: Option<&Vec<(u16, u16)>>| {
+            ranges.is_some_and(|ranges| {
+                let after = ranges.partition_point(|(start, _)| *start <= last);
+                after > 0 && ranges.get(after - 1).is_some_and(|(_, end)| *end >= first)
+            })
+        };
+        protocols.iter().chain(&[0]).any(|protocol| {
+            if entry.identity == 0 {
+                return in_ranges(self.all.get(&(direction, 0, *protocol)));
+            }
+            in_ranges(self.named.get(&(direction, entry.identity, *protocol)))
+                || in_ranges(self.named.get(&(direction, 0, *protocol)))
+        })
+    }
+}
+
+fn merge(ranges: &mut Vec<(u16, u16)>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let joined = next.0 <= before.1;
+        if joined {
+            before.1 = before.1.max(next.1);
+        }
+        joined
+    });
 }
 
 #[cfg(test)]

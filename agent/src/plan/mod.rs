@@ -4,11 +4,12 @@
 mod addresses;
 mod gate;
 mod policies;
+mod room;
 mod services;
 mod snapshot;
 
-pub use addresses::{Address, addresses, ranges};
+pub use addresses::{Address, MAX_RANGES, Ranges, addresses, ranges};
 pub use gate::{Coverage, Gate, Gated};
-pub use policies::{CLOSED_PORT, Compiled, Rules, identities, map_entries};
+pub use policies::{CLOSED_PORT, Compiled, Held, InForce, Rules, identities, map_entries};
 pub use services::{Frontend, ServiceEntry, frontends};
-pub use snapshot::{SnapshotParts, rule_ref, snapshot};
+pub use snapshot::{SnapshotParts, TooLarge, room_for_ports, rule_ref, snapshot};

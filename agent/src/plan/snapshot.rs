@@ -1,16 +1,17 @@
 //! The proxy's snapshot: what the node's policy comes to at layer 7.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use prost::Message as _;
 use weft_api::node;
-use weft_core::model::{Direction, fnv1a_bytes};
+use weft_core::model::{Direction, NumericIdentity, fnv1a_bytes};
 use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
-use weft_core::policy::{IdentityTable, PeerRule, PeerSet, PortPolicy, RuleRef};
+use weft_core::policy::{IdentityTable, KnownIdentity, PeerRule, PeerSet, PortPolicy, RuleRef};
 
 use super::Address;
+use super::room::{Claim, give_way};
 use crate::endpoint::LocalEndpoint;
 
 /// What a snapshot is made of.
@@ -32,9 +33,76 @@ pub struct SnapshotParts<'a> {
     pub ports: Vec<&'a PortPolicy>,
 }
 
+/// A snapshot is larger than a proxy accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot has {size} bytes, more than the {limit} that a proxy accepts")]
+pub struct TooLarge {
+    /// Its size.
+    pub size: usize,
+    /// What is accepted.
+    pub limit: usize,
+}
+
+/// How many bytes of a snapshot of at most `limit` bytes are left for what the
+/// proxy judges; rather less than more.
+pub fn room_for_ports(parts: &SnapshotParts<'_>, limit: usize) -> usize {
+    /// The node and the listener.
+    const NODE: usize = 4096;
+    /// Numbers, tags and lengths of an endpoint, and its address.
+    const ENDPOINT: usize = 48;
+    /// A range and its identity.
+    const ADDRESS: usize = 32;
+    /// An identity less its labels.
+    const IDENTITY: usize = 16;
+    let endpoints = parts
+        .endpoints
+        .values()
+        .map(|one| ENDPOINT + one.key.namespace.len() + one.key.name.len());
+    let labels = parts.identities.iter().map(|(_, known)| labels_size(known));
+    let labels = labels.sum::<usize>().min(labels_room(limit));
+    let identities = parts.identities.iter().count() * IDENTITY + labels;
+    let addresses = parts.addresses.len() * ADDRESS;
+    let base = NODE + endpoints.sum::<usize>() + identities + addresses;
+    limit.saturating_sub(base)
+}
+
+/// What the labels of all identities may take: they only name the ends of spans.
+fn labels_room(limit: usize) -> usize {
+    limit / 4
+}
+
+/// What labels take in a snapshot; rather more than less.
+fn labels_size(known: &KnownIdentity) -> usize {
+    /// Source, separators, tag and length.
+    const LABEL: usize = 24;
+    let labels = known.labels.iter();
+    labels
+        .map(|label| LABEL + label.key().len() + label.value().len())
+        .sum()
+}
+
+/// Identities whose labels find no room, those with the most labels first.
+fn unlabelled(identities: &IdentityTable, room: usize) -> BTreeSet<NumericIdentity> {
+    let claims = identities.iter().map(|(id, known)| Claim {
+        of: id,
+        size: labels_size(known),
+        new: false,
+    });
+    give_way(&claims.collect::<Vec<_>>(), room)
+}
+
 /// The snapshot of these parts. Its version is a hash of the content: equal
 /// content has the same version, also after a restart of the agent.
-pub fn snapshot(parts: &SnapshotParts<'_>) -> node::Snapshot {
+///
+/// Returns its size, too.
+///
+/// # Errors
+/// When it has more than `limit` bytes.
+pub fn snapshot(
+    parts: &SnapshotParts<'_>,
+    limit: usize,
+) -> Result<(node::Snapshot, usize), TooLarge> {
+    let unlabelled = unlabelled(parts.identities, labels_room(limit));
     let mut snapshot = node::Snapshot {
         version: String::new(),
         node: Some(parts.node.clone()),
@@ -51,7 +119,10 @@ pub fn snapshot(parts: &SnapshotParts<'_>) -> node::Snapshot {
             .iter()
             .map(|(id, known)| node::Identity {
                 id: id.0,
-                labels: known.labels.to_strings(),
+                labels: match unlabelled.contains(&id) {
+                    true => Vec::new(),
+                    false => known.labels.to_strings(),
+                },
             })
             .collect(),
         addresses: parts
@@ -66,9 +137,16 @@ pub fn snapshot(parts: &SnapshotParts<'_>) -> node::Snapshot {
         clusters: Vec::new(),
         settings: None,
     };
+    let size = VERSION + snapshot.encoded_len();
+    if size > limit {
+        return Err(TooLarge { size, limit });
+    }
     snapshot.version = format!("{:016x}", fnv1a_bytes(snapshot.encode_to_vec()));
-    snapshot
+    Ok((snapshot, size))
 }
+
+/// What the version takes: 16 digits, tag and length.
+const VERSION: usize = 18;
 
 fn endpoint(endpoint: &LocalEndpoint) -> node::Endpoint {
     node::Endpoint {
@@ -152,65 +230,4 @@ fn header_match(header: &HeaderMatch) -> node::HeaderMatch {
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_core::model::EndpointId;
-
-    use super::*;
-
-    fn built(ports: &[PortPolicy]) -> node::Snapshot {
-        let identities = IdentityTable::new();
-        snapshot(&SnapshotParts {
-            node: node::Node {
-                name: "kind-worker".into(),
-                ip: "172.18.0.2".into(),
-                cluster: "default".into(),
-                private_ports: Vec::new(),
-            },
-            proxy_port: 15001,
-            proxy_mark: 0xb0000,
-            endpoints: &BTreeMap::new(),
-            identities: &identities,
-            addresses: &BTreeMap::new(),
-            ports: ports.iter().collect(),
-        })
-    }
-
-    fn port(first: u16) -> PortPolicy {
-        PortPolicy {
-            endpoint: EndpointId(7),
-            direction: Direction::Egress,
-            first,
-            last: first,
-            rules: [PeerRule {
-                peers: PeerSet::Any,
-                deny: false,
-                http: vec![HttpRule {
-                    method: Some("POST".into()),
-                    ..HttpRule::default()
-                }],
-                rule: None,
-            }]
-            .into(),
-        }
-    }
-
-    #[test]
-    fn the_version_follows_the_content() {
-        assert_eq!(built(&[port(80)]).version, built(&[port(80)]).version);
-        assert_ne!(built(&[port(80)]).version, built(&[port(81)]).version);
-        assert!(!built(&[]).version.is_empty());
-    }
-
-    #[test]
-    fn rules_arrive_as_they_were_written() {
-        let snapshot = built(&[port(80)]);
-        let policy = &snapshot.policies[0];
-        assert_eq!(policy.direction(), node::Direction::Egress);
-        assert_eq!((policy.port_first, policy.port_last), (80, 80));
-        assert_eq!(policy.rules[0].http[0].method, "POST");
-        assert!(policy.rules[0].peers.is_empty());
-        let mark = node::Transparent { mark: 0xb_0000 };
-        let transparent = node::listener::Mode::Transparent(mark);
-        assert_eq!(snapshot.listeners[0].mode, Some(transparent));
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use weft_api::k8s::{
     CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, FieldError, FieldErrors, PolicyObject as _,
 };
-use weft_core::policy::{PolicyKind, Rule};
+use weft_core::policy::{PolicyKind, Rule, RuleRef};
 
 pub use last_good::{LastGood, LastGoodError, Saved};
 
@@ -166,6 +166,19 @@ impl Repository {
             .values()
             .flat_map(|object| object.rules.iter().cloned())
             .collect()
+    }
+
+    /// Whether this rule's object exists.
+    pub fn has_object_of(&self, rule: &RuleRef) -> bool {
+        const KINDS: [PolicyKind; 2] = [
+            PolicyKind::CiliumNetworkPolicy,
+            PolicyKind::CiliumClusterwideNetworkPolicy,
+        ];
+        let kind = KINDS.into_iter().find(|kind| kind.as_str() == &*rule.kind);
+        kind.is_some_and(|kind| {
+            let key = ObjectKey::new(&*rule.namespace, &*rule.name);
+            self.objects.contains_key(&(kind, key))
+        })
     }
 
     /// The objects that are refused, and why.

@@ -38,6 +38,13 @@ fn the_last_good_version_serves_while_the_newest_is_broken() {
     assert_eq!(repository.rules(), good);
     let rejected = repository.rejected();
     assert!(rejected[0].last_good);
+    let place = good[0].origin.rule_ref("ingress[0]");
+    assert!(repository.has_object_of(&place));
+    let other = RuleRef {
+        name: "rule2".into(),
+        ..place
+    };
+    assert!(!repository.has_object_of(&other));
     assert!(rejected[0].reasons[0].contains("ingres"), "{rejected:?}");
 
     let (changed, _) = repository.update(&only(object("1", "alliance", true)));

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use tracing::warn;
 use weft_core::model::Protocol;
-use weft_datapath::{Endpoint, Ipcache, PolicyEntry, PolicyMap, Service, Services};
+use weft_datapath::{Endpoint, Ipcache, PolicyEntry, PolicyMap, Service, Services, TableUse};
 
 use super::{Kernel, KernelError};
 use crate::plan::{Address, Frontend, ServiceEntry};
@@ -148,6 +148,13 @@ impl Kernel for Datapath {
         self.programs
             .update_endpoint(endpoint)
             .map_err(failed("changing an endpoint"))
+    }
+
+    fn tables(&self) -> [(&'static str, TableUse); 2] {
+        [
+            ("policy", self.policy.usage()),
+            ("ipcache", self.addresses.usage()),
+        ]
     }
 
     fn bump_epoch(&mut self) -> Result<u32, KernelError> {

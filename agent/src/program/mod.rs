@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use ipnet::Ipv4Net;
 use tracing::{debug, warn};
 use weft_core::policy::EndpointPolicy;
-use weft_datapath::{Endpoint, PolicyEntry};
+use weft_datapath::{Endpoint, PolicyEntry, TableUse};
 
 pub use datapath::{Datapath, Leftovers};
 
 use crate::endpoint::LocalEndpoint;
-use crate::plan::{Address, Frontend, Gate, Gated, ServiceEntry, map_entries};
+use crate::plan::{Address, Frontend, Gate, Gated, Held, ServiceEntry, map_entries};
 
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,6 +47,8 @@ pub trait Kernel {
     fn attach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError>;
     /// Changes the identity or the flags of an attached endpoint.
     fn update(&mut self, endpoint: &Endpoint) -> Result<(), KernelError>;
+    /// How full the tables are that this writes, by name.
+    fn tables(&self) -> [(&'static str, TableUse); 2];
     /// Has every connection judged again.
     fn bump_epoch(&mut self) -> Result<u32, KernelError>;
     /// Everything is as wanted for the first time: what another version of the
@@ -130,7 +132,7 @@ impl<K: Kernel> Pass<'_, K> {
 #[derive(Debug, Default)]
 pub struct Programmer {
     /// Entries in the kernel by endpoint number.
-    entries: BTreeMap<u32, Vec<PolicyEntry>>,
+    entries: Held,
     /// Endpoints in the kernel, by address.
     endpoints: BTreeMap<Ipv4Addr, Endpoint>,
     /// Those to which this process attached its programs.
@@ -144,10 +146,7 @@ pub struct Programmer {
 
 impl Programmer {
     /// Starts from what a former run left in the kernel.
-    pub fn restore(
-        endpoints: impl IntoIterator<Item = Endpoint>,
-        entries: BTreeMap<u32, Vec<PolicyEntry>>,
-    ) -> Self {
+    pub fn restore(endpoints: impl IntoIterator<Item = Endpoint>, entries: Held) -> Self {
         Self {
             entries,
             endpoints: endpoints.into_iter().map(|one| (one.addr, one)).collect(),
@@ -168,6 +167,11 @@ impl Programmer {
     /// Entries in the policy map.
     pub fn entries(&self) -> usize {
         self.entries.values().map(Vec::len).sum()
+    }
+
+    /// What is in the policy map, by endpoint number.
+    pub fn held(&self) -> &Held {
+        &self.entries
     }
 
     /// Brings the kernel in line. What fails is reported and tried again; the
@@ -262,6 +266,11 @@ impl Programmer {
         if !complete {
             pass.outcome.held.insert(id);
         }
+        // Entries that deny must not go before the flags that deny in their place.
+        if !policy.excess.is_empty() {
+            let (ingress, egress) = (policy.ingress_default_deny, policy.egress_default_deny);
+            self.tighten(pass, endpoint.ip, ingress, egress);
+        }
         // What is no longer denied by default must not be denied for want of
         // entries that are about to go: the flags are loosened first.
         if let Some(current) = self.endpoints.get(&endpoint.ip)
@@ -276,27 +285,29 @@ impl Programmer {
             self.endpoint(pass, &loosened);
         }
         let written = self.write(pass, id, entries);
-        if !written {
-            self.tighten(pass, endpoint, policy);
+        if !written && policy.policed {
+            self.tighten(pass, endpoint.ip, true, true);
         }
         written
     }
 
-    /// A pod whose entries the kernel refused, for want of room say, is denied
-    /// what they would have allowed rather than left open.
+    /// A pod whose entries the kernel refused, for want of room say, or that has
+    /// more than it may, is denied what they would have allowed rather than left
+    /// open.
     fn tighten<K: Kernel>(
         &mut self,
         pass: &mut Pass<'_, K>,
-        endpoint: &LocalEndpoint,
-        policy: &EndpointPolicy,
+        ip: Ipv4Addr,
+        ingress: bool,
+        egress: bool,
     ) {
-        if let Some(current) = self.endpoints.get(&endpoint.ip)
-            && self.attached.contains(&endpoint.ip)
+        if let Some(current) = self.endpoints.get(&ip)
+            && self.attached.contains(&ip)
         {
             let tightened = Endpoint {
-                default_deny_ingress: current.default_deny_ingress || policy.ingress_default_deny,
-                default_deny_egress: current.default_deny_egress || policy.egress_default_deny,
-                policed: current.policed || policy.policed,
+                default_deny_ingress: current.default_deny_ingress || ingress,
+                default_deny_egress: current.default_deny_egress || egress,
+                policed: true,
                 ..*current
             };
             self.endpoint(pass, &tightened);

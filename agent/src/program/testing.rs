@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use weft_datapath::{Endpoint, PolicyEntry};
+use weft_datapath::{Endpoint, PolicyEntry, TableUse};
 
 use super::{Kernel, KernelError};
 use crate::plan::{Address, Frontend, ServiceEntry};
@@ -73,6 +73,14 @@ impl Kernel for Told {
     }
     fn update(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
         self.call("update", flags(endpoint))
+    }
+    fn tables(&self) -> [(&'static str, TableUse); 2] {
+        let policy = TableUse {
+            capacity: 100,
+            entries: self.entries.values().map(Vec::len).sum(),
+            ..TableUse::default()
+        };
+        [("policy", policy), ("ipcache", TableUse::default())]
     }
     fn bump_epoch(&mut self) -> Result<u32, KernelError> {
         self.epoch += 1;

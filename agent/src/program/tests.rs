@@ -1,6 +1,6 @@
 use weft_core::model::Direction;
 use weft_core::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
-use weft_core::policy::{Decision, EntryKey, EntryValue, MapEntry, Priority, RuleId};
+use weft_core::policy::{Decision, EntryKey, EntryValue, HttpLoad, MapEntry, Priority, RuleId};
 
 use super::testing::Told;
 use super::*;
@@ -52,6 +52,9 @@ fn policy(id: u32, ingress_denies: bool, decision: Decision) -> EndpointPolicy {
         }]
         .into(),
         ports: vec![],
+        http_closed: false,
+        http_load: HttpLoad::default(),
+        excess: vec![],
     }
 }
 
@@ -173,7 +176,10 @@ fn a_pod_whose_entries_are_refused_is_not_left_open() {
         Some((endpoint(7, 300), policy(7, true, Decision::Deny))),
     );
     let calls = bench.kernel.take();
-    assert!(calls.contains(&"update 7=300 in".to_owned()), "{calls:?}");
+    assert!(
+        calls.contains(&"update 7=300 in eg".to_owned()),
+        "{calls:?}"
+    );
     // What was written of the entries counts from now on.
     assert!(calls.contains(&"epoch".to_owned()), "{calls:?}");
 }

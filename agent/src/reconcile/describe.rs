@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
+use super::bounds::shortfall;
 use super::pass::Engine;
 use crate::endpoint::Update;
-use crate::plan::{Address, Compiled, Frontend, ServiceEntry, rule_ref};
+use crate::plan::{Address, Compiled, Frontend, ServiceEntry};
 use crate::program::{Kernel, Outcome};
 use crate::state::{Node, ObjectKey};
 use crate::status::{AgentStatus, EndpointPhase, EndpointStatus};
@@ -33,6 +34,7 @@ impl<K: Kernel> Engine<K> {
             identities: self.numbers.len(),
             policy_entries: self.programmer.entries(),
             snapshot: self.version.clone(),
+            unsent: self.unsent.clone(),
             proxy: self.proxy.clone(),
             rejected: self.repository.rejected(),
             ..AgentStatus::default()
@@ -68,7 +70,12 @@ impl<K: Kernel> Engine<K> {
                     EndpointPhase::Ready,
                     "ports with L7 rules are closed until the proxy has the rules".into(),
                 ),
-                None => (EndpointPhase::Ready, String::new()),
+                None => (
+                    EndpointPhase::Ready,
+                    policy.map_or_else(String::new, |policy| {
+                        shortfall(policy, compiled.no_room.contains(&endpoint.id))
+                    }),
+                ),
             };
             status.endpoints.insert(
                 endpoint.key.to_string(),
@@ -119,7 +126,7 @@ impl<K: Kernel> Engine<K> {
             rules: self
                 .rule_table
                 .iter()
-                .map(|(id, rule)| (id.0, rule_ref(rule)))
+                .map(|(id, rule)| (id.0, rule.clone()))
                 .collect(),
             services: services
                 .iter()

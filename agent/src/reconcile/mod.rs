@@ -1,5 +1,6 @@
 //! The one task that owns the state: changes in, kernel and snapshots out.
 
+mod bounds;
 mod describe;
 mod pass;
 mod work;
@@ -155,6 +156,7 @@ fn take<K: Kernel>(engine: &mut Engine<K>, input: Input, due: &mut Due) {
             engine.allocated(labels, result);
             due.changed = true;
         }
+        Input::Answer(Done::Told) => return,
         Input::Answer(Done::Confirmed {
             uid,
             ifindex,

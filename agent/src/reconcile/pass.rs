@@ -7,20 +7,25 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 use weft_core::model::{Labels, NumericIdentity};
-use weft_core::policy::RuleTable;
+use weft_core::policy::{Bounds, PortPolicy, RuleTable};
 
 use super::Start;
+use super::bounds::Told;
 use super::work::Work;
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{Interfaces, Table, Update};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::metrics::Metrics;
-use crate::plan::{self, Compiled, Coverage, Frontend, Gate, Rules, ServiceEntry};
+use crate::plan::{self, Compiled, Coverage, Frontend, Gate, InForce, Rules, ServiceEntry};
 use crate::policy::{Keep, LastGood, Repository};
 use crate::program::{Kernel, Outcome, Programmer, Wanted};
 use crate::state::{Change, ClusterState, ObjectKey, Pod};
 use crate::status::StatusSender;
 use crate::view::ViewHandle;
+
+/// Past so many rules with a number those of objects that are gone lose theirs:
+/// until then the flows of their last connections still name them.
+const MANY_RULES: usize = 1 << 17;
 
 /// What does not change while the agent runs.
 #[derive(Debug, Clone)]
@@ -37,6 +42,10 @@ pub struct Settings {
     pub proxy_mark: u32,
     /// Ports of nodes that pods may not reach through the proxy.
     pub private_ports: Vec<u16>,
+    /// What the policies of one endpoint may come to.
+    pub bounds: Bounds,
+    /// Bytes that a snapshot may have.
+    pub max_snapshot: usize,
 }
 
 /// What the loop has to know of a pass.
@@ -72,9 +81,17 @@ pub(super) struct Engine<K> {
     control: Control,
     pub(super) view: ViewHandle,
     pub(super) status: StatusSender,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) revision: u64,
     pub(super) version: String,
+    /// Why the newest snapshot was not sent to the proxy; empty when it was.
+    pub(super) unsent: String,
+    /// What the last snapshot that was sent has the proxy judge.
+    in_force: InForce,
+    /// Entries that tables had no room for, as counted so far.
+    refused: BTreeMap<&'static str, u64>,
+    /// The endpoints over their bounds of which was told.
+    pub(super) told: Told,
     unfinished: bool,
     /// Everything was as wanted once.
     settled: bool,
@@ -83,6 +100,7 @@ pub(super) struct Engine<K> {
 impl<K: Kernel> Engine<K> {
     pub(super) fn new(start: Start<K>) -> Self {
         Self {
+            compiled: Compiled::bounded(start.settings.bounds),
             settings: start.settings,
             kernel: start.kernel,
             programmer: start.programmer,
@@ -96,7 +114,6 @@ impl<K: Kernel> Engine<K> {
             last_good: start.last_good,
             unsaved: Vec::new(),
             rules: Rules::default(),
-            compiled: Compiled::default(),
             rule_table: RuleTable::default(),
             gate: Gate::default(),
             proxy: ProxyStatus::default(),
@@ -106,6 +123,10 @@ impl<K: Kernel> Engine<K> {
             metrics: start.metrics,
             revision: 0,
             version: String::new(),
+            unsent: String::new(),
+            in_force: InForce::new(),
+            refused: BTreeMap::new(),
+            told: Told::new(),
             unfinished: true,
             settled: false,
         }
@@ -169,7 +190,6 @@ impl<K: Kernel> Engine<K> {
         self.numbers = Arc::new(self.known_numbers());
         let update = self.update_endpoints(work);
         self.update_policies();
-        self.cidrs.update(&plan::ranges(&self.rules.list));
         let settings = &self.settings;
         let identities =
             plan::identities(&self.state, &settings.cluster, &self.numbers, &self.cidrs);
@@ -179,6 +199,7 @@ impl<K: Kernel> Engine<K> {
             &self.rules,
             identities,
             &mut self.rule_table,
+            self.programmer.held(),
         );
         let addresses = plan::addresses(
             &self.state,
@@ -189,6 +210,9 @@ impl<K: Kernel> Engine<K> {
             &self.cidrs,
         );
         let services = plan::frontends(&self.state);
+        let parts = self.snapshot_parts(&compiled, &addresses, Vec::new());
+        let room = plan::room_for_ports(&parts, self.settings.max_snapshot);
+        compiled.make_room(room, &self.in_force);
         let wanted = Wanted {
             detach: &update.detach,
             endpoints: self.table.endpoints(),
@@ -210,6 +234,8 @@ impl<K: Kernel> Engine<K> {
             self.revision += 1;
         }
         self.introduce(&mut outcome, now);
+        self.tell_bounds(&compiled, work);
+        self.count_tables();
         self.describe(&update, &compiled, &addresses, &services, &outcome);
         self.save_policies();
         self.compiled = compiled;
@@ -295,6 +321,16 @@ impl<K: Kernel> Engine<K> {
         let (changed, keep) = self.repository.update(&self.state.policies);
         if changed {
             self.rules.replace(self.repository.rules());
+            // Objects that come and go under ever new names must not fill it.
+            if self.rule_table.len() > MANY_RULES {
+                let repository = &self.repository;
+                self.rule_table
+                    .retain(|rule| repository.has_object_of(rule));
+            }
+        }
+        // Once without a change: what a former run numbered may be out of use.
+        if changed || self.revision == 0 {
+            self.number_ranges();
         }
         self.unsaved.extend(keep);
     }
@@ -312,30 +348,40 @@ impl<K: Kernel> Engine<K> {
         });
     }
 
-    fn publish(
-        &mut self,
-        compiled: &Compiled,
-        addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
-    ) {
-        let ports: Vec<_> = compiled
-            .policies
-            .values()
-            .flat_map(|policy| &policy.ports)
-            .collect();
-        let endpoints = self.table.endpoints().values();
-        let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
+    fn count_tables(&mut self) {
+        for (table, now) in self.kernel.tables() {
+            let before = self.refused.insert(table, now.refused).unwrap_or_default();
+            let refused = now.refused.saturating_sub(before);
+            self.metrics.table(table, &now, 0, refused);
+        }
+    }
+
+    /// Gives the ranges that policies name their identities.
+    fn number_ranges(&mut self) {
+        let plan::Ranges { numbered, refused } =
+            plan::ranges(&self.rules.list, &self.cidrs, plan::MAX_RANGES);
+        if refused.len() != self.rules.unnumbered.len() {
+            let (ranges, refused) = (numbered.len(), refused.len());
+            warn!(ranges, refused, "rules whose address ranges find no room");
+        }
+        self.rules.unnumbered = refused;
+        self.cidrs.update(&numbered);
+    }
+
+    fn snapshot_parts<'a>(
+        &'a self,
+        compiled: &'a Compiled,
+        addresses: &'a BTreeMap<ipnet::Ipv4Net, plan::Address>,
+        ports: Vec<&'a PortPolicy>,
+    ) -> plan::SnapshotParts<'a> {
         let settings = &self.settings;
-        let snapshot = plan::snapshot(&plan::SnapshotParts {
+        let private_ports = settings.private_ports.iter().copied().map(u32::from);
+        plan::SnapshotParts {
             node: weft_api::node::Node {
                 name: settings.node.clone(),
                 ip: settings.ip.to_string(),
                 cluster: settings.cluster.clone(),
-                private_ports: settings
-                    .private_ports
-                    .iter()
-                    .copied()
-                    .map(u32::from)
-                    .collect(),
+                private_ports: private_ports.collect(),
             },
             proxy_port: settings.proxy_port,
             proxy_mark: settings.proxy_mark,
@@ -343,10 +389,46 @@ impl<K: Kernel> Engine<K> {
             identities: &compiled.identities,
             addresses,
             ports,
-        });
+        }
+    }
+
+    fn publish(
+        &mut self,
+        compiled: &Compiled,
+        addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
+    ) {
+        let policies = compiled.policies.values();
+        let ports: Vec<_> = policies.flat_map(|policy| &policy.ports).collect();
+        let endpoints = self.table.endpoints().values();
+        let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
+        let parts = self.snapshot_parts(compiled, addresses, ports);
+        let built = plan::snapshot(&parts, self.settings.max_snapshot);
+        let snapshot = match built {
+            Ok((snapshot, size)) => {
+                self.metrics.snapshot(size);
+                self.unsent.clear();
+                snapshot
+            }
+            // The proxy stays with the last one, and nothing is redirected to it
+            // on account of this one.
+            Err(error) => {
+                self.metrics.snapshot(error.size);
+                if self.unsent.is_empty() {
+                    warn!(%error, "the snapshot is not sent");
+                    self.metrics.unsent_snapshot();
+                }
+                self.unsent = error.to_string();
+                return;
+            }
+        };
         self.gate.published(&snapshot.version, coverage);
         // The proxy may be running it already (after a restart of the agent).
         self.gate.proxy(self.proxy.connected, &self.proxy.acked);
+        if self.version != snapshot.version {
+            let policies = compiled.policies.iter();
+            let ports = policies.map(|(id, policy)| (*id, policy.ports.clone()));
+            self.in_force = ports.collect();
+        }
         self.version.clone_from(&snapshot.version);
         self.control.publish(snapshot);
     }

@@ -1,15 +1,18 @@
+mod bounds;
 mod scale;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use weft_api::node::Snapshot;
 use weft_core::model::NumericIdentity;
+use weft_core::policy::Bounds;
 use weft_datapath::Verdict;
 
 use super::pass::Passed;
@@ -23,32 +26,42 @@ use crate::status::{AgentStatus, EndpointPhase, StatusReceiver};
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
 const PROXY: u16 = 15001;
 
-/// An API in which every identity can be created and nothing else exists.
-fn api() -> kube::Client {
-    let service = tower::service_fn(|request: Request<Body>| async move {
-        let created = request.method() == Method::POST;
-        let (status, body) = if created {
-            let body = request
-                .into_body()
-                .collect_bytes()
-                .await
-                .unwrap_or_default();
-            (StatusCode::CREATED, body.to_vec())
-        } else {
-            let status = json!({"kind": "Status", "code": 404, "reason": "NotFound"});
-            (StatusCode::NOT_FOUND, status.to_string().into_bytes())
-        };
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        Ok::<_, Infallible>(response)
+/// An API in which everything can be created and nothing else exists, and what
+/// was created.
+fn api() -> (kube::Client, Arc<Mutex<Vec<Value>>>) {
+    let created = Arc::new(Mutex::new(Vec::new()));
+    let creating = created.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let creating = creating.clone();
+        async move {
+            let (status, body) = if request.method() == Method::POST {
+                let body = request.into_body().collect_bytes().await;
+                let body = body.unwrap_or_default();
+                if let (Ok(object), Ok(mut created)) =
+                    (serde_json::from_slice(&body), creating.lock())
+                {
+                    created.push(object);
+                }
+                (StatusCode::CREATED, body.to_vec())
+            } else {
+                let status = json!({"kind": "Status", "code": 404, "reason": "NotFound"});
+                (StatusCode::NOT_FOUND, status.to_string().into_bytes())
+            };
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = status;
+            Ok::<_, Infallible>(response)
+        }
     });
-    kube::Client::new(service, "default")
+    (kube::Client::new(service, "default"), created)
 }
 
 struct Rig {
     engine: Engine<Told>,
     work: Work,
+    created: Arc<Mutex<Vec<Value>>>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     status: StatusReceiver,
+    metrics: Metrics,
     view: ViewHandle,
     _dir: tempfile::TempDir,
 }
@@ -56,9 +69,16 @@ struct Rig {
 impl Rig {
     /// An agent in sync with a cluster that has a node and a namespace.
     fn new() -> Self {
+        Self::within(Bounds::default(), 1 << 20)
+    }
+
+    /// One that gives an endpoint and a snapshot only so much.
+    fn within(bounds: Bounds, max_snapshot: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (last_good, saved) = LastGood::open(dir.path().into()).expect("opened");
         let (control, _) = Control::new();
+        let snapshots = control.snapshots();
+        let metrics = Metrics::default();
         let (sender, status) = watch::channel(Arc::new(AgentStatus::default()));
         let view = ViewHandle::default();
         let mut engine = Engine::new(Start {
@@ -69,6 +89,8 @@ impl Rig {
                 proxy_port: PROXY,
                 proxy_mark: 0xa00,
                 private_ports: vec![4244],
+                bounds,
+                max_snapshot,
             },
             kernel: Told::default(),
             programmer: Programmer::default(),
@@ -79,7 +101,7 @@ impl Rig {
             control,
             view: view.clone(),
             status: sender,
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
         });
         for change in [
             Change::Pods(Delta::Replace(vec![])),
@@ -105,10 +127,14 @@ impl Rig {
             engine.change(change);
         }
         assert!(engine.in_sync());
+        let (client, created) = api();
         Self {
             engine,
-            work: Work::new(api()),
+            work: Work::new(client),
+            created,
+            snapshots,
             status,
+            metrics,
             view,
             _dir: dir,
         }
@@ -116,7 +142,11 @@ impl Rig {
 
     /// One with an endpoint, `default/deathstar`, that is ready.
     async fn with_endpoint() -> Self {
-        let mut rig = Self::new();
+        Self::new().and_endpoint().await
+    }
+
+    async fn and_endpoint(self) -> Self {
+        let mut rig = self;
         rig.engine.change(Change::Pods(Delta::Apply(deathstar())));
         rig.engine
             .interfaces(Interfaces::these([(POD, interface(7))]));
@@ -140,6 +170,7 @@ impl Rig {
                 ifindex,
                 lives,
             } => self.engine.confirmed(uid, ifindex, lives),
+            Done::Told => {}
         }
     }
 

@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{debug, warn};
 use weft_core::model::{Labels, NumericIdentity};
 
 use crate::identity::{AllocateError, KubeIdentities, Numbers, allocate};
+use crate::kube::event;
 use crate::state::ObjectKey;
 
 /// Wait before a failed question is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often something is told to an API that is away.
+const TELLING: u32 = 120;
 
 /// An answer.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub enum Done {
         /// It does; none when the API could not be asked.
         lives: Option<bool>,
     },
+    /// Something was told, or the API would not hear it.
+    Told,
 }
 
 /// Asks questions; each one once at a time.
@@ -100,6 +105,27 @@ impl Work {
         });
     }
 
+    /// Tells users something about an object. An API that is away is told later;
+    /// what it refuses is left at that.
+    pub fn tell(&mut self, event: Event) {
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            for _ in 0..TELLING {
+                match event::tell(&client, &event).await {
+                    Err(error) if !matches!(error, kube::Error::Api(_)) => {
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    Err(error) => {
+                        debug!(%error, "an event was refused");
+                        break;
+                    }
+                    Ok(_) => break,
+                }
+            }
+            Done::Told
+        });
+    }
+
     /// The next answer; pending for ever while nothing is asked.
     pub async fn next(&mut self) -> Done {
         loop {
@@ -112,6 +138,7 @@ impl Work {
                         Done::Confirmed { uid, ifindex, .. } => {
                             self.confirming.remove(&(uid.clone(), *ifindex));
                         }
+                        Done::Told => {}
                     }
                     return done;
                 }

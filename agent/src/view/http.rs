@@ -2,12 +2,10 @@
 //! them allows.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use weft_api::node::RuleRef;
 use weft_core::model::{Direction, NumericIdentity};
-use weft_core::policy::{PeerSet, PortPolicy};
-
-use crate::plan::rule_ref;
+use weft_core::policy::{PeerRule, PortPolicy, RuleRef};
 
 /// Rules of the endpoints' ports that judge requests.
 #[derive(Debug, Default)]
@@ -19,7 +17,8 @@ pub struct HttpPolicies {
 struct Port {
     first: u16,
     last: u16,
-    rules: Vec<(PeerSet, RuleRef)>,
+    /// Shared with the policy: there may be many, on many ports of many pods.
+    rules: Arc<[PeerRule]>,
 }
 
 impl HttpPolicies {
@@ -27,14 +26,10 @@ impl HttpPolicies {
     pub fn of<'a>(policies: impl IntoIterator<Item = &'a PortPolicy>) -> Self {
         let mut ports: HashMap<_, Vec<Port>> = HashMap::new();
         for policy in policies {
-            let named = policy.rules.iter().filter_map(|rule| {
-                let place = rule.rule.as_ref()?;
-                Some((rule.peers.clone(), rule_ref(place)))
-            });
             let port = Port {
                 first: policy.first,
                 last: policy.last,
-                rules: named.collect(),
+                rules: policy.rules.clone(),
             };
             let key = (policy.endpoint.0, policy.direction);
             ports.entry(key).or_default().push(port);
@@ -56,9 +51,9 @@ impl HttpPolicies {
             .into_iter()
             .flatten()
             .filter(move |own| (own.first..=own.last).contains(&port))
-            .flat_map(|own| &own.rules)
-            .filter(move |(peers, _)| peers.contains(NumericIdentity(peer)))
-            .map(|(_, rule)| rule)
+            .flat_map(|own| own.rules.iter())
+            .filter(move |rule| rule.peers.contains(NumericIdentity(peer)))
+            .filter_map(|rule| rule.rule.as_ref())
     }
 }
 
@@ -67,7 +62,7 @@ mod tests {
     use std::sync::Arc;
 
     use weft_core::model::EndpointId;
-    use weft_core::policy::{self, PeerRule};
+    use weft_core::policy::{self, PeerSet};
 
     use super::*;
 
@@ -76,7 +71,7 @@ mod tests {
         let rule = |name: &str, peers| PeerRule {
             peers,
             deny: false,
-            http: Vec::new(),
+            http: [].into(),
             rule: Some(policy::RuleRef {
                 kind: "CiliumNetworkPolicy".into(),
                 namespace: "default".into(),
@@ -94,7 +89,7 @@ mod tests {
         }]);
         let names = |endpoint, direction, port, peer| -> Vec<&str> {
             let rules = policies.rules(endpoint, direction, port, peer);
-            rules.map(|rule| rule.name.as_str()).collect()
+            rules.map(|rule| &*rule.name).collect()
         };
         assert_eq!(names(7, Direction::Ingress, 81, 300), ["all", "one"]);
         assert_eq!(names(7, Direction::Ingress, 80, 301), ["all"]);

@@ -10,4 +10,5 @@ mod lifetime;
 mod marks;
 mod memory;
 mod native;
+mod policies;
 mod world;

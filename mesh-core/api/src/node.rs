@@ -11,5 +11,9 @@
     reason = "generated code"
 )]
 
+/// Largest snapshot that a proxy accepts, in bytes as it is encoded. 5,000 pods
+/// with rules stay far below.
+pub const MAX_SNAPSHOT: usize = 64 << 20;
+
 tonic::include_proto!("weft.node.v1");
 include!(concat!(env!("OUT_DIR"), "/weft.node.v1.serde.rs"));

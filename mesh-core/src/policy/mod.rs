@@ -20,9 +20,15 @@ mod selector;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use compile::{Compiler, EndpointPolicy, PeerRule, PeerSet, PortPolicy, Subject, Touched};
-pub use entry::{Decision, EntryKey, EntryValue, MapEntry, Priority, lookup};
+pub use compile::{
+    Bounded, Bounds, Compiler, EndpointPolicy, Excess, HttpLoad, PeerRule, PeerSet, PortPolicy,
+    Subject, Touched, http_load,
+};
+pub use entry::{
+    Decision, EntryKey, EntryValue, MapEntry, PREFIX_PEER, PREFIX_PROTOCOL, Priority, lookup,
+};
 pub use identities::{IdentityTable, KnownIdentity, cidrs_of};
+pub use ports::port_parts;
 pub use rule::{
     CidrPeer, DirectionRules, Entity, L7Rules, Origin, Peer, Peers, PolicyKind, PortMatch,
     PortRange, PortRule, PortSpec, Rule, RuleId, RuleRef, RuleTable, TrafficRule,

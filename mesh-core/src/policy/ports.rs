@@ -1,5 +1,7 @@
 //! Port ranges as prefixes.
 
+use super::PortMatch;
+
 /// All ports that share the leading `length` bits of `port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PortPrefix {
@@ -28,6 +30,15 @@ pub(super) fn port_prefixes(first: u16, last: u16) -> Vec<PortPrefix> {
         next += 1 << bits;
     }
     prefixes
+}
+
+/// How many keys of the policy map a port or range takes for each peer and
+/// protocol.
+pub fn port_parts(port: &PortMatch) -> usize {
+    match port {
+        PortMatch::All | PortMatch::Named(_) => 1,
+        PortMatch::Range(range) => port_prefixes(range.first, range.last).len(),
+    }
 }
 
 #[cfg(test)]

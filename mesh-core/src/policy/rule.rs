@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::EndpointSelector;
-use super::http::HttpRule;
+use super::http::HttpRules;
 use crate::model::{Protocol, fnv1a};
 
 /// Kind of the object that holds a rule.
@@ -107,7 +107,7 @@ impl RuleId {
 ///
 /// A number is a hash of the reference, so an agent that restarts gives the
 /// same rule the same number and entries that it finds in the maps keep their
-/// meaning. Numbers are never reused while the table lives.
+/// meaning. A number is another rule's only once its own was given up.
 #[derive(Clone, Debug, Default)]
 pub struct RuleTable {
     ids: HashMap<RuleRef, RuleId>,
@@ -133,6 +133,22 @@ impl RuleTable {
     /// The rule of that number.
     pub fn get(&self, id: RuleId) -> Option<&RuleRef> {
         self.refs.get(&id)
+    }
+
+    /// Gives up the numbers of other rules.
+    pub fn retain(&mut self, keep: impl Fn(&RuleRef) -> bool) {
+        self.ids.retain(|rule, _| keep(rule));
+        self.refs.retain(|_, rule| keep(rule));
+    }
+
+    /// How many rules have a number.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether no rule has one.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 
     /// All rules with their numbers, in no order.
@@ -324,7 +340,7 @@ pub enum L7Rules {
     #[default]
     None,
     /// HTTP requests; an empty list passes all of them (through the proxy).
-    Http(Vec<HttpRule>),
+    Http(HttpRules),
 }
 
 #[cfg(test)]
@@ -369,5 +385,11 @@ mod tests {
             );
             assert_ne!(*id, RuleId::NONE);
         }
+        table.retain(|rule| &*rule.rule == "ingress[7]");
+        assert_eq!((table.len(), table.is_empty()), (1, false));
+        assert_eq!(
+            (table.get(ids[7]), table.get(ids[8])),
+            (Some(&rules[7]), None)
+        );
     }
 }

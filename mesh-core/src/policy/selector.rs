@@ -64,7 +64,9 @@ impl Requirement {
             .iter()
             .filter(|label| label.key() == &*self.key && self.counts(label.source()));
         let listed = |values: &[Box<str>], label: &Label| {
-            values.iter().any(|value| **value == *label.value())
+            values
+                .binary_search_by(|value| (**value).cmp(label.value()))
+                .is_ok()
         };
         match &self.operator {
             Operator::In(values) => with_key.any(|label| listed(values, label)),
@@ -90,6 +92,11 @@ impl EndpointSelector {
     /// A selector of these requirements.
     pub fn new(requirements: impl IntoIterator<Item = Requirement>) -> Self {
         let mut requirements: Vec<_> = requirements.into_iter().collect();
+        for requirement in &mut requirements {
+            if let Operator::In(values) | Operator::NotIn(values) = &mut requirement.operator {
+                values.sort_unstable();
+            }
+        }
         requirements.sort();
         requirements.dedup();
         Self { requirements }

@@ -28,10 +28,11 @@ fn policy(endpoint: u32, direction: Direction, ports: (u16, u16), path: &str) ->
         rules: [PeerRule {
             peers: PeerSet::These([EMPIRE, DEATHSTAR].into()),
             deny: false,
-            http: vec![HttpRule {
+            http: [HttpRule {
                 path: Some(path.to_owned()),
                 ..HttpRule::default()
-            }],
+            }]
+            .into(),
             rule: Some(RuleRef {
                 kind: "CiliumNetworkPolicy".into(),
                 namespace: "default".into(),

@@ -11,14 +11,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use weft_api::node::node_control_client::NodeControlClient;
-use weft_api::node::{Snapshot, SnapshotStatus};
+use weft_api::node::{MAX_SNAPSHOT, Snapshot, SnapshotStatus};
 
 /// Wait before the next attempt to reach the agent. Short: a restarted agent
 /// is back within a second, and dialling a Unix socket costs nothing.
 const RETRY: Duration = Duration::from_millis(100);
-
-/// Largest snapshot that is accepted. 5,000 pods with rules stay far below.
-const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 
 /// A snapshot from the agent, to be answered.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use weft_api::hubble::names::event as types;
 use weft_datapath::{Action, Direction, DropReason, Event, EventKind, TracePoint, XlatePoint};
 
 use super::{base, ends, policy, set_drop_reason, summary};
+use crate::plan::rule_ref;
 use crate::view::View;
 
 /// IP protocol numbers.
@@ -123,7 +124,7 @@ fn decided(flow: &mut Flow, event: &Event, view: &View, allowed: bool) {
         (Direction::Egress, true) => &mut flow.egress_allowed_by,
         (Direction::Egress, false) => &mut flow.egress_denied_by,
     };
-    list.push(policy(rule, view.revision));
+    list.push(policy(&rule_ref(rule), view.revision));
 }
 
 /// Clients know these events from sockets, where the packet's port of the own

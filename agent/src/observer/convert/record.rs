@@ -1,5 +1,6 @@
 //! Requests and responses that the proxy saw.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use weft_api::hubble::flow::{
@@ -13,6 +14,7 @@ use weft_datapath::DropReason;
 
 use super::packet::{ported, protocol};
 use super::{base, ends, policy, set_drop_reason, summary};
+use crate::plan::rule_ref;
 use crate::view::View;
 
 pub(super) fn flow(record: &Record, view: &View) -> Flow {
@@ -104,10 +106,14 @@ fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDire
     if denied && record.reason.is_empty() {
         set_drop_reason(flow, DropReason::PolicyDenied.code());
     }
-    let rules: Vec<&RuleRef> = match &record.rule {
-        Some(rule) => vec![rule],
+    let judged: Vec<RuleRef>;
+    let rules: &[RuleRef] = match &record.rule {
+        Some(rule) => std::slice::from_ref(rule),
         // None allowed it: all that could have are the reason.
-        None if denied && record.reason.is_empty() => judges(record, view),
+        None if denied && record.reason.is_empty() => {
+            judged = judges(record, view);
+            &judged
+        }
         None => return,
     };
     let list = match (direction, denied) {
@@ -129,8 +135,8 @@ fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDire
     }
 }
 
-/// The rules about requests of this peer at this port.
-fn judges<'a>(record: &Record, view: &'a View) -> Vec<&'a RuleRef> {
+/// The rules about requests of this peer at this port, one of each object.
+fn judges(record: &Record, view: &View) -> Vec<RuleRef> {
     let (Some(source), Some(destination)) = (&record.source, &record.destination) else {
         return Vec::new();
     };
@@ -143,8 +149,11 @@ fn judges<'a>(record: &Record, view: &'a View) -> Vec<&'a RuleRef> {
         return Vec::new();
     };
     let endpoint = view.address(ip).map_or(0, |info| info.endpoint_id);
+    let mut seen = HashSet::new();
     view.http
         .rules(endpoint, direction, port(destination), other.identity)
+        .filter(|rule| seen.insert((&rule.kind, &rule.namespace, &rule.name)))
+        .map(rule_ref)
         .collect()
 }
 

@@ -40,7 +40,7 @@ fn port_80() -> Coverage {
         rules: [weft_core::policy::PeerRule {
             peers: PeerSet::Any,
             deny: false,
-            http: vec![],
+            http: [].into(),
             rule: None,
         }]
         .into(),
@@ -197,4 +197,66 @@ fn a_pod_is_ready_once_the_proxy_knows_it_or_is_late() {
     assert!(gate.introduced(EP + 1, now).is_err(), "another");
     gate.proxy(false, "");
     assert_eq!(gate.introduced(EP + 1, now), Ok(()), "nobody to wait for");
+}
+
+/// All ways to combine a few of everything that makes entries overlap.
+fn some_of_everything() -> Vec<PolicyEntry> {
+    let mut all = Vec::new();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for identity in [0, 300, 301] {
+            for (protocol, port, port_bits) in [
+                (0, 0, 0),
+                (6, 0, 0),
+                (6, 80, 16),
+                (6, 80, 13),
+                (6, 81, 16),
+                (6, 88, 13),
+                (17, 80, 16),
+            ] {
+                all.push(PolicyEntry {
+                    direction,
+                    identity,
+                    protocol,
+                    port,
+                    port_bits,
+                    ..everything()
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Whether traffic of one may be traffic of the other, written down plainly.
+fn overlap(one: &PolicyEntry, other: &PolicyEntry) -> bool {
+    let ((first, last), (start, end)) = (ports(one), ports(other));
+    one.direction == other.direction
+        && (one.identity == other.identity || one.identity == 0 || other.identity == 0)
+        && (one.protocol == other.protocol || one.protocol == 0 || other.protocol == 0)
+        && first <= end
+        && start <= last
+}
+
+#[test]
+fn entries_that_share_traffic_are_found() {
+    let all = some_of_everything();
+    for one in &all {
+        for pair in all.chunks(2) {
+            let pair: Vec<_> = pair.iter().collect();
+            let plainly = pair.iter().any(|other| overlap(one, other));
+            assert_eq!(
+                Spans::of(&pair).overlap(one),
+                plainly,
+                "{one:?} and {pair:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_closed_for_good_waits_for_nobody() {
+    let wanted = [entry(300, 80, Verdict::Redirect(CLOSED_PORT))];
+    let mut gate = gate(false);
+    let gated = gate.check(EP, &wanted, Some(&[everything()]), Instant::now());
+    assert_eq!(written(gated), (wanted.to_vec(), true));
 }

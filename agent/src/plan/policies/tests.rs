@@ -69,11 +69,22 @@ impl Rig {
     /// How many label sets an update compiles.
     fn update(&mut self, apps: &[&str], identities: &IdentityTable) -> usize {
         let endpoints = endpoints(apps);
-        self.compiled
-            .update(&endpoints, &self.rules, identities.clone(), &mut self.table);
+        self.compiled.update(
+            &endpoints,
+            &self.rules,
+            identities.clone(),
+            &mut self.table,
+            &Held::new(),
+        );
         // Whatever was not compiled again is what compiling anew gives.
         let mut anew = Compiled::default();
-        anew.update(&endpoints, &self.rules, identities.clone(), &mut self.table);
+        anew.update(
+            &endpoints,
+            &self.rules,
+            identities.clone(),
+            &mut self.table,
+            &Held::new(),
+        );
         assert_eq!(self.compiled.policies, anew.policies);
         self.compiled.compiled
     }
@@ -157,4 +168,172 @@ fn named_ports_mean_what_their_pods_call_so() {
     ports.insert("db", weft_core::model::Protocol::Tcp, 5432);
     known.add_named_ports(NumericIdentity(301), &ports);
     assert_eq!(rig.update(&["web"], &known), 1);
+}
+
+/// Lets everybody of the namespace in on so many ports.
+fn wide(app: &str, ports: std::ops::Range<u16>) -> Arc<Rule> {
+    let ports: Vec<_> = ports
+        .map(|port| json!({"port": port.to_string(), "protocol": "TCP"}))
+        .collect();
+    let raw = json!({
+        "metadata": {"name": "wide", "namespace": "default"},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"app": app}},
+            "ingress": [{"fromEndpoints": [{}], "toPorts": [{"ports": ports}]}],
+        },
+    });
+    let mut rules = parse(PolicyKind::CiliumNetworkPolicy, &raw).expect("a policy");
+    Arc::new(rules.remove(0))
+}
+
+fn crowd() -> IdentityTable {
+    let mut table = IdentityTable::new();
+    for number in 0..100 {
+        table.insert(
+            NumericIdentity(300 + number),
+            labels(&format!("app{number}")),
+        );
+    }
+    table
+}
+
+fn decision(policy: &EndpointPolicy, identity: u32, port: u16) -> Option<Decision> {
+    let peer = NumericIdentity(identity);
+    let entry = lookup(&policy.entries, Direction::Ingress, peer, 6, port);
+    entry.map(|entry| entry.value.decision)
+}
+
+const SMALL: Bounds = Bounds {
+    entries: 500,
+    http_bytes: 4 << 20,
+    http_tables: 64 << 20,
+};
+
+#[test]
+fn an_endpoint_over_its_bound_keeps_what_was_compiled_for_it() {
+    let mut compiled = Compiled::bounded(SMALL);
+    let mut rules = Rules::default();
+    let mut table = RuleTable::default();
+    let endpoints = endpoints(&["a", "b"]);
+    rules.replace(vec![wide("a", 80..82), wide("b", 80..82)]);
+    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    assert!(compiled.policies[&1].excess.is_empty());
+    // More ports than fit for one of the two.
+    rules.replace(vec![wide("a", 81..90), wide("b", 81..83)]);
+    for _ in 0..2 {
+        compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+        let over = &compiled.policies[&1];
+        assert_eq!(over.excess.len(), 1);
+        assert_eq!(decision(over, 300, 80), None, "no longer allowed");
+        assert_eq!(decision(over, 300, 81), Some(Decision::Allow), "as before");
+        assert_eq!(decision(over, 300, 82), None, "new");
+        let within = &compiled.policies[&2];
+        assert!(within.excess.is_empty());
+        assert_eq!(decision(within, 300, 82), Some(Decision::Allow));
+    }
+    rules.replace(vec![wide("a", 82..84), wide("b", 81..83)]);
+    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    assert_eq!(
+        decision(&compiled.policies[&1], 300, 82),
+        Some(Decision::Allow)
+    );
+}
+
+#[test]
+fn after_a_restart_it_keeps_what_the_kernel_has() {
+    let mut rules = Rules::default();
+    let mut table = RuleTable::default();
+    let endpoints = endpoints(&["a", "a"]);
+    rules.replace(vec![wide("a", 80..82)]);
+    let mut before = Compiled::bounded(SMALL);
+    before.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    // Of the two with the same labels one is new to the kernel.
+    let held = Held::from([(1, vec![]), (2, map_entries(&before.policies[&2], 15001))]);
+    rules.replace(vec![wide("a", 81..90)]);
+    let mut after = Compiled::bounded(SMALL);
+    after.update(&endpoints, &rules, crowd(), &mut table, &held);
+    for policy in after.policies.values() {
+        assert_eq!(policy.excess.len(), 1);
+        assert_eq!(decision(policy, 300, 81), Some(Decision::Allow));
+        assert_eq!(decision(policy, 300, 80), None);
+        assert_eq!(decision(policy, 300, 82), None);
+    }
+}
+
+#[test]
+fn rules_whose_ranges_have_no_identity_close_the_pods_that_they_select() {
+    let mut compiled = Compiled::default();
+    let mut rules = Rules::default();
+    let mut table = RuleTable::default();
+    let endpoints = endpoints(&["a", "b"]);
+    let (one, other) = (wide("a", 80..81), wide("b", 80..81));
+    rules.replace(vec![one.clone(), other]);
+    rules.unnumbered = vec![one];
+    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    let closed = &compiled.policies[&1];
+    assert!(closed.entries.is_empty() && closed.ingress_default_deny && closed.egress_default_deny);
+    assert_eq!(closed.excess[0].of, Bounded::Ranges);
+    assert!(compiled.policies[&2].excess.is_empty());
+    rules.unnumbered.clear();
+    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    assert!(compiled.policies[&1].excess.is_empty(), "room was made");
+}
+
+/// Lets everybody GET so many bytes of path.
+fn heavy(app: &str, bytes: usize) -> Arc<Rule> {
+    let paths: Vec<_> = (0..bytes / 1000)
+        .map(|index| json!({"path": format!("/{index:0>999}")}))
+        .collect();
+    let raw = json!({
+        "metadata": {"name": format!("heavy-{app}"), "namespace": "default"},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"app": app}},
+            "ingress": [{"toPorts": [{
+                "ports": [{"port": "80", "protocol": "TCP"}],
+                "rules": {"http": paths},
+            }]}],
+        },
+    });
+    let mut rules = parse(PolicyKind::CiliumNetworkPolicy, &raw).expect("a policy");
+    Arc::new(rules.remove(0))
+}
+
+#[test]
+fn http_rules_that_find_no_room_are_closed_the_new_and_large_first() {
+    let mut compiled = Compiled::default();
+    let mut rules = Rules::default();
+    let mut table = RuleTable::default();
+    let endpoints = endpoints(&["old", "small", "large"]);
+    let in_force = |compiled: &Compiled| -> InForce {
+        let policies = compiled.policies.iter();
+        policies
+            .map(|(id, policy)| (*id, policy.ports.clone()))
+            .collect()
+    };
+    let mut update = |compiled: &mut Compiled, list, force: &InForce| {
+        rules.replace(list);
+        compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+        compiled.make_room(60_000, force);
+        compiled.no_room.iter().copied().collect::<Vec<_>>()
+    };
+    let old = heavy("old", 40_000);
+    let gone = update(&mut compiled, vec![old.clone()], &InForce::new());
+    assert!(gone.is_empty());
+    let force = in_force(&compiled);
+    let more = vec![old, heavy("small", 10_000), heavy("large", 30_000)];
+    let gone = update(&mut compiled, more, &force);
+    assert_eq!(gone, [3], "the largest of what is new");
+    let closed = &compiled.policies[&3];
+    assert!(closed.http_closed && closed.ports.is_empty());
+    let redirects: Vec<_> = map_entries(closed, 15001)
+        .into_iter()
+        .filter(|entry| entry.port == 80)
+        .map(|entry| entry.verdict)
+        .collect();
+    assert_eq!(redirects, [Verdict::Redirect(CLOSED_PORT)]);
+    assert!(!compiled.policies[&2].http_closed);
+    // What is in force stays so only as long as it is the same.
+    let changed = vec![heavy("old", 50_000), heavy("small", 10_000)];
+    let gone = update(&mut compiled, changed, &force);
+    assert_eq!(gone, [1]);
 }

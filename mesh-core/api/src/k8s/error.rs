@@ -56,32 +56,67 @@ impl Path {
     }
 }
 
+/// Most errors that are told of one object: they have to fit into its status.
+const MOST: usize = 20;
+/// Most bytes of a path or message, for the same reason: both may hold what a
+/// user wrote.
+const LONGEST: usize = 1024;
+
 /// Collects errors, so that a user sees all of them at once.
 #[derive(Debug, Default)]
-pub(super) struct Errors(Vec<FieldError>);
+pub(super) struct Errors {
+    told: Vec<FieldError>,
+    /// How many more there are.
+    untold: usize,
+}
 
 impl Errors {
     pub(super) fn add(&mut self, path: &Path, message: impl Into<String>) {
-        self.0.push(FieldError {
-            path: path.0.clone(),
-            message: message.into(),
+        if self.told.len() == MOST {
+            self.untold += 1;
+            return;
+        }
+        self.told.push(FieldError {
+            path: shortened(path.0.clone()),
+            message: shortened(message.into()),
         });
     }
 
     pub(super) fn append(&mut self, more: Self) {
-        self.0.extend(more.0);
+        self.untold += more.untold;
+        for error in more.told {
+            if self.told.len() == MOST {
+                self.untold += 1;
+            } else {
+                self.told.push(error);
+            }
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.told.is_empty()
     }
 
     /// The value, unless there was an error.
-    pub(super) fn into_result<T>(self, value: T) -> Result<T, FieldErrors> {
-        if self.0.is_empty() {
-            Ok(value)
-        } else {
-            Err(FieldErrors(self.0))
+    pub(super) fn into_result<T>(mut self, value: T) -> Result<T, FieldErrors> {
+        if self.told.is_empty() {
+            return Ok(value);
         }
+        if self.untold > 0 {
+            self.told.push(FieldError {
+                path: "spec".into(),
+                message: format!("has {} more errors", self.untold),
+            });
+        }
+        Err(FieldErrors(self.told))
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let end = text.floor_char_boundary(LONGEST);
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
 }

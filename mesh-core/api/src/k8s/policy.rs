@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use weft_core::policy::{Origin, PolicyKind, Rule};
 
-use super::convert;
+use super::convert::{self, Counts, MAX_SPECS, Tables};
 use super::error::{Errors, FieldErrors, Path};
 use super::schema::schema_of;
 use super::spec::PolicySpec;
@@ -52,32 +52,35 @@ pub trait PolicyObject: kube::Resource<DynamicType = ()> {
             let hint = hint.map_or(String::new(), |known| format!(", did you mean {known}"));
             errors.add(&root.field(name), format!("unknown field{hint}"));
         }
+        let specs = specs(self.spec(), self.specs(), &mut errors);
+        let mut counts = Counts::new();
+        for Spec { content, path, .. } in &specs {
+            counts.add(content, path);
+        }
+        if counts.report(&mut errors) {
+            return errors.into_result(Vec::new());
+        }
+        let mut tables = Tables::default();
         let mut rules = Vec::new();
-        let filled = |value: Option<&'_ Value>| value.is_some_and(|value| !value.is_null());
-        if let Some(spec) = self.spec().filter(|spec| filled(Some(*spec))) {
-            let origin = self.origin(None);
-            rules.extend(rule(spec, origin, &Path::root("spec"), &mut errors));
+        for Spec {
+            content,
+            index,
+            path,
+        } in &specs
+        {
+            let origin = self.origin(*index);
+            rules.extend(convert::rule(
+                content,
+                origin,
+                path,
+                &mut tables,
+                &mut errors,
+            ));
         }
-        match self.specs() {
-            Some(Value::Array(specs)) => {
-                for (index, spec) in specs.iter().enumerate() {
-                    let path = Path::root("specs").index(index);
-                    let origin = self.origin(Some(index));
-                    rules.extend(rule(spec, origin, &path, &mut errors));
-                }
-            }
-            None | Some(Value::Null) => {}
-            Some(_) => errors.add(&Path::root("specs"), "must be a list"),
-        }
-        let empty_list = self
-            .specs()
-            .and_then(Value::as_array)
-            .is_none_or(Vec::is_empty);
-        if !filled(self.spec()) && empty_list && errors.is_empty() {
-            errors.add(
-                &Path::root("spec"),
-                "is required (or specs, a list of them)",
-            );
+        if let Some(spec) = specs.first()
+            && errors.is_empty()
+        {
+            convert::http(&rules, &spec.path, &mut errors);
         }
         errors.into_result(rules)
     }
@@ -101,7 +104,60 @@ pub trait PolicyObject: kube::Resource<DynamicType = ()> {
 /// Schema of `spec`, for checking.
 pub(super) static SPEC: LazyLock<Value> = LazyLock::new(schema_of::<PolicySpec>);
 
-fn rule(value: &Value, origin: Origin, path: &Path, errors: &mut Errors) -> Option<Rule> {
+/// A spec of an object, its fields known to be of their types.
+struct Spec {
+    content: PolicySpec,
+    /// Position in `specs`; `None` for `spec`.
+    index: Option<usize>,
+    path: Path,
+}
+
+/// The specs of an object, less those that are not well-formed.
+fn specs(spec: Option<&Value>, list: Option<&Value>, errors: &mut Errors) -> Vec<Spec> {
+    let spec = spec.filter(|spec| !spec.is_null());
+    let root = Path::root("specs");
+    let list = match list {
+        Some(Value::Array(list)) => list.as_slice(),
+        None | Some(Value::Null) => &[],
+        Some(_) => {
+            errors.add(&root, "must be a list");
+            &[]
+        }
+    };
+    if list.len() > MAX_SPECS {
+        let message = format!(
+            "has {} elements, more than {MAX_SPECS}; make several objects of it",
+            list.len()
+        );
+        errors.add(&root, message);
+        return Vec::new();
+    }
+    if spec.is_none() && list.is_empty() && errors.is_empty() {
+        errors.add(
+            &Path::root("spec"),
+            "is required (or specs, a list of them)",
+        );
+    }
+    let single = spec.map(|spec| (spec, None, Path::root("spec")));
+    let listed = list
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| (spec, Some(index), root.index(index)));
+    single
+        .into_iter()
+        .chain(listed)
+        .filter_map(|(value, index, path)| {
+            let content = read(value, &path, errors)?;
+            Some(Spec {
+                content,
+                index,
+                path,
+            })
+        })
+        .collect()
+}
+
+fn read(value: &Value, path: &Path, errors: &mut Errors) -> Option<PolicySpec> {
     let mut own = Errors::default();
     match value {
         Value::Object(_) => strict::check(value, &SPEC, path, &mut own),
@@ -109,7 +165,7 @@ fn rule(value: &Value, origin: Origin, path: &Path, errors: &mut Errors) -> Opti
     }
     if own.is_empty() {
         match PolicySpec::deserialize(value) {
-            Ok(spec) => return convert::rule(&spec, origin, path, errors),
+            Ok(spec) => return Some(spec),
             Err(error) => own.add(path, error.to_string()),
         }
     }

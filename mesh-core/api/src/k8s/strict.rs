@@ -93,11 +93,17 @@ fn unknown_field(name: &str, known: &Map<String, Value>) -> String {
     }
 }
 
+/// Longest name for which a known one is suggested: comparing takes time.
+const LONGEST_NAME: usize = 64;
+
 /// The known name that a mistyped one was probably meant to be.
 pub(super) fn suggestion<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     let lower = name.to_lowercase();
     known
         .into_iter()

@@ -1,15 +1,15 @@
 //! Rules broken into the smallest things that match: peers, protocol, ports,
 //! effect.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::selections::NamedPorts;
 use super::{Compiler, PeerSet, Subject};
 use crate::model::{Direction, NumericIdentity, Protocol};
-use crate::policy::http::HttpRule;
+use crate::policy::http::HttpRules;
 use crate::policy::{
-    Decision, Entity, L7Rules, Peer, Peers, PortMatch, PortRange, PortRule, PortSpec, Priority,
-    Rule, RuleRef, TrafficRule,
+    Decision, L7Rules, Peers, PortMatch, PortRange, PortRule, PortSpec, Priority, Rule, RuleRef,
+    TrafficRule,
 };
 
 /// The traffic that an [`Atom`] holds for, apart from its peers.
@@ -31,9 +31,13 @@ pub(super) struct Atom {
     pub decision: Decision,
     pub priority: Priority,
     /// Requests that pass in the proxy; none listed: all.
-    pub http: Vec<HttpRule>,
+    pub http: HttpRules,
     pub rule: Option<RuleRef>,
 }
+
+/// Most atoms of one endpoint and direction. Nothing real comes near; a number
+/// of large objects that select the same pods must not take all memory.
+pub(super) const MAX_ATOMS: usize = 1 << 16;
 
 /// Collects the atoms of one direction.
 pub(super) struct Builder<'c, 'i, 's> {
@@ -41,6 +45,10 @@ pub(super) struct Builder<'c, 'i, 's> {
     subject: &'s Subject<'s>,
     direction: Direction,
     atoms: Vec<Atom>,
+    /// There were more than [`MAX_ATOMS`].
+    full: bool,
+    /// Whoever the peers are is left open.
+    anybody: bool,
 }
 
 impl<'c, 'i, 's> Builder<'c, 'i, 's> {
@@ -54,6 +62,20 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
             subject,
             direction,
             atoms: Vec::new(),
+            full: false,
+            anybody: false,
+        }
+    }
+
+    /// For what rules come to whoever their peers are.
+    pub(super) fn for_anybody(
+        compiler: &'c mut Compiler<'i>,
+        subject: &'s Subject<'s>,
+        direction: Direction,
+    ) -> Self {
+        Self {
+            anybody: true,
+            ..Self::new(compiler, subject, direction)
         }
     }
 
@@ -62,24 +84,31 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
         let section = rule.direction(self.direction);
         let name = self.direction.as_str();
         for (index, traffic) in section.deny.iter().enumerate() {
+            if self.full {
+                return;
+            }
             let place = Place(rule, format!("{name}Deny[{index}]"));
             self.add_traffic(traffic, &place, Effect::Deny);
         }
         for (index, traffic) in section.allow.iter().enumerate() {
+            if self.full {
+                return;
+            }
             let place = Place(rule, format!("{name}[{index}]"));
             let enforces = section.default_deny;
             self.add_traffic(traffic, &place, Effect::Allow { enforces });
         }
     }
 
-    /// Adds what holds without any policy and returns all atoms.
-    pub(super) fn finish(mut self, default_deny: bool) -> Vec<Atom> {
+    /// Adds what holds without any policy and returns all atoms; none when they
+    /// were too many.
+    pub(super) fn finish(mut self, default_deny: bool) -> Option<Vec<Atom>> {
         let implicit = |peers, priority| Atom {
             peers,
             scope: Scope::Everything,
             decision: Decision::Allow,
             priority,
-            http: Vec::new(),
+            http: HttpRules::default(),
             rule: None,
         };
         if self.direction == Direction::Ingress {
@@ -89,14 +118,15 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
         if !default_deny {
             self.atoms.push(implicit(PeerSet::Any, Priority::PLAIN));
         }
-        self.atoms
+        (!self.full).then_some(self.atoms)
     }
 
     fn add_traffic(&mut self, traffic: &TrafficRule, place: &Place<'_>, effect: Effect) {
         let peers = match &traffic.peers {
             Peers::Unnamed if traffic.ports.is_empty() => return,
             Peers::Unnamed => Some(PeerSet::Any),
-            Peers::Listed(peers) => self.peer_set(peers),
+            Peers::Listed(_) if self.anybody => Some(PeerSet::Any),
+            Peers::Listed(peers) => self.compiler.selections.peers(peers),
         };
         let Some(peers) = peers else { return };
         if traffic.ports.is_empty() {
@@ -131,13 +161,13 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
                     }
                 }
                 PortMatch::Named(name) => {
-                    for ((protocol, port), peers) in self.named(name, spec, peers) {
+                    for ((protocol, port), peers) in self.named(name, spec, peers).iter() {
                         let range = PortRange {
-                            first: port,
-                            last: port,
+                            first: *port,
+                            last: *port,
                         };
-                        let scope = Scope::Ports(protocol, range);
-                        self.push(peers, scope, effect, &rule.l7, reference.clone());
+                        let scope = Scope::Ports(*protocol, range);
+                        self.push(peers.clone(), scope, effect, &rule.l7, reference.clone());
                     }
                 }
             }
@@ -146,57 +176,35 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
 
     /// The ports that a name means: those of the pod that receives the
     /// traffic, which in egress differ from peer to peer.
-    fn named(
-        &self,
-        name: &str,
-        spec: &PortSpec,
-        peers: &PeerSet,
-    ) -> BTreeMap<(Protocol, u16), PeerSet> {
+    fn named(&mut self, name: &str, spec: &PortSpec, peers: &PeerSet) -> NamedPorts {
+        if self.direction == Direction::Egress {
+            return self.compiler.selections.named(name, spec.protocol, peers);
+        }
         let meant =
             |(protocol, _): &(Protocol, u16)| spec.protocol.is_none_or(|only| only == *protocol);
-        if self.direction == Direction::Ingress {
-            let ports = self.subject.named_ports.get(name).filter(meant);
-            return ports.map(|port| (port, peers.clone())).collect();
-        }
-        let mut by_port: BTreeMap<(Protocol, u16), Vec<NumericIdentity>> = BTreeMap::new();
-        for (identity, known) in self.compiler.identities.iter() {
-            if peers.contains(identity) {
-                for port in known.named_ports.get(name).filter(meant) {
-                    by_port.entry(port).or_default().push(identity);
-                }
-            }
-        }
-        by_port
-            .into_iter()
-            .map(|(port, identities)| (port, PeerSet::These(identities.into())))
-            .collect()
-    }
-
-    /// `None` when the list selects nothing.
-    fn peer_set(&mut self, peers: &[Peer]) -> Option<PeerSet> {
-        if peers.contains(&Peer::Entity(Entity::All)) {
-            return Some(PeerSet::Any);
-        }
-        let mut union: BTreeSet<NumericIdentity> = BTreeSet::new();
-        for peer in peers {
-            union.extend(self.compiler.select(peer).iter());
-        }
-        (!union.is_empty()).then(|| PeerSet::These(union.into_iter().collect()))
+        let ports = self.subject.named_ports.get(name).filter(meant);
+        ports.map(|port| (port, peers.clone())).collect()
     }
 
     fn push(&mut self, peers: PeerSet, scope: Scope, effect: Effect, l7: &L7Rules, rule: RuleRef) {
         let (decision, priority, http) = match (effect, l7) {
-            (Effect::Deny, _) => (Decision::Deny, Priority::PLAIN, Vec::new()),
-            (Effect::Allow { .. }, L7Rules::None) => (Decision::Allow, Priority::PLAIN, Vec::new()),
+            (Effect::Deny, _) => (Decision::Deny, Priority::PLAIN, HttpRules::default()),
+            (Effect::Allow { .. }, L7Rules::None) => {
+                (Decision::Allow, Priority::PLAIN, HttpRules::default())
+            }
             // Where the rule does not enforce, an empty rule stands beside its
             // HTTP rules: the proxy sees the requests and passes them all.
             (Effect::Allow { enforces: false }, L7Rules::Http(_)) => {
-                (Decision::Redirect, Priority::HTTP, Vec::new())
+                (Decision::Redirect, Priority::HTTP, HttpRules::default())
             }
             (Effect::Allow { enforces: true }, L7Rules::Http(http)) => {
                 (Decision::Redirect, Priority::HTTP, http.clone())
             }
         };
+        if self.atoms.len() >= MAX_ATOMS {
+            self.full = true;
+            return;
+        }
         self.atoms.push(Atom {
             peers,
             scope,

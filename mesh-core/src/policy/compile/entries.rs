@@ -1,45 +1,211 @@
 //! Atoms to entries of the policy map.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{Atom, PeerSet, atoms::Scope};
 use crate::model::{Direction, NumericIdentity, Protocol};
 use crate::policy::entry::{PREFIX_PEER, PREFIX_PORT, PREFIX_PROTOCOL};
-use crate::policy::{EntryKey, EntryValue, MapEntry, RuleId, RuleTable, ports::port_prefixes};
+use crate::policy::{
+    Decision, EntryKey, EntryValue, MapEntry, RuleId, RuleTable, ports::port_prefixes,
+};
+
+/// Rules that say the same of the same keys over and over may do so this many
+/// times as often as there may be entries: past that, time is what they take.
+const REPEATS: usize = 64;
+
+/// Any peer, as a key has it.
+const ANY: [NumericIdentity; 1] = [NumericIdentity::UNKNOWN];
+
+/// There would be more entries than there may be.
+#[derive(Debug)]
+pub(super) struct TooMany;
 
 /// The entries of one direction, in no order.
 ///
 /// A lookup returns the longest entry only, so what shorter entries say has to
 /// be said again by every longer one that they cover: the strongest of all.
-pub(super) fn build(direction: Direction, atoms: &[Atom], table: &mut RuleTable) -> Vec<MapEntry> {
-    let mut plain: HashMap<EntryKey, EntryValue> = HashMap::new();
-    for atom in atoms {
-        let rule = atom
-            .rule
-            .as_ref()
-            .map_or(RuleId::NONE, |rule| table.intern(rule));
-        for key in keys(direction, atom) {
-            let value = EntryValue {
-                decision: atom.decision,
-                priority: atom.priority,
-                prefix_len: key.prefix_len,
-                rule,
-            };
-            plain
-                .entry(key)
-                .and_modify(|known| *known = stronger(*known, value))
-                .or_insert(value);
+pub(super) fn build(
+    direction: Direction,
+    atoms: &[Atom],
+    limit: usize,
+    table: &mut RuleTable,
+) -> Result<Vec<MapEntry>, TooMany> {
+    if atoms.iter().map(keys_of).sum::<usize>() > limit.saturating_mul(REPEATS) {
+        // Many rules that say the same of the same peers count once.
+        let mut steps = 0;
+        let mut seen = HashSet::new();
+        for atom in atoms.iter().filter(|atom| seen.insert(likeness(atom))) {
+            steps += keys_of(atom);
+        }
+        if steps > limit.saturating_mul(REPEATS) {
+            return Err(TooMany);
         }
     }
-    plain
+    let mut plain = Plain::new(direction, limit);
+    for atom in atoms {
+        plain.add(atom, table)?;
+    }
+    Ok(plain.finish())
+}
+
+/// The entries without what plain allows would add to what is `held`: keys that
+/// the endpoint has as allows now. Denies, redirects and what holds without any
+/// policy are complete, so nothing is let through that [`build`] would not.
+pub(super) fn build_held(
+    direction: Direction,
+    atoms: &[Atom],
+    held: &[EntryKey],
+    limit: usize,
+    table: &mut RuleTable,
+) -> Result<Vec<MapEntry>, TooMany> {
+    let (adding, kept): (Vec<&Atom>, Vec<&Atom>) = atoms
         .iter()
-        .map(|(key, value)| MapEntry {
+        .partition(|atom| atom.decision == Decision::Allow && atom.rule.is_some());
+    let steps: usize = kept.iter().map(|atom| keys_of(atom)).sum();
+    if steps > limit.saturating_mul(REPEATS) {
+        return Err(TooMany);
+    }
+    let mut plain = Plain::new(direction, limit);
+    for atom in kept {
+        plain.add(atom, table)?;
+    }
+    let mut left: HashMap<Prefix, HashSet<NumericIdentity>> = HashMap::new();
+    for key in held.iter().filter(|key| key.direction == direction) {
+        let prefix = (key.protocol, key.port, key.prefix_len);
+        left.entry(prefix).or_default().insert(key.identity);
+    }
+    let mut steps = 0;
+    for atom in adding {
+        let rule = rule_of(atom, table);
+        for prefix in prefixes(atom.scope) {
+            let Some(left) = left.get_mut(&prefix) else {
+                continue;
+            };
+            steps += left.len().min(identities(&atom.peers).len());
+            if steps > limit.saturating_mul(REPEATS) {
+                return Err(TooMany);
+            }
+            // The first rule that allows a key has it: the others say the same.
+            for identity in take(left, identities(&atom.peers)) {
+                plain.put(identity, prefix, atom, rule)?;
+            }
+        }
+    }
+    Ok(plain.finish())
+}
+
+/// Takes out what is among these, which are sorted.
+fn take(left: &mut HashSet<NumericIdentity>, these: &[NumericIdentity]) -> Vec<NumericIdentity> {
+    if these.len() <= left.len() {
+        let named = these.iter().filter(|identity| left.remove(identity));
+        return named.copied().collect();
+    }
+    left.extract_if(|identity| these.binary_search(identity).is_ok())
+        .collect()
+}
+
+/// Protocol, port and length of a key.
+type Prefix = (u8, u16, u8);
+
+/// What rules say before shorter keys are folded into longer ones.
+struct Plain {
+    direction: Direction,
+    limit: usize,
+    entries: HashMap<EntryKey, EntryValue, BuildHasherDefault<Quick>>,
+    /// A bit for every length of a key that occurs, from [`PREFIX_PEER`].
+    lengths: u32,
+    seen: HashSet<Likeness>,
+}
+
+/// What of an atom makes its entries, the rule's name apart: of atoms that are
+/// alike the first one counts.
+type Likeness = (usize, Scope, Decision, u8);
+
+fn likeness(atom: &Atom) -> Likeness {
+    // The atoms keep their lists, so an address is of one list only.
+    let peers = match &atom.peers {
+        PeerSet::Any => 0,
+        PeerSet::These(these) => these.as_ptr().addr(),
+    };
+    (peers, atom.scope, atom.decision, atom.priority.0)
+}
+
+impl Plain {
+    fn new(direction: Direction, limit: usize) -> Self {
+        Self {
+            direction,
+            limit,
+            entries: HashMap::default(),
+            lengths: 0,
+            seen: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, atom: &Atom, table: &mut RuleTable) -> Result<(), TooMany> {
+        if !self.seen.insert(likeness(atom)) {
+            return Ok(());
+        }
+        let rule = rule_of(atom, table);
+        for prefix in prefixes(atom.scope) {
+            for identity in identities(&atom.peers) {
+                self.put(*identity, prefix, atom, rule)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        identity: NumericIdentity,
+        (protocol, port, prefix_len): Prefix,
+        atom: &Atom,
+        rule: RuleId,
+    ) -> Result<(), TooMany> {
+        let key = EntryKey {
+            direction: self.direction,
+            identity,
+            protocol,
+            port,
+            prefix_len,
+        };
+        let value = EntryValue {
+            decision: atom.decision,
+            priority: atom.priority,
+            prefix_len,
+            rule,
+        };
+        self.lengths |= length_bit(prefix_len);
+        self.entries
+            .entry(key)
+            .and_modify(|known| *known = stronger(*known, value))
+            .or_insert(value);
+        if self.entries.len() > self.limit {
+            return Err(TooMany);
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Vec<MapEntry> {
+        let folded = |(key, value): (&EntryKey, &EntryValue)| MapEntry {
             key: *key,
             value: covering(key)
-                .filter_map(|shorter| plain.get(&shorter))
+                .filter(|shorter| self.lengths & length_bit(shorter.prefix_len) != 0)
+                .filter_map(|shorter| self.entries.get(&shorter))
                 .fold(*value, |strongest, shorter| stronger(strongest, *shorter)),
-        })
-        .collect()
+        };
+        self.entries.iter().map(folded).collect()
+    }
+}
+
+fn length_bit(prefix_len: u8) -> u32 {
+    1 << prefix_len.saturating_sub(PREFIX_PEER)
+}
+
+fn rule_of(atom: &Atom, table: &mut RuleTable) -> RuleId {
+    atom.rule
+        .as_ref()
+        .map_or(RuleId::NONE, |rule| table.intern(rule))
 }
 
 /// The stronger of two values; the first one on a tie.
@@ -51,26 +217,19 @@ fn stronger(first: EntryValue, second: EntryValue) -> EntryValue {
     }
 }
 
-fn keys(direction: Direction, atom: &Atom) -> Vec<EntryKey> {
-    let any = [NumericIdentity::UNKNOWN];
-    let identities: &[NumericIdentity] = match &atom.peers {
-        PeerSet::Any => &any,
+fn identities(peers: &PeerSet) -> &[NumericIdentity] {
+    match peers {
+        PeerSet::Any => &ANY,
         PeerSet::These(identities) => identities,
-    };
-    let mut keys = Vec::new();
-    for (protocol, port, prefix_len) in prefixes(atom.scope) {
-        keys.extend(identities.iter().map(|identity| EntryKey {
-            direction,
-            identity: *identity,
-            protocol,
-            port,
-            prefix_len,
-        }));
     }
-    keys
 }
 
-fn prefixes(scope: Scope) -> Vec<(u8, u16, u8)> {
+/// How many keys an atom has.
+pub(super) fn keys_of(atom: &Atom) -> usize {
+    identities(&atom.peers).len() * prefixes(atom.scope).len()
+}
+
+fn prefixes(scope: Scope) -> Vec<Prefix> {
     match scope {
         Scope::Everything => vec![(0, 0, PREFIX_PEER)],
         Scope::Protocol(protocol) => vec![(protocol.number(), 0, PREFIX_PROTOCOL)],
@@ -114,5 +273,47 @@ pub(super) fn all_ports(scope: Scope, protocol: Protocol) -> bool {
         Scope::Everything => true,
         Scope::Protocol(one) => one == protocol,
         Scope::Ports(..) => false,
+    }
+}
+
+/// Hashes keys, of which there are many and none that a stranger chooses: their
+/// identities are numbers that the mesh gave.
+#[derive(Default)]
+struct Quick(u64);
+
+impl Quick {
+    fn mix(&mut self, word: u64) {
+        // The golden ratio's bits, as multiplicative hashing has it.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(SPREAD);
+    }
+}
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.mix((*byte).into());
+        }
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.mix(number.into());
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.mix(number.into());
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.mix(number.into());
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.mix(number.cast_unsigned() as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // The map looks at both ends of the hash.
+        self.0 ^ (self.0 >> 32)
     }
 }

@@ -1,81 +1,191 @@
 //! Atoms to what the proxy judges.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Atom, PeerRule, PortPolicy, atoms::Scope, entries::all_ports};
-use crate::model::{Direction, EndpointId, Protocol};
-use crate::policy::{Decision, PortRange};
+use super::atoms::{self, Scope};
+use super::bounds::{Bounded, Bounds};
+use super::entries::all_ports;
+use super::{Atom, Compiler, PeerRule, PeerSet, PortPolicy, Subject};
+use crate::model::{Direction, EndpointId, Labels, NamedPorts, Protocol};
+use crate::policy::{Decision, IdentityTable, Rule, RuleRef};
+
+/// Most rules that are looked at for all ranges of ports of one direction, each
+/// as often as it holds on one.
+const MAX_STEPS: usize = 1 << 18;
+
+/// Tags, lengths and numbers of a rule, or of a range of ports, in a snapshot.
+const AROUND: usize = 40;
+
+/// What the proxy is given to judge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpLoad {
+    /// As in [`Bounds::http_bytes`].
+    pub bytes: usize,
+    /// As in [`Bounds::http_tables`].
+    pub tables: usize,
+}
+
+/// What one object's rules alone are to a pod that all of them select, whoever
+/// the peers are. `None` when it takes too long to tell.
+pub fn http_load(rules: &[Rule]) -> Option<HttpLoad> {
+    let identities = IdentityTable::new();
+    let mut compiler = Compiler::new(&identities);
+    let subject = Subject {
+        id: EndpointId(0),
+        labels: &Labels::default(),
+        named_ports: &NamedPorts::default(),
+    };
+    let all = Bounds {
+        http_bytes: usize::MAX,
+        http_tables: usize::MAX,
+        ..Bounds::default()
+    };
+    let mut load = HttpLoad::default();
+    for direction in Direction::ALL {
+        let mut builder = atoms::Builder::for_anybody(&mut compiler, &subject, direction);
+        rules.iter().for_each(|rule| builder.add(rule));
+        let atoms = builder.finish(true)?;
+        build(subject.id, direction, &atoms, &all, &mut load).ok()?;
+    }
+    Some(load)
+}
 
 /// The L7 policies of one direction: for every range of TCP ports on which
 /// some rule redirects, all rules that hold there.
 ///
 /// Plain rules count as well: connections may reach the proxy on account of
 /// the other direction, and "any rule without HTTP rules passes the request".
-pub(super) fn build(endpoint: EndpointId, direction: Direction, atoms: &[Atom]) -> Vec<PortPolicy> {
+pub(super) fn build(
+    endpoint: EndpointId,
+    direction: Direction,
+    atoms: &[Atom],
+    bounds: &Bounds,
+    load: &mut HttpLoad,
+) -> Result<Vec<PortPolicy>, Bounded> {
     let mut policies: Vec<PortPolicy> = Vec::new();
-    for range in segments(atoms) {
-        let held: Vec<&Atom> = atoms.iter().filter(|atom| holds(atom, range)).collect();
-        if held.iter().all(|atom| atom.decision != Decision::Redirect) {
+    let mut held = Held::default();
+    let mut steps = 0;
+    let borders = borders(atoms);
+    let ends = borders.keys().skip(1).copied().chain([PORTS]);
+    for ((first, border), end) in borders.iter().zip(ends) {
+        held.cross(border, atoms);
+        let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(end - 1)) else {
+            continue;
+        };
+        if held.redirects == 0 {
             continue;
         }
-        let rules: Arc<[PeerRule]> = held.into_iter().map(peer_rule).collect();
+        steps += held.atoms.len();
+        if steps > MAX_STEPS {
+            return Err(Bounded::HttpBytes);
+        }
+        let these = held.atoms.iter().filter_map(|index| atoms.get(*index));
+        let rules: Arc<[PeerRule]> = these.map(peer_rule).collect();
         match policies.last_mut() {
             // Neighbouring ranges with the same rules are one.
-            Some(last) if last.last.checked_add(1) == Some(range.first) && last.rules == rules => {
-                last.last = range.last;
+            Some(before) if before.last.checked_add(1) == Some(first) && before.rules == rules => {
+                before.last = last;
+                continue;
             }
-            _ => policies.push(PortPolicy {
-                endpoint,
-                direction,
-                first: range.first,
-                last: range.last,
-                rules,
-            }),
+            _ => {}
         }
+        load.bytes += AROUND + held.bytes;
+        load.tables += held.tables;
+        if load.bytes > bounds.http_bytes {
+            return Err(Bounded::HttpBytes);
+        }
+        if load.tables > bounds.http_tables {
+            return Err(Bounded::HttpTables);
+        }
+        policies.push(PortPolicy {
+            endpoint,
+            direction,
+            first,
+            last,
+            rules,
+        });
     }
-    policies
+    Ok(policies)
 }
 
 fn peer_rule(atom: &Atom) -> PeerRule {
     PeerRule {
         peers: atom.peers.clone(),
         deny: atom.decision == Decision::Deny,
-        http: atom.http.clone(),
+        http: atom.http.shared(),
         rule: atom.rule.clone(),
     }
 }
 
-fn holds(atom: &Atom, range: PortRange) -> bool {
-    match atom.scope {
-        Scope::Ports(Protocol::Tcp, ports) => {
-            ports.first <= range.first && range.last <= ports.last
+/// How many ports there are; also the border after the last one.
+const PORTS: u32 = 1 << 16;
+
+/// Where rules begin and end to hold.
+#[derive(Default)]
+struct Border {
+    begin: Vec<usize>,
+    end: Vec<usize>,
+}
+
+/// The TCP ports cut at every border of a rule's range: between two borders all
+/// ports have the same rules.
+fn borders(atoms: &[Atom]) -> BTreeMap<u32, Border> {
+    let mut borders = BTreeMap::from([(0, Border::default())]);
+    for (index, atom) in atoms.iter().enumerate() {
+        let (first, end) = match atom.scope {
+            Scope::Ports(Protocol::Tcp, range) => (range.first.into(), u32::from(range.last) + 1),
+            scope if all_ports(scope, Protocol::Tcp) => (0, PORTS),
+            _ => continue,
+        };
+        borders.entry(first).or_default().begin.push(index);
+        if end < PORTS {
+            borders.entry(end).or_default().end.push(index);
         }
-        scope => all_ports(scope, Protocol::Tcp),
+    }
+    borders
+}
+
+/// The atoms that hold between two borders, in the order of the policies.
+#[derive(Default)]
+struct Held {
+    atoms: BTreeSet<usize>,
+    redirects: usize,
+    bytes: usize,
+    tables: usize,
+}
+
+impl Held {
+    fn cross(&mut self, border: &Border, atoms: &[Atom]) {
+        for (index, atom) in border.end.iter().filter_map(|i| Some((i, atoms.get(*i)?))) {
+            self.atoms.remove(index);
+            self.redirects -= usize::from(atom.decision == Decision::Redirect);
+            self.bytes -= bytes_of(atom);
+            self.tables -= atom.http.cost();
+        }
+        for (index, atom) in border
+            .begin
+            .iter()
+            .filter_map(|i| Some((i, atoms.get(*i)?)))
+        {
+            self.atoms.insert(*index);
+            self.redirects += usize::from(atom.decision == Decision::Redirect);
+            self.bytes += bytes_of(atom);
+            self.tables += atom.http.cost();
+        }
     }
 }
 
-/// The TCP ports cut at every border of a rule's range: within a segment all
-/// ports have the same rules.
-fn segments(atoms: &[Atom]) -> Vec<PortRange> {
-    let mut starts: BTreeSet<u32> = BTreeSet::from([0]);
-    for atom in atoms {
-        if let Scope::Ports(Protocol::Tcp, range) = atom.scope {
-            starts.insert(range.first.into());
-            starts.insert(u32::from(range.last) + 1);
-        }
-    }
-    let end = u32::from(u16::MAX) + 1;
-    let ends = starts.iter().copied().skip(1).chain([end]);
-    starts
-        .iter()
-        .zip(ends)
-        .filter_map(|(start, next)| {
-            Some(PortRange {
-                first: u16::try_from(*start).ok()?,
-                last: u16::try_from(next.checked_sub(1)?).ok()?,
-            })
-        })
-        .filter(|range| range.first <= range.last)
-        .collect()
+/// The size of an atom in a snapshot; rather more than less.
+pub(super) fn bytes_of(atom: &Atom) -> usize {
+    /// Numbers of identities of the cluster take up to three bytes, those of
+    /// prefixes four.
+    const IDENTITY: usize = 4;
+    let peers = match &atom.peers {
+        PeerSet::Any => 0,
+        PeerSet::These(these) => these.len() * IDENTITY,
+    };
+    let place =
+        |rule: &RuleRef| rule.kind.len() + rule.namespace.len() + rule.name.len() + rule.rule.len();
+    AROUND + peers + atom.rule.as_ref().map_or(0, place) + atom.http.size()
 }

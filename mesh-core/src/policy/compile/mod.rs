@@ -1,17 +1,22 @@
 //! Rules and identities in, one endpoint's policy out.
 
 mod atoms;
+mod bounds;
 mod entries;
 mod l7;
+mod selections;
 mod touched;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::atoms::Atom;
+pub use self::bounds::{Bounded, Bounds, Excess};
+use self::entries::TooMany;
+pub use self::l7::{HttpLoad, http_load};
+use self::selections::Selections;
 pub use self::touched::Touched;
 use super::http::HttpRule;
-use super::{IdentityTable, MapEntry, Peer, Rule, RuleRef, RuleTable};
+use super::{EntryKey, IdentityTable, MapEntry, Rule, RuleRef, RuleTable};
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity};
 
 /// The endpoint that a policy is compiled for.
@@ -41,6 +46,14 @@ pub struct EndpointPolicy {
     pub entries: Arc<[MapEntry]>,
     /// What the proxy judges, sorted by direction and port.
     pub ports: Vec<PortPolicy>,
+    /// Whether redirects must stay closed: what the proxy would have to judge is
+    /// more than there may be, and `ports` is empty.
+    pub http_closed: bool,
+    /// What `ports` come to.
+    pub http_load: HttpLoad,
+    /// The bounds that it exceeds. What is here is less than the policies say
+    /// then, and never more.
+    pub excess: Vec<Excess>,
 }
 
 impl EndpointPolicy {
@@ -59,7 +72,27 @@ impl EndpointPolicy {
             policed: self.policed,
             entries: self.entries.clone(),
             ports: ports.collect(),
+            http_closed: self.http_closed,
+            http_load: self.http_load,
+            excess: self.excess.clone(),
         }
+    }
+
+    /// Keeps from the proxy what it should judge; what is redirected to it has
+    /// to stay closed.
+    pub fn close_http(&mut self) {
+        self.http_closed = true;
+        self.http_load = HttpLoad::default();
+        self.ports = Vec::new();
+    }
+
+    /// Denies everything, in both directions.
+    pub fn close(&mut self) {
+        self.ingress_default_deny = true;
+        self.egress_default_deny = true;
+        self.policed = true;
+        self.entries = Arc::new([]);
+        self.close_http();
     }
 }
 
@@ -106,10 +139,16 @@ pub struct PeerRule {
     /// Whether they are denied, whatever else holds.
     pub deny: bool,
     /// Requests that pass; none listed means all pass.
-    pub http: Vec<HttpRule>,
+    pub http: Arc<[HttpRule]>,
     /// Where it stands; `None` where no policy decided (no default deny, or
     /// the node towards its own pod).
     pub rule: Option<RuleRef>,
+}
+
+/// What rules say of one direction.
+struct Side {
+    direction: Direction,
+    atoms: Vec<Atom>,
 }
 
 /// Compiles policies of endpoints against one state of the identities.
@@ -118,16 +157,21 @@ pub struct PeerRule {
 /// means, and most rules name the same few peers.
 #[derive(Debug)]
 pub struct Compiler<'a> {
-    identities: &'a IdentityTable,
-    selections: HashMap<Peer, Arc<BTreeSet<NumericIdentity>>>,
+    selections: Selections<'a>,
+    bounds: Bounds,
 }
 
 impl<'a> Compiler<'a> {
-    /// A compiler for these identities.
+    /// A compiler for these identities, within the usual bounds.
     pub fn new(identities: &'a IdentityTable) -> Self {
+        Self::bounded(identities, Bounds::default())
+    }
+
+    /// A compiler within other bounds.
+    pub fn bounded(identities: &'a IdentityTable, bounds: Bounds) -> Self {
         Self {
-            identities,
-            selections: HashMap::new(),
+            selections: Selections::new(identities),
+            bounds,
         }
     }
 
@@ -140,32 +184,57 @@ impl<'a> Compiler<'a> {
         rules: impl IntoIterator<Item = &'r Rule>,
         table: &mut RuleTable,
     ) -> EndpointPolicy {
+        self.compile_over(subject, rules, table, Vec::new)
+    }
+
+    /// As [`Self::compile`], for an endpoint that has something already: where
+    /// its policy exceeds its bounds, it gets nothing new. Of the plain allows it
+    /// keeps those among `held` that the rules still allow; denies and redirects
+    /// are complete. When these are too many as well, everything is denied.
+    pub fn compile_over<'r>(
+        &mut self,
+        subject: &Subject<'_>,
+        rules: impl IntoIterator<Item = &'r Rule>,
+        table: &mut RuleTable,
+        held: impl FnOnce() -> Vec<EntryKey>,
+    ) -> EndpointPolicy {
         let selected: Vec<&Rule> = rules
             .into_iter()
             .filter(|rule| rule.subject.matches(subject.labels))
             .collect();
-        let mut entries = Vec::new();
-        let mut ports = Vec::new();
-        let mut default_deny = |direction| {
-            let denies = selected
-                .iter()
-                .any(|rule| rule.direction(direction).default_deny);
-            let atoms = self.atoms(subject, &selected, direction, denies);
-            entries.extend(entries::build(direction, &atoms, table));
-            ports.extend(l7::build(subject.id, direction, &atoms));
-            denies
-        };
-        let ingress_default_deny = default_deny(Direction::Ingress);
-        let egress_default_deny = default_deny(Direction::Egress);
-        entries.sort_unstable_by_key(|entry| entry.key);
-        EndpointPolicy {
+        let [ingress, egress] = Direction::ALL.map(|direction| {
+            let mut rules = selected.iter().map(|rule| rule.direction(direction));
+            rules.any(|rules| rules.default_deny)
+        });
+        let mut policy = EndpointPolicy {
             id: subject.id,
-            ingress_default_deny,
-            egress_default_deny,
+            ingress_default_deny: ingress,
+            egress_default_deny: egress,
             policed: selected.iter().any(|rule| has_a_say(rule)),
-            entries: entries.into(),
-            ports,
+            entries: Arc::new([]),
+            ports: Vec::new(),
+            http_closed: false,
+            http_load: HttpLoad::default(),
+            excess: Vec::new(),
+        };
+        let mut sides = Vec::new();
+        for (direction, default_deny) in [Direction::Ingress, Direction::Egress]
+            .into_iter()
+            .zip([ingress, egress])
+        {
+            let Some(atoms) = self.atoms(subject, &selected, direction, default_deny) else {
+                policy
+                    .excess
+                    .push(Excess::new(Bounded::Rules, atoms::MAX_ATOMS, [], |_| 1));
+                policy.close();
+                return policy;
+            };
+            sides.push(Side { direction, atoms });
         }
+        if self.add_entries(&mut policy, &sides, table, held) {
+            self.add_ports(&mut policy, &sides);
+        }
+        policy
     }
 
     fn atoms(
@@ -174,7 +243,7 @@ impl<'a> Compiler<'a> {
         rules: &[&Rule],
         direction: Direction,
         default_deny: bool,
-    ) -> Vec<Atom> {
+    ) -> Option<Vec<Atom>> {
         let mut builder = atoms::Builder::new(self, subject, direction);
         for rule in rules {
             builder.add(rule);
@@ -182,15 +251,79 @@ impl<'a> Compiler<'a> {
         builder.finish(default_deny)
     }
 
-    /// The identities that a peer means, remembered.
-    fn select(&mut self, peer: &Peer) -> Arc<BTreeSet<NumericIdentity>> {
-        if let Some(known) = self.selections.get(peer) {
-            return known.clone();
+    /// False when everything is denied.
+    fn add_entries(
+        &self,
+        policy: &mut EndpointPolicy,
+        sides: &[Side],
+        table: &mut RuleTable,
+        held: impl FnOnce() -> Vec<EntryKey>,
+    ) -> bool {
+        let limit = self.bounds.entries;
+        let all = within(sides, limit, |side, room| {
+            entries::build(side.direction, &side.atoms, room, table)
+        });
+        if let Ok(entries) = all {
+            policy.entries = entries;
+            return true;
         }
-        let selected = Arc::new(self.identities.select(peer));
-        self.selections.insert(peer.clone(), selected.clone());
-        selected
+        let atoms = sides.iter().flat_map(|side| &side.atoms);
+        let excess = Excess::new(Bounded::Entries, limit, atoms, entries::keys_of);
+        policy.excess.push(excess);
+        let held = held();
+        let kept = within(sides, limit, |side, room| {
+            entries::build_held(side.direction, &side.atoms, &held, room, table)
+        });
+        let Ok(kept) = kept else {
+            policy.close();
+            return false;
+        };
+        policy.entries = kept;
+        true
     }
+
+    fn add_ports(&self, policy: &mut EndpointPolicy, sides: &[Side]) {
+        let mut load = HttpLoad::default();
+        for side in sides {
+            let built = l7::build(
+                policy.id,
+                side.direction,
+                &side.atoms,
+                &self.bounds,
+                &mut load,
+            );
+            let of = match built {
+                Ok(ports) => {
+                    policy.ports.extend(ports);
+                    continue;
+                }
+                Err(of) => of,
+            };
+            let (limit, amount): (_, fn(&Atom) -> usize) = match of {
+                Bounded::HttpTables => (self.bounds.http_tables, |atom| atom.http.cost()),
+                _ => (self.bounds.http_bytes, l7::bytes_of),
+            };
+            let atoms = sides.iter().flat_map(|side| &side.atoms);
+            policy.excess.push(Excess::new(of, limit, atoms, amount));
+            policy.close_http();
+            return;
+        }
+        policy.http_load = load;
+    }
+}
+
+/// The entries of all sides, sorted by key, when they are not too many.
+fn within(
+    sides: &[Side],
+    limit: usize,
+    mut build: impl FnMut(&Side, usize) -> Result<Vec<MapEntry>, TooMany>,
+) -> Result<Arc<[MapEntry]>, TooMany> {
+    let mut entries = Vec::new();
+    for side in sides {
+        entries.extend(build(side, limit - entries.len())?);
+    }
+    entries.sort_unstable_by_key(|entry: &MapEntry| entry.key);
+    Ok(entries.into())
 }
 
 /// Whether a rule says anything: an object may select pods and name no traffic.

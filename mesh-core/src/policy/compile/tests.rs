@@ -2,6 +2,7 @@
 //! written out.
 
 mod agreement;
+mod bounds;
 mod l7;
 mod rules;
 mod support;

@@ -16,4 +16,4 @@ mod rule;
 
 pub use matcher::{Matcher, PeerPolicy, Request, Verdict};
 pub use path::{NormalizeError, Normalized, normalize};
-pub use rule::{HeaderMatch, HttpRule, HttpRuleError, Mismatch};
+pub use rule::{HeaderMatch, HttpRule, HttpRuleError, HttpRules, Mismatch};

@@ -11,6 +11,9 @@ use std::str::Chars;
 
 /// The largest count that RE2 allows in `{n,m}`.
 const MAX_REPEAT: u32 = 1000;
+/// Longest text between the braces of a count: `1000,1000`, and some to be
+/// able to say that more is too much.
+const LONGEST_COUNT: usize = 24;
 
 /// A pattern in the regex crate's syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,8 +140,18 @@ impl<'p> Translator<'p> {
     /// `{n}`, `{n,}`, `{n,m}`, or a brace that stands for itself.
     fn brace(&mut self) -> Result<(), String> {
         let mut ahead = self.input.clone();
-        let inside: String = ahead.by_ref().take_while(|char| *char != '}').collect();
-        let closed = self.input.clone().any(|char| char == '}');
+        // Not to the end of the pattern for each brace of many.
+        let mut closed = false;
+        let unclosed = |char: &char| {
+            closed = *char == '}';
+            !closed
+        };
+        let near = ahead.by_ref().take(LONGEST_COUNT);
+        let inside: String = near.take_while(unclosed).collect();
+        let number = |char: char| char.is_ascii_digit() || char == ',';
+        if !closed && inside.len() == LONGEST_COUNT && inside.chars().all(number) {
+            return Err(format!("repetition `{{{inside}` is above {MAX_REPEAT}"));
+        }
         let (low, high) = inside.split_once(',').unwrap_or((&inside, &inside));
         let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
         if !closed || !digits(low) || !(high.is_empty() || digits(high)) {

@@ -1,8 +1,62 @@
 //! HTTP rules as text, and what makes them acceptable.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 
 use super::automaton;
+
+/// The HTTP rules of a port, and what they cost. Cheap to clone: the same rules
+/// hold for many ports, peers and pods.
+#[derive(Clone, Debug, Default)]
+pub struct HttpRules {
+    list: Arc<[HttpRule]>,
+    cost: usize,
+    size: usize,
+}
+
+impl HttpRules {
+    /// These rules, which cost so much together ([`HttpRule::validate`]).
+    pub fn new(list: Vec<HttpRule>, cost: usize) -> Self {
+        Self {
+            size: list.iter().map(HttpRule::size).sum(),
+            list: list.into(),
+            cost,
+        }
+    }
+
+    /// The rules, shared.
+    pub fn shared(&self) -> Arc<[HttpRule]> {
+        self.list.clone()
+    }
+
+    /// Bytes of the tables that their expressions need.
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// Bytes that they take in a snapshot; rather more than less.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Deref for HttpRules {
+    type Target = [HttpRule];
+
+    fn deref(&self) -> &[HttpRule] {
+        &self.list
+    }
+}
+
+impl PartialEq for HttpRules {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for HttpRules {}
 
 /// One element of `rules.http`. Every field that is set must hold; a rule with
 /// no field set passes every request.
@@ -61,19 +115,21 @@ pub struct HttpRuleError {
 impl HttpRule {
     /// Whether the rule can be compiled: to be asked when an object is
     /// admitted, so that one bad expression refuses that object and no other.
+    /// Returns what the rule costs the proxy: bytes of its expressions' tables.
     ///
     /// # Errors
     /// The first field that is wrong: an expression that does not parse or is
     /// too large, a name or value that no header can have.
-    pub fn validate(&self) -> Result<(), HttpRuleError> {
+    pub fn validate(&self) -> Result<usize, HttpRuleError> {
         let patterns = [
             ("method", &self.method),
             ("path", &self.path),
             ("host", &self.host),
         ];
+        let mut cost = 0;
         for (field, pattern) in patterns {
             if let Some(pattern) = pattern {
-                automaton::validate(pattern).map_err(|reason| refused(field, reason))?;
+                cost += automaton::cost(pattern).map_err(|reason| refused(field, reason))?;
             }
         }
         for index in 0..self.headers.len() {
@@ -82,7 +138,18 @@ impl HttpRule {
         for index in 0..self.header_matches.len() {
             self.header_match(index)?;
         }
-        Ok(())
+        Ok(cost)
+    }
+
+    /// Bytes that it takes in a snapshot; rather more than less.
+    pub fn size(&self) -> usize {
+        /// Tag and length of a field.
+        const FIELD: usize = 5;
+        let fields = [&self.method, &self.path, &self.host].into_iter().flatten();
+        let texts = fields.chain(&self.headers).map(|text| FIELD + text.len());
+        let matches = self.header_matches.iter();
+        let matches = matches.map(|one| 4 * FIELD + one.name.len() + one.value.len());
+        FIELD + texts.chain(matches).sum::<usize>()
     }
 
     /// Name and value of an element of `headers`.

@@ -17,7 +17,7 @@ use crate::model::{
     Direction, EndpointId, Label, LabelSource, Labels, NAMESPACE_LABEL, NamedPorts,
     NumericIdentity, Protocol,
 };
-use crate::policy::http::HttpRule;
+use crate::policy::http::{HttpRule, HttpRules};
 use crate::policy::{
     CidrPeer, DirectionRules, EndpointSelector, Entity, IdentityTable, L7Rules, Operator, Origin,
     Peer, Peers, PolicyKind, PortMatch, PortRange, PortRule, PortSpec, Requirement, Rule,
@@ -311,7 +311,7 @@ fn http_rule() -> impl Strategy<Value = HttpRule> {
 }
 
 fn port_rule(l7: bool) -> impl Strategy<Value = PortRule> {
-    let rules = vec(http_rule(), 0..4).prop_map(L7Rules::Http);
+    let rules = vec(http_rule(), 0..4).prop_map(|rules| L7Rules::Http(HttpRules::new(rules, 0)));
     let rules = prop_oneof![2 => Just(L7Rules::None), 3 => rules];
     (vec(port_spec(), 1..3), rules).prop_map(move |(mut ports, rules)| {
         if !l7 || rules == L7Rules::None {

@@ -188,7 +188,7 @@ fn traffic_matches<'r>(
         .map(|(index, rule)| {
             let http = match &rule.l7 {
                 L7Rules::None => None,
-                L7Rules::Http(http) => Some(http.as_slice()),
+                L7Rules::Http(http) => Some(&**http),
             };
             (format!("{place}.toPorts[{index}]"), http)
         })

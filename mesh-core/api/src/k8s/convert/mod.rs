@@ -3,12 +3,14 @@
 //! Everything here was checked against the schema; what is left are the
 //! checks that need more than types.
 
+mod limits;
 mod peers;
 mod ports;
 mod selector;
 
 use weft_core::policy::{DirectionRules, Origin, PolicyKind, Rule, TrafficRule};
 
+pub(super) use self::limits::{Counts, MAX_SPECS, Tables, http};
 use self::peers::PeerLists;
 use self::ports::PortsOf;
 use super::error::{Errors, Path};
@@ -21,6 +23,7 @@ pub(super) fn rule(
     spec: &PolicySpec,
     origin: Origin,
     path: &Path,
+    tables: &mut Tables,
     errors: &mut Errors,
 ) -> Option<Rule> {
     let mut own = Errors::default();
@@ -30,6 +33,7 @@ pub(super) fn rule(
     };
     let mut converter = Converter {
         namespace,
+        tables,
         errors: &mut own,
     };
     let subject = converter.subject(spec, path);
@@ -52,6 +56,8 @@ pub(super) fn rule(
 struct Converter<'a> {
     /// The policy's namespace; `None` for clusterwide policies.
     namespace: Option<&'a str>,
+    /// What the object's expressions need so far.
+    tables: &'a mut Tables,
     errors: &'a mut Errors,
 }
 

@@ -1,7 +1,7 @@
 //! Ports and what the proxy judges there.
 
 use weft_core::model::Protocol;
-use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
+use weft_core::policy::http::{HeaderMatch, HttpRule, HttpRules, Mismatch};
 use weft_core::policy::{L7Rules, PortMatch, PortRange, PortRule, PortSpec};
 
 use super::super::error::Path;
@@ -9,7 +9,7 @@ use super::super::spec::{
     L7Rules as L7Text, PortDenyRule, PortProtocol, PortRule as PortText, PortRuleHttp,
 };
 use super::super::strict::suggestion;
-use super::Converter;
+use super::{Converter, limits};
 
 /// Most ports of one element of `toPorts`.
 const MAX_PORTS: usize = 40;
@@ -170,15 +170,25 @@ impl Converter<'_> {
         let Some(http) = &rules.http else {
             return Some(L7Rules::None);
         };
-        let rules: Vec<Option<HttpRule>> = http
+        let rules: Vec<Option<(HttpRule, usize)>> = http
             .iter()
             .enumerate()
             .map(|(index, rule)| self.http(rule, &path.field("http").index(index)))
             .collect();
-        Some(L7Rules::Http(rules.into_iter().collect::<Option<_>>()?))
+        let rules: Vec<(HttpRule, usize)> = rules.into_iter().collect::<Option<_>>()?;
+        let cost = rules.iter().map(|(_, cost)| cost).sum();
+        let rules = rules.into_iter().map(|(rule, _)| rule).collect();
+        Some(L7Rules::Http(HttpRules::new(rules, cost)))
     }
 
-    fn http(&mut self, rule: &PortRuleHttp, path: &Path) -> Option<HttpRule> {
+    /// A rule, and what it costs.
+    fn http(&mut self, rule: &PortRuleHttp, path: &Path) -> Option<(HttpRule, usize)> {
+        if self.tables.are_full() {
+            return None;
+        }
+        let headers = rule.headers.as_ref().map_or(0, Vec::len);
+        let matches = rule.header_matches.as_ref().map_or(0, Vec::len);
+        limits::conditions(headers + matches, path, self.errors)?;
         let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let mut header_matches = Vec::new();
         for (index, entry) in rule.header_matches.iter().flatten().enumerate() {
@@ -197,8 +207,12 @@ impl Converter<'_> {
             header_matches,
         };
         match rule.validate() {
-            Ok(()) => Some(rule),
+            Ok(cost) => {
+                self.tables.add(cost, path, self.errors);
+                Some((rule, cost))
+            }
             Err(error) => {
+                self.tables.refused();
                 self.errors
                     .add(&path.field_path(&error.field), error.reason);
                 None

@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 use weft_core::model::{Labels, Protocol};
+use weft_core::policy::http::HttpRules;
 use weft_core::policy::{CidrPeer, Entity, L7Rules, Peer, Peers, PortMatch, PortRange};
 
 use super::super::policy::PolicyObject;
@@ -128,7 +129,8 @@ fn http_rules_need_tcp_and_a_port() {
         "ports": [{ "port": "8000", "endPort": 9000, "protocol": "TCP" }],
         "rules": { "http": [] },
     });
-    assert_eq!(traffic(to_ports(range)).ports[0].l7, L7Rules::Http(vec![]));
+    let none = L7Rules::Http(HttpRules::default());
+    assert_eq!(traffic(to_ports(range)).ports[0].l7, none);
 }
 
 #[test]

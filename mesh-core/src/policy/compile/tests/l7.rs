@@ -3,6 +3,7 @@
 use super::support::*;
 use crate::model::{Direction, EndpointId, NumericIdentity};
 use crate::policy::Decision::{Allow, Deny, Redirect};
+use crate::policy::http::HttpRules;
 use crate::policy::{
     DirectionRules, Entity, L7Rules, PeerSet, Peers, PortRule, Priority, RuleId, lookup,
 };
@@ -129,7 +130,7 @@ fn deny_rules_reach_the_proxy_too() {
 #[test]
 fn l7_ranges_are_cut_where_rules_change() {
     let range = PortRule {
-        l7: L7Rules::Http(vec![]),
+        l7: L7Rules::Http(HttpRules::default()),
         ..tcp(8000, 9000)
     };
     let compiled = compile(&[ingress(allow(vec![

@@ -1,7 +1,7 @@
 //! Short ways to write rules and to ask about them.
 
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity, Protocol};
-use crate::policy::http::HttpRule;
+use crate::policy::http::{HttpRule, HttpRules};
 use crate::policy::{
     CidrPeer, Compiler, Decision, DirectionRules, EndpointPolicy, EndpointSelector, Entity,
     IdentityTable, L7Rules, Operator, Origin, Peer, Peers, PolicyKind, PortMatch, PortRange,
@@ -102,10 +102,13 @@ pub(super) fn tcp(first: u16, last: u16) -> PortRule {
 pub(super) fn http(port: u16, path: &str) -> PortRule {
     let path = (!path.is_empty()).then(|| path.to_owned());
     PortRule {
-        l7: L7Rules::Http(vec![HttpRule {
-            path,
-            ..HttpRule::default()
-        }]),
+        l7: L7Rules::Http(HttpRules::new(
+            vec![HttpRule {
+                path,
+                ..HttpRule::default()
+            }],
+            0,
+        )),
         ..tcp(port, port)
     }
 }

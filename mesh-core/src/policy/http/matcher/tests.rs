@@ -19,7 +19,7 @@ fn peer_rule(http: Vec<HttpRule>) -> PeerRule {
     PeerRule {
         peers: PeerSet::Any,
         deny: false,
-        http,
+        http: http.into(),
         rule: Some(reference("ingress[0].toPorts[0]")),
     }
 }

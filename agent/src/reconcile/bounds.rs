@@ -1,0 +1,118 @@
+//! Endpoints whose policies say more than an endpoint may have: who they are,
+//! and telling it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use tracing::{info, warn};
+use weft_core::policy::{Bounded, EndpointPolicy};
+
+use super::pass::Engine;
+use super::work::Work;
+use crate::endpoint::LocalEndpoint;
+use crate::kube::event::{self, Teller};
+use crate::metrics::Metrics;
+use crate::plan::Compiled;
+use crate::program::Kernel;
+
+/// Why, as events name it.
+const REASON: &str = "PolicyOverBounds";
+/// The bound of all endpoints together: the snapshot.
+const SNAPSHOT: &str = "snapshot";
+
+/// A bound, and what it keeps from an endpoint.
+type Shortfall = (&'static str, String);
+
+/// The bounds of each endpoint that were told.
+pub(super) type Told = BTreeMap<u32, BTreeSet<&'static str>>;
+
+/// What an endpoint has less than its policies say.
+fn shortfalls(policy: &EndpointPolicy, no_room: bool) -> Vec<Shortfall> {
+    const HTTP: &str = "its ports with HTTP rules are closed";
+    let denied = policy.entries.is_empty();
+    let mut found: Vec<Shortfall> = policy
+        .excess
+        .iter()
+        .map(|excess| {
+            let outcome = match excess.of {
+                Bounded::HttpBytes | Bounded::HttpTables => HTTP,
+                _ if denied => "everything is denied",
+                _ => "it keeps what it was allowed before and still is, and gets nothing new",
+            };
+            (excess.of.as_str(), format!("{excess}: {outcome}"))
+        })
+        .collect();
+    if no_room {
+        let text = format!("its HTTP rules find no room in the snapshot for the proxy: {HTTP}");
+        found.push((SNAPSHOT, text));
+    }
+    found
+}
+
+/// The same as a sentence; empty when nothing is missing.
+pub(super) fn shortfall(policy: &EndpointPolicy, no_room: bool) -> String {
+    let found = shortfalls(policy, no_room);
+    let texts: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
+    texts.join("; ")
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Counts the endpoints that exceed bounds, and tells of each once: in the
+    /// log and by an event on its pod.
+    pub(super) fn tell_bounds(&mut self, compiled: &Compiled, work: &mut Work) {
+        let mut now = Told::new();
+        for endpoint in self.table.endpoints().values() {
+            let Some(policy) = compiled.policies.get(&endpoint.id) else {
+                continue;
+            };
+            let found = shortfalls(policy, compiled.no_room.contains(&endpoint.id));
+            let told = self.told.get(&endpoint.id);
+            for (bound, text) in &found {
+                if !told.is_some_and(|told| told.contains(bound)) {
+                    warn!(endpoint = %endpoint.key, %bound, "over its bounds: {text}");
+                    work.tell(event(endpoint, bound, text, &self.settings.node));
+                }
+            }
+            if found.is_empty() && told.is_some() {
+                info!(endpoint = %endpoint.key, "within its bounds again");
+            }
+            if !found.is_empty() {
+                let bounds = found.into_iter().map(|(bound, _)| bound);
+                now.insert(endpoint.id, bounds.collect());
+            }
+        }
+        count(&self.metrics, &now);
+        self.told = now;
+    }
+}
+
+fn count(metrics: &Metrics, told: &Told) {
+    let all = Bounded::ALL.iter().map(|bound| bound.as_str());
+    for bound in all.chain([SNAPSHOT]) {
+        let over = told.values().filter(|bounds| bounds.contains(bound));
+        metrics.over_bounds(bound, over.count());
+    }
+}
+
+fn event(
+    endpoint: &LocalEndpoint,
+    bound: &str,
+    text: &str,
+    node: &str,
+) -> k8s_openapi::api::core::v1::Event {
+    let pod = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(endpoint.key.namespace.clone()),
+        name: Some(endpoint.key.name.clone()),
+        uid: Some(endpoint.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let teller = Teller {
+        component: "weft-agent",
+        host: Some(node),
+    };
+    let about = [endpoint.uid.as_str(), bound];
+    event::warning(pod, &about, (REASON, text), teller, Timestamp::now())
+}

@@ -1,0 +1,137 @@
+//! How much the policy of one endpoint may come to.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::Atom;
+use crate::policy::RuleRef;
+
+/// Bounds of one endpoint's policy. Every object is in its own bounds; several
+/// that select the same pods, or one against many identities, may exceed these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Entries of the policy map.
+    pub entries: usize,
+    /// What the proxy judges, in bytes: a rule's peers and requests, counted
+    /// for every range of ports on which it holds.
+    pub http_bytes: usize,
+    /// The tables of expressions that the proxy needs for it, in bytes, counted
+    /// likewise.
+    pub http_tables: usize,
+}
+
+impl Default for Bounds {
+    /// A sixteenth of the kernel's map and of the largest snapshot.
+    fn default() -> Self {
+        Self {
+            entries: 16_384,
+            http_bytes: 4 << 20,
+            http_tables: 64 << 20,
+        }
+    }
+}
+
+/// What is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounded {
+    /// The rules themselves, a port of a protocol each: nothing of them is
+    /// compiled when they are too many.
+    Rules,
+    /// [`Bounds::entries`].
+    Entries,
+    /// [`Bounds::http_bytes`].
+    HttpBytes,
+    /// [`Bounds::http_tables`].
+    HttpTables,
+    /// Ranges of addresses that need an identity, of all policies of a node.
+    Ranges,
+}
+
+impl Bounded {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Rules,
+        Self::Entries,
+        Self::HttpBytes,
+        Self::HttpTables,
+        Self::Ranges,
+    ];
+
+    /// A word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Entries => "entries",
+            Self::HttpBytes => "http_bytes",
+            Self::HttpTables => "http_tables",
+            Self::Ranges => "ranges",
+        }
+    }
+}
+
+/// A bound that an endpoint's policies exceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// Of what there is too much.
+    pub of: Bounded,
+    /// How much there may be.
+    pub limit: usize,
+    /// The object that has most of it, and how much.
+    pub most: Option<(String, usize)>,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.of {
+            Bounded::Ranges => {
+                let limit = self.limit;
+                return write!(
+                    f,
+                    "all policies name more than {limit} ranges of addresses, and some that only \
+                     its own name find no room"
+                );
+            }
+            Bounded::Rules => "rules",
+            Bounded::Entries => "policy entries (peers times ports)",
+            Bounded::HttpBytes => "bytes of HTTP rules (counted on every range of ports)",
+            Bounded::HttpTables => "bytes for expressions in HTTP rules",
+        };
+        write!(f, "its policies come to more than {} {what}", self.limit)?;
+        if let Some((object, amount)) = &self.most {
+            write!(f, "; most of them are {object}'s: {amount}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Excess {
+    /// Names the object to which most is due by this measure.
+    pub(super) fn new<'a>(
+        of: Bounded,
+        limit: usize,
+        atoms: impl IntoIterator<Item = &'a Atom>,
+        amount: impl Fn(&Atom) -> usize,
+    ) -> Self {
+        let mut by_object: HashMap<_, usize> = HashMap::new();
+        for atom in atoms {
+            if let Some(rule) = &atom.rule {
+                let object = (&rule.kind, &rule.namespace, &rule.name);
+                *by_object.entry(object).or_default() += amount(atom);
+            }
+        }
+        // Of equals the first by name, so that it is always the same one.
+        let most = by_object
+            .into_iter()
+            .max_by(|(one, less), (other, more)| less.cmp(more).then(other.cmp(one)))
+            .map(|((kind, namespace, name), amount)| {
+                let object = RuleRef {
+                    kind: kind.clone(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    rule: "".into(),
+                };
+                (object.to_string().trim_end().to_owned(), amount)
+            });
+        Self { of, limit, most }
+    }
+}

@@ -1,0 +1,329 @@
+//! What an endpoint gets whose policies say more than it may have.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError};
+
+use super::support::*;
+use crate::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
+use crate::policy::Decision::{Allow, Deny, Redirect};
+use crate::policy::http::{HttpRule, HttpRules};
+use crate::policy::testing::cases::{Case, cases};
+use crate::policy::{
+    Bounded, Bounds, Compiler, Decision, DirectionRules, EndpointPolicy, EntryKey, IdentityTable,
+    L7Rules, PortRule, Rule, RuleTable, Subject, http_load, lookup,
+};
+
+const PODS: u32 = 200;
+
+/// Pods whose labels are `pod=0`, `pod=1` and so on.
+fn pods() -> IdentityTable {
+    let mut table = IdentityTable::new();
+    for number in 0..PODS {
+        table.insert(pod(number), labels(&[&format!("k8s:pod={number}")]));
+    }
+    table
+}
+
+fn pod(number: u32) -> NumericIdentity {
+    NumericIdentity(1000 + number)
+}
+
+fn bounded(entries: usize) -> Bounds {
+    Bounds {
+        entries,
+        ..Bounds::default()
+    }
+}
+
+fn compiled(rules: &[Rule], bounds: Bounds, held: &[EntryKey]) -> EndpointPolicy {
+    let identities = pods();
+    let subject = Subject {
+        id: EndpointId(1),
+        labels: &Labels::default(),
+        named_ports: &NamedPorts::default(),
+    };
+    let mut table = RuleTable::default();
+    let held = || held.to_vec();
+    Compiler::bounded(&identities, bounds).compile_over(&subject, rules, &mut table, held)
+}
+
+/// The keys of what is allowed.
+fn allowed(policy: &EndpointPolicy) -> Vec<EntryKey> {
+    let entries = policy.entries.iter();
+    let allowed = entries.filter(|entry| entry.value.decision == Allow);
+    allowed.map(|entry| entry.key).collect()
+}
+
+fn at(policy: &EndpointPolicy, peer: NumericIdentity, port: u16) -> Decision {
+    let direction = crate::model::Direction::Ingress;
+    lookup(&policy.entries, direction, peer, TCP, port).map_or(Deny, |entry| entry.value.decision)
+}
+
+/// Every pod, on these ports.
+fn everybody(ports: std::ops::Range<u16>) -> Rule {
+    let ports = ports.map(|port| tcp(port, port)).collect();
+    let cluster = entity(crate::policy::Entity::Cluster);
+    ingress(allow(vec![rule(cluster, ports)]))
+}
+
+#[test]
+fn an_endpoint_over_its_bound_keeps_what_it_had_and_gets_nothing_new() {
+    let before = compiled(&[everybody(80..82)], bounded(1000), &[]);
+    assert!(before.excess.is_empty());
+    let more = everybody(81..100);
+    let after = compiled(
+        std::slice::from_ref(&more),
+        bounded(1000),
+        &allowed(&before),
+    );
+    let [excess] = after.excess.as_slice() else {
+        panic!("{:?}", after.excess);
+    };
+    assert_eq!((excess.of, excess.limit), (Bounded::Entries, 1000));
+    let text = excess.to_string();
+    assert!(
+        text.contains("more than 1000 policy entries")
+            && text.contains("CiliumNetworkPolicy default/rule1's"),
+        "{text}"
+    );
+    assert_eq!(at(&after, pod(7), 80), Deny, "no longer allowed");
+    assert_eq!(at(&after, pod(7), 81), Allow, "as before");
+    assert_eq!(at(&after, pod(7), 82), Deny, "new");
+    assert!(after.ingress_default_deny && after.entries.len() <= 1000);
+    // Nothing was held: nothing is allowed.
+    let fresh = compiled(&[more], bounded(1000), &[]);
+    assert_eq!(at(&fresh, pod(7), 81), Deny);
+    assert_eq!(at(&fresh, NumericIdentity::HOST, 81), Allow, "probes pass");
+}
+
+#[test]
+fn denies_and_redirects_are_complete_over_the_bound() {
+    let before = compiled(&[everybody(80..84)], bounded(1000), &[]);
+    let mut more = everybody(80..100);
+    more.ingress.deny = vec![rule(
+        entity(crate::policy::Entity::Cluster),
+        vec![tcp(81, 81)],
+    )];
+    more.ingress.allow.push(rule(
+        entity(crate::policy::Entity::Cluster),
+        vec![http(82, "/x")],
+    ));
+    let after = compiled(&[more], bounded(1000), &allowed(&before));
+    assert!(!after.excess.is_empty());
+    assert_eq!(at(&after, pod(7), 80), Allow);
+    assert_eq!(at(&after, pod(7), 81), Deny, "denied since");
+    assert_eq!(at(&after, pod(7), 82), Redirect, "judged since");
+    assert_eq!(at(&after, pod(7), 83), Allow);
+}
+
+#[test]
+fn a_direction_that_is_not_enforced_stays_open_but_for_what_is_denied() {
+    let deny = DirectionRules {
+        default_deny: false,
+        allow: (90..100u16)
+            .map(|port| {
+                rule(
+                    entity(crate::policy::Entity::Cluster),
+                    vec![tcp(port, port)],
+                )
+            })
+            .collect(),
+        deny: vec![rule(
+            entity(crate::policy::Entity::Cluster),
+            vec![tcp(80, 80)],
+        )],
+    };
+    let policy = compiled(&[ingress(deny)], bounded(1000), &[]);
+    assert!(!policy.excess.is_empty() && !policy.ingress_default_deny);
+    assert_eq!(at(&policy, pod(7), 80), Deny);
+    assert_eq!(at(&policy, pod(7), 81), Allow);
+}
+
+#[test]
+fn everything_is_denied_when_denies_alone_are_too_many() {
+    let ports = (1..100).map(|port| tcp(port, port)).collect();
+    let deny = DirectionRules {
+        default_deny: false,
+        allow: vec![],
+        deny: vec![rule(entity(crate::policy::Entity::Cluster), ports)],
+    };
+    let policy = compiled(&[ingress(deny)], bounded(1000), &[]);
+    assert!(policy.entries.is_empty() && policy.ports.is_empty());
+    assert!(policy.ingress_default_deny && policy.egress_default_deny && policy.policed);
+    assert_eq!(policy.excess[0].of, Bounded::Entries);
+}
+
+#[test]
+fn rules_without_number_are_not_even_compiled() {
+    let ports: Vec<PortRule> = (1..=30_000)
+        .map(|port| spec(crate::policy::PortMatch::Range(range(port)), None))
+        .collect();
+    let policy = compiled(
+        &[ingress(allow(vec![rule(org("nobody"), ports.clone())]))],
+        Bounds::default(),
+        &[],
+    );
+    assert!(
+        policy.excess.is_empty(),
+        "rules that mean nobody cost nothing"
+    );
+    let cluster = entity(crate::policy::Entity::Cluster);
+    let policy = compiled(
+        &[ingress(allow(vec![rule(cluster, ports)]))],
+        Bounds::default(),
+        &[],
+    );
+    assert_eq!(policy.excess[0].of, Bounded::Rules);
+    assert!(policy.entries.is_empty() && policy.ingress_default_deny);
+}
+
+fn range(port: u16) -> crate::policy::PortRange {
+    crate::policy::PortRange {
+        first: port,
+        last: port,
+    }
+}
+
+#[test]
+fn many_rules_that_say_the_same_are_within_the_bound() {
+    // As when each of many policies lets everybody in on a port.
+    let rules: Vec<Rule> = (0..2000).map(|_| everybody(80..81)).collect();
+    let policy = compiled(&rules, bounded(300), &[]);
+    assert!(policy.excess.is_empty(), "{:?}", policy.excess);
+    assert_eq!(at(&policy, pod(7), 80), Allow);
+}
+
+/// An HTTP rule of so many bytes and so large a table.
+fn heavy(port: u16, text: usize, cost: usize) -> PortRule {
+    let rules = vec![HttpRule {
+        path: Some("x".repeat(text)),
+        ..HttpRule::default()
+    }];
+    PortRule {
+        l7: L7Rules::Http(HttpRules::new(rules, cost)),
+        ..tcp(port, port)
+    }
+}
+
+#[test]
+fn http_rules_over_the_bound_are_closed_and_the_rest_is_not() {
+    let cluster = || entity(crate::policy::Entity::Cluster);
+    let with = |text, cost, count: u16| {
+        // Ports apart, or they would be one range.
+        let http = (0..count).map(|index| heavy(1000 + 2 * index, text, cost));
+        let ports = http.chain([tcp(80, 80)]).collect();
+        compiled(
+            &[ingress(allow(vec![rule(cluster(), ports)]))],
+            Bounds {
+                http_bytes: 100_000,
+                http_tables: 1_000_000,
+                ..Bounds::default()
+            },
+            &[],
+        )
+    };
+    let fine = with(1000, 10_000, 10);
+    assert!(fine.excess.is_empty() && fine.ports.len() == 10);
+    assert!(fine.http_load.bytes > 10_000 && fine.http_load.tables == 100_000);
+    for (policy, of) in [
+        (with(1000, 0, 60), Bounded::HttpBytes),
+        (with(10, 100_000, 20), Bounded::HttpTables),
+    ] {
+        assert_eq!(policy.excess[0].of, of);
+        assert!(policy.http_closed && policy.ports.is_empty());
+        assert_eq!(at(&policy, pod(7), 80), Allow);
+        assert_eq!(at(&policy, pod(7), 1000), Redirect);
+    }
+}
+
+#[test]
+fn what_an_object_alone_has_the_proxy_judge() {
+    let rules = [
+        ingress(allow(vec![rule(org("empire"), vec![heavy(80, 1000, 500)])])),
+        ingress(allow(vec![rule(
+            org("alliance"),
+            vec![heavy(80, 1000, 500)],
+        )])),
+    ];
+    let load = http_load(&rules).unwrap();
+    assert!((2000..2500).contains(&load.bytes), "{load:?}");
+    assert_eq!(load.tables, 1000);
+    let apart = http_load(&rules[..1]).unwrap();
+    assert_eq!(apart.tables, 500);
+}
+
+/// How much a decision lets through.
+fn openness(decision: Decision) -> u8 {
+    match decision {
+        Deny => 0,
+        Redirect => 1,
+        Allow => 2,
+    }
+}
+
+/// Whatever was held, an endpoint over its bound is allowed nothing that its
+/// policies do not allow, and one within it gets all of them.
+fn check(case: &Case, before: &Case, entries: usize) -> Result<(), TestCaseError> {
+    let (identities, addresses) = case.identities();
+    let subject = Subject {
+        id: Case::SUBJECT,
+        labels: &case.pods[0].labels,
+        named_ports: &case.pods[0].ports,
+    };
+    let mut table = RuleTable::default();
+    let mut full = Compiler::new(&identities);
+    let full_policy = full.compile(&subject, &case.rules, &mut table);
+    let held = full.compile(&subject, &before.rules, &mut table);
+    let mut compiler = Compiler::bounded(&identities, bounded(entries));
+    let policy = compiler.compile_over(&subject, &case.rules, &mut table, || allowed(&held));
+    prop_assert!(policy.entries.len() <= entries);
+    if full_policy.entries.len() <= entries {
+        prop_assert_eq!(&policy, &full_policy);
+        return Ok(());
+    }
+    prop_assert!(!policy.excess.is_empty());
+    for tuple in &case.tuples {
+        let peer = case.identity(tuple, &addresses);
+        let decide = |policy: &EndpointPolicy| {
+            let entries = &policy.entries;
+            let found = lookup(entries, tuple.direction, peer, tuple.protocol, tuple.port);
+            found.map_or(Deny, |entry| entry.value.decision)
+        };
+        let (less, all) = (decide(&policy), decide(&full_policy));
+        prop_assert!(
+            openness(less) <= openness(all),
+            "{less:?} for {all:?}: {tuple:?}"
+        );
+        // What was allowed and is still the policies' wish goes on, unless
+        // nothing at all fits.
+        let still = allowed(&full_policy);
+        let kept = allowed(&held).into_iter().all(|key| still.contains(&key));
+        if kept && !policy.entries.is_empty() && decide(&held) == Allow && all == Allow {
+            prop_assert_eq!(less, Allow, "{:?}", tuple);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 1500, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn bounded_policies_allow_less_and_never_more(
+        (case, before) in (cases(5, 60), cases(3, 1)),
+        entries in 1usize..40,
+    ) {
+        check(&case, &before, entries)?;
+    }
+
+    #[test]
+    fn what_was_within_the_bound_goes_on_when_policies_are_added(
+        case in cases(6, 60),
+        first in 0usize..4,
+        entries in 1usize..60,
+    ) {
+        let mut before = case.clone();
+        before.rules.truncate(first);
+        check(&case, &before, entries)?;
+    }
+}
