@@ -1,5 +1,7 @@
 //! The policy entries of the pods of this node.
 
+mod steps;
+
 use std::collections::HashMap;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -10,6 +12,7 @@ use weft_datapath_common::{POLICY_FIXED_BITS, PolicyKey, PolicyValue, map_names,
 use crate::endpoints::gone;
 use crate::pins::Pins;
 use crate::{Difference, Direction, Error, TableUse};
+use steps::{Step, steps};
 
 /// What a policy entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,12 +163,13 @@ impl RawKey {
 }
 
 type Entries = HashMap<RawKey, PolicyValue>;
+type Map = LpmTrie<MapData, PolicyKey, PolicyValue>;
 
 /// The policies of this node's endpoints.
 ///
 /// Keeps a copy of what the kernel holds, so there must be one writer only.
 pub struct PolicyMap {
-    map: LpmTrie<MapData, PolicyKey, PolicyValue>,
+    map: Map,
     held: HashMap<u32, Entries>,
     capacity: u32,
     refused: u64,
@@ -179,7 +183,7 @@ struct Refused {
 
 /// The entries of one endpoint while they are written.
 struct Writing<'a> {
-    map: &'a mut LpmTrie<MapData, PolicyKey, PolicyValue>,
+    map: &'a mut Map,
     held: Entries,
     difference: Difference,
 }
@@ -189,27 +193,48 @@ type Pairs<'a> = Vec<(&'a RawKey, &'a PolicyValue)>;
 
 impl Writing<'_> {
     fn all(&mut self, wanted: &Entries) -> Result<(), Refused> {
-        let (changed, mut writes): (Pairs<'_>, Pairs<'_>) = wanted
-            .iter()
-            .filter(|(key, value)| self.held.get(*key) != Some(*value))
-            .partition(|(key, _)| self.held.contains_key(*key));
-        writes.extend(changed);
-        writes.retain(|(key, value)| self.insert(key, value).is_err());
-        self.keep(|key, _| wanted.contains_key(key))?;
-        // The map may have been full, and there may be room now: first for what
-        // takes permissions away.
-        let (strict, allows): (Pairs<'_>, Pairs<'_>) =
-            writes.into_iter().partition(|(_, value)| is_strict(value));
-        let refused = match self.again(&strict) {
-            Ok(()) => return self.again(&allows),
-            Err(refused) => refused,
-        };
-        // No shorter entry may allow what these do not.
-        self.keep(|_, value| is_strict(value))?;
-        if self.again(&strict).is_err() {
-            self.keep(|_, _| false)?;
+        let mut left = steps(&self.held, wanted);
+        // The map may be full and have room once old entries are gone.
+        for _attempt in 0..2 {
+            let mut full = false;
+            for step in std::mem::take(&mut left) {
+                // An exception that is missing would be let through.
+                if full && step.loosens(&self.held) {
+                    left.push(step);
+                } else if self.take(step).is_err() {
+                    full = true;
+                    left.push(step);
+                }
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
         }
-        Err(refused)
+        self.without_room(wanted)
+    }
+
+    fn take(&mut self, step: Step) -> Result<(), Error> {
+        match step {
+            Step::Put(key, value) => self.insert(&key, &value),
+            Step::Remove(key) => self.remove(&key),
+        }
+    }
+
+    /// Makes room for what takes permissions away, at the cost of what allows.
+    fn without_room(&mut self, wanted: &Entries) -> Result<(), Refused> {
+        let (strict, allows): (Pairs<'_>, Pairs<'_>) =
+            wanted.iter().partition(|(_, value)| is_strict(value));
+        if self.again(&strict).is_err() {
+            // No shorter entry may allow what these do not.
+            self.keep(|_, value| is_strict(value))?;
+            self.keep(|key, _| wanted.contains_key(key))?;
+            if let Err(refused) = self.again(&strict) {
+                self.keep(|_, _| false)?;
+                return Err(refused);
+            }
+        }
+        self.keep(|key, _| wanted.contains_key(key))?;
+        self.again(&allows)
     }
 
     fn insert(&mut self, key: &RawKey, value: &PolicyValue) -> Result<(), Error> {
@@ -221,13 +246,13 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Inserts what was refused before. Kernels before 6.13 have no room in a
+    /// Inserts those that are not there yet. Kernels before 6.13 have no room in a
     /// full map for another value of a key either.
     fn again(&mut self, entries: &[(&RawKey, &PolicyValue)]) -> Result<(), Refused> {
         let mut failed = 0;
         let mut outcome = Ok(());
         for (key, value) in entries {
-            if self.insert(key, value).is_ok() {
+            if self.held.get(*key) == Some(*value) || self.insert(key, value).is_ok() {
                 continue;
             }
             let removed = self.remove(key);
@@ -269,7 +294,7 @@ fn is_strict(value: &PolicyValue) -> bool {
 
 impl PolicyMap {
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
-        let map: LpmTrie<_, PolicyKey, PolicyValue> = pins.open(map_names::POLICY)?;
+        let map: Map = pins.open(map_names::POLICY)?;
         let mut held: HashMap<u32, Entries> = HashMap::new();
         for entry in map.iter() {
             let (key, value) = entry.map_err(Error::map(map_names::POLICY))?;
@@ -290,9 +315,9 @@ impl PolicyMap {
         })
     }
 
-    /// Makes these the endpoint's entries: new ones first, then changed ones,
-    /// then those that are no more, so that nothing that stays allowed is
-    /// denied in between. Flows that exist are judged again after
+    /// Makes these the endpoint's entries, in an order in which nothing is let
+    /// through meanwhile that neither the old ones nor these let through, and
+    /// nothing is denied that both do. Flows that exist are judged again after
     /// [`crate::Datapath::bump_epoch`].
     ///
     /// # Errors
