@@ -43,7 +43,7 @@ pub use policy::{PolicyEntry, PolicyMap, Verdict};
 pub use services::{Service, Services};
 pub use tables::TableUse;
 pub use weft_datapath_common::{
-    DropReason, LAYOUT_VERSION, MatchType, TracePoint, XlatePoint, identity,
+    CLOSED_PORT, DropReason, LAYOUT_VERSION, MatchType, TracePoint, XlatePoint, identity,
 };
 
 /// How many entries of a map changed.

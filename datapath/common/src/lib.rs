@@ -36,6 +36,11 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Bits of a policy key before the protocol: endpoint, identity, direction.
 pub const POLICY_FIXED_BITS: u32 = 72;
 
+/// In a policy entry's place for the proxy's port: the traffic is the proxy's,
+/// which does not have the rules for it yet. Until it has, nothing passes in
+/// either direction's name. Nothing may listen for the proxy there.
+pub const CLOSED_PORT: u16 = 1;
+
 /// IP protocol numbers that the datapath knows.
 pub mod protocol {
     /// ICMP.

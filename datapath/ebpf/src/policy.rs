@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use weft_datapath_common::{
-    DropReason, EndpointEntry, MatchType, PolicyKey, PolicyValue, action, direction,
+    CLOSED_PORT, DropReason, EndpointEntry, MatchType, PolicyKey, PolicyValue, action, direction,
     endpoint_flags, identity, policy_flags,
 };
 
@@ -98,6 +98,11 @@ fn apply(flow: &mut Flow, answer: u64, side: u8) -> Result<(), DropReason> {
     // Rule 0 stands for "no policy in this direction": nothing was asked.
     if rule != 0 {
         event::policy_verdict(flow, matched.code(), verdict);
+    }
+    // Not even what the other side's rules send to the proxy, which would judge
+    // it by those alone, nor what the proxy holds already.
+    if proxy_port == CLOSED_PORT {
+        return Err(DropReason::ProxyNotListening);
     }
     if egress_port != 0 {
         (flow.rule, flow.proxy_port) = (egress_rule, egress_port);

@@ -120,6 +120,9 @@ fn judge_again(
             }
         }
         entry.set_proxy_port(flow.proxy_port);
+    } else if flags & ct_flags::CUT != 0 {
+        // The proxy never had it, and nobody wants it there any more.
+        flags &= !(ct_flags::CUT | ct_flags::PROXY | ct_flags::PROXY_INGRESS);
     }
     entry.set_flags(flags);
     entry.set_epoch(epoch);
