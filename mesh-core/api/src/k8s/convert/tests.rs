@@ -4,7 +4,9 @@ use weft_core::policy::http::HttpRules;
 use weft_core::policy::{CidrPeer, Entity, L7Rules, Peer, Peers, PortMatch, PortRange};
 
 use super::super::policy::PolicyObject;
-use super::super::policy::tests::{accepted, ccnp, errors, ingress, to_ports, traffic};
+use super::super::policy::tests::{
+    accepted, ccnp, error_below, errors, ingress, to_ports, traffic,
+};
 
 #[test]
 fn authentication_can_only_be_disabled() {
@@ -81,9 +83,8 @@ fn ports() {
 #[test]
 fn bad_ports() {
     let error = |port: Value| {
-        let found = errors(to_ports(json!({ "ports": [port] })));
-        let prefix = "spec.ingress[0].toPorts[0].ports[0].";
-        found[0].strip_prefix(prefix).unwrap().to_owned()
+        let spec = to_ports(json!({ "ports": [port] }));
+        error_below("spec.ingress[0].toPorts[0].ports[0].", spec)
     };
     assert_eq!(
         error(json!({ "port": "80", "endPort": 79 })),
@@ -140,9 +141,7 @@ fn http_rules_that_do_not_compile_are_refused() {
             "ports": [{ "port": "80", "protocol": "TCP" }],
             "rules": { "http": [{}, rule] },
         });
-        let found = errors(to_ports(ports)).remove(0);
-        let prefix = "spec.ingress[0].toPorts[0].rules.http[1].";
-        found.strip_prefix(prefix).unwrap().to_owned()
+        error_below("spec.ingress[0].toPorts[0].rules.http[1].", to_ports(ports))
     };
     assert!(error(json!({ "path": "/a(" })).starts_with("path: invalid regular expression"));
     assert!(error(json!({ "path": "((a{100}){100}){100}" })).starts_with("path: "));
@@ -229,9 +228,7 @@ fn selectors() {
             "endpointSelector": { "matchExpressions": [expression] },
             "ingress": [{}],
         });
-        let found = errors(spec).remove(0);
-        let prefix = "spec.endpointSelector.matchExpressions[0].";
-        found.strip_prefix(prefix).unwrap().to_owned()
+        error_below("spec.endpointSelector.matchExpressions[0].", spec)
     };
     assert_eq!(
         error(json!({ "key": "a", "operator": "in", "values": ["x"] })),

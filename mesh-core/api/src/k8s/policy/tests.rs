@@ -4,14 +4,17 @@ use weft_core::policy::{L7Rules, PortMatch, PortRange, PortSpec, TrafficRule};
 
 use super::*;
 
+fn read(object: Value) -> CiliumNetworkPolicy {
+    serde_json::from_value(object).unwrap()
+}
+
 pub(in crate::k8s) fn cnp(spec: &Value) -> CiliumNetworkPolicy {
-    let object = json!({
+    read(json!({
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumNetworkPolicy",
         "metadata": { "name": "rule1", "namespace": "default" },
         "spec": spec,
-    });
-    serde_json::from_value(object).unwrap()
+    }))
 }
 
 pub(in crate::k8s) fn ccnp(spec: &Value) -> CiliumClusterwideNetworkPolicy {
@@ -25,6 +28,16 @@ pub(in crate::k8s) fn errors(spec: Value) -> Vec<String> {
         Ok(rules) => panic!("accepted: {rules:?}"),
         Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// The first error of a namespaced policy with this spec, after the path that
+/// it is to begin with.
+pub(in crate::k8s) fn error_below(path: &str, spec: Value) -> String {
+    let error = errors(spec).remove(0);
+    let below = error.strip_prefix(path);
+    below
+        .unwrap_or_else(|| panic!("not below {path}: {error}"))
+        .to_owned()
 }
 
 /// The only rule of a namespaced policy with this spec.
@@ -220,17 +233,15 @@ fn fields_beside_spec_are_refused() {
         "metadata": { "name": "x", "namespace": "default" },
         "Spec": { "endpointSelector": {}, "ingress": [{}] },
     });
-    let object: CiliumNetworkPolicy = serde_json::from_value(object).unwrap();
-    let found = object.rules().unwrap_err().to_string();
+    let found = read(object).rules().unwrap_err().to_string();
     assert_eq!(found, "Spec: unknown field, did you mean spec");
 }
 
 #[test]
 fn specs_are_rules_of_one_object_and_stand_or_fall_together() {
     let good = json!({ "endpointSelector": {}, "ingress": [{}] });
-    let object = |specs: Value| -> CiliumNetworkPolicy {
-        let object = json!({ "metadata": { "name": "x", "namespace": "n" }, "specs": specs });
-        serde_json::from_value(object).unwrap()
+    let object = |specs: Value| {
+        read(json!({ "metadata": { "name": "x", "namespace": "n" }, "specs": specs }))
     };
     let rules = object(json!([good, good])).rules().unwrap();
     assert_eq!(rules.len(), 2);
@@ -273,12 +284,11 @@ fn default_deny_follows_the_sections() {
 
 #[test]
 fn a_strange_status_does_not_break_reading() {
-    let object = json!({
+    let object = read(json!({
         "metadata": { "name": "x" },
         "spec": { "endpointSelector": {}, "ingress": [{}] },
         "status": { "conditions": "none" },
-    });
-    let object: CiliumNetworkPolicy = serde_json::from_value(object).unwrap();
+    }));
     assert_eq!(object.status, None);
     assert!(object.rules().is_ok());
 }
@@ -291,6 +301,5 @@ fn objects_are_written_as_they_were_read() {
         "metadata": { "name": "x", "namespace": "default" },
         "spec": { "endpointSelector": {}, "typo": [{}] },
     });
-    let object: CiliumNetworkPolicy = serde_json::from_value(text.clone()).unwrap();
-    assert_eq!(serde_json::to_value(&object).unwrap(), text);
+    assert_eq!(serde_json::to_value(read(text.clone())).unwrap(), text);
 }

@@ -11,10 +11,7 @@ use crate::policy::{
 #[test]
 fn the_story_s_second_policy() {
     let path = "/v1/request-landing";
-    let compiled = compile(&[ingress(allow(vec![rule(
-        org("empire"),
-        vec![http(80, path)],
-    )]))]);
+    let compiled = letting_in(vec![rule(org("empire"), vec![http(80, path)])]);
     assert_eq!(compiled.ingress(EMPIRE, 80), Redirect);
     assert_eq!(compiled.ingress(ALLIANCE, 80), Deny);
     let [policy] = compiled.0.ports.as_slice() else {
@@ -30,10 +27,7 @@ fn the_story_s_second_policy() {
 
 #[test]
 fn a_node_reaches_its_pods_directly() {
-    let compiled = compile(&[ingress(allow(vec![rule(
-        Peers::Unnamed,
-        vec![http(80, "/x")],
-    )]))]);
+    let compiled = letting_in(vec![rule(Peers::Unnamed, vec![http(80, "/x")])]);
     assert_eq!(compiled.ingress(NumericIdentity::HOST, 80), Allow);
     assert_eq!(compiled.ingress(NumericIdentity::HOST, 22), Allow);
     assert_eq!(compiled.ingress(NumericIdentity::REMOTE_NODE, 22), Deny);
@@ -71,10 +65,10 @@ fn a_rule_without_l7_makes_all_requests_pass_through_the_proxy() {
 
 #[test]
 fn rules_of_another_peer_do_not_open_a_port() {
-    let compiled = compile(&[ingress(allow(vec![
+    let compiled = letting_in(vec![
         rule(org("empire"), vec![http(80, "/x")]),
         rule(org("alliance"), vec![tcp(80, 80)]),
-    ]))]);
+    ]);
     assert_eq!(compiled.ingress(EMPIRE, 80), Redirect);
     assert_eq!(compiled.ingress(ALLIANCE, 80), Allow);
     let open: Vec<_> = compiled.0.ports[0]
@@ -133,10 +127,10 @@ fn l7_ranges_are_cut_where_rules_change() {
         l7: L7Rules::Http(HttpRules::default()),
         ..tcp(8000, 9000)
     };
-    let compiled = compile(&[ingress(allow(vec![
+    let compiled = letting_in(vec![
         rule(org("empire"), vec![range]),
         rule(org("empire"), vec![http(8080, "/x")]),
-    ]))]);
+    ]);
     let ranges: Vec<_> = compiled
         .0
         .ports
@@ -156,10 +150,7 @@ fn l7_ranges_are_cut_where_rules_change() {
 
 #[test]
 fn host_entry_and_priorities() {
-    let compiled = compile(&[ingress(allow(vec![rule(
-        Peers::Unnamed,
-        vec![http(80, "/")],
-    )]))]);
+    let compiled = letting_in(vec![rule(Peers::Unnamed, vec![http(80, "/")])]);
     let host = lookup(
         &compiled.0.entries,
         Direction::Ingress,

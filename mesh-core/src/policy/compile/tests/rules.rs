@@ -20,7 +20,7 @@ fn without_policy_everything_passes_and_no_rule_is_named() {
 
 #[test]
 fn default_deny_is_per_direction() {
-    let compiled = compile(&[ingress(allow(vec![]))]);
+    let compiled = letting_in(vec![]);
     assert_eq!(compiled.ingress(EMPIRE, 80), Deny);
     assert_eq!(compiled.egress(EMPIRE, 80), Allow);
     assert!(compiled.0.ingress_default_deny && !compiled.0.egress_default_deny);
@@ -59,7 +59,7 @@ fn a_policy_applies_only_to_what_it_selects() {
 
 #[test]
 fn the_story_s_first_policy() {
-    let compiled = compile(&[ingress(allow(vec![rule(org("empire"), vec![tcp(80, 80)])]))]);
+    let compiled = letting_in(vec![rule(org("empire"), vec![tcp(80, 80)])]);
     assert_eq!(compiled.ingress(EMPIRE, 80), Allow);
     assert_eq!(compiled.ingress(EMPIRE, 81), Deny);
     assert_eq!(compiled.at(Direction::Ingress, EMPIRE, UDP, 80), Deny);
@@ -73,19 +73,16 @@ fn the_story_s_first_policy() {
 
 #[test]
 fn an_empty_rule_allows_nothing_but_denies_by_default() {
-    let compiled = compile(&[ingress(allow(vec![rule(Peers::Unnamed, vec![])]))]);
+    let compiled = letting_in(vec![rule(Peers::Unnamed, vec![])]);
     assert_eq!(compiled.ingress(EMPIRE, 80), Deny);
     let nothing = Peers::Listed(vec![]);
-    let compiled = compile(&[ingress(allow(vec![rule(nothing, vec![tcp(80, 80)])]))]);
+    let compiled = letting_in(vec![rule(nothing, vec![tcp(80, 80)])]);
     assert_eq!(compiled.ingress(EMPIRE, 80), Deny);
 }
 
 #[test]
 fn ports_without_peers_mean_any_peer() {
-    let compiled = compile(&[ingress(allow(vec![rule(
-        Peers::Unnamed,
-        vec![tcp(80, 80)],
-    )]))]);
+    let compiled = letting_in(vec![rule(Peers::Unnamed, vec![tcp(80, 80)])]);
     for peer in [EMPIRE, NumericIdentity::WORLD, TEN, NumericIdentity(9999)] {
         assert_eq!(compiled.ingress(peer, 80), Allow);
         assert_eq!(compiled.ingress(peer, 81), Deny);
@@ -94,7 +91,7 @@ fn ports_without_peers_mean_any_peer() {
 
 #[test]
 fn peers_without_ports_mean_every_protocol() {
-    let compiled = compile(&[ingress(allow(vec![rule(org("empire"), vec![])]))]);
+    let compiled = letting_in(vec![rule(org("empire"), vec![])]);
     for protocol in [TCP, UDP, SCTP, ICMP] {
         assert_eq!(compiled.at(Direction::Ingress, EMPIRE, protocol, 7), Allow);
     }
@@ -111,7 +108,7 @@ fn any_is_tcp_udp_and_sctp() {
         }),
     ] {
         let ports = vec![spec(port, None)];
-        let compiled = compile(&[ingress(allow(vec![rule(Peers::Unnamed, ports)]))]);
+        let compiled = letting_in(vec![rule(Peers::Unnamed, ports)]);
         for protocol in [TCP, UDP, SCTP] {
             assert_eq!(compiled.at(Direction::Ingress, EMPIRE, protocol, 53), Allow);
         }
@@ -122,7 +119,7 @@ fn any_is_tcp_udp_and_sctp() {
 #[test]
 fn ranges() {
     let ports = vec![tcp(8000, 8999), tcp(65000, 65535)];
-    let compiled = compile(&[ingress(allow(vec![rule(Peers::Unnamed, ports)]))]);
+    let compiled = letting_in(vec![rule(Peers::Unnamed, ports)]);
     for (port, expected) in [
         (7999, Deny),
         (8000, Allow),

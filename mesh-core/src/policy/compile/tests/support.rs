@@ -130,6 +130,11 @@ pub(super) fn compile(rules: &[Rule]) -> Compiled {
     Compiled(policy, table)
 }
 
+/// The pod under one policy, which lets nothing in but this.
+pub(super) fn letting_in(rules: Vec<TrafficRule>) -> Compiled {
+    compile(&[ingress(allow(rules))])
+}
+
 impl Compiled {
     pub(super) fn at(
         &self,
