@@ -183,6 +183,15 @@ pub struct OperatorArgs {
     /// Namespace of the lease that the working operator holds.
     #[arg(long, env = "WEFT_LEASE_NAMESPACE", default_value = "kube-system")]
     pub lease_namespace: String,
+    /// Seconds without renewal after which another operator takes the lease;
+    /// one that cannot renew it gives up after two thirds of them.
+    #[arg(
+        long,
+        env = "WEFT_LEASE_DURATION",
+        default_value_t = 15,
+        value_parser = clap::value_parser!(u32).range(3..=3600)
+    )]
+    pub lease_duration: u32,
     /// Seconds for which an identity must be unused before it is removed.
     #[arg(long, env = "WEFT_IDENTITY_GRACE", default_value_t = 900)]
     pub identity_grace: u64,

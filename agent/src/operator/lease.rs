@@ -29,12 +29,13 @@ pub(super) struct Terms {
     pub(super) interval: Duration,
 }
 
-impl Default for Terms {
-    fn default() -> Self {
+impl Terms {
+    /// Of a lease that holds for so long.
+    pub(super) fn lasting(duration: Duration) -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            give_up: Duration::from_secs(10),
-            interval: Duration::from_secs(2),
+            duration,
+            give_up: duration * 2 / 3,
+            interval: duration * 2 / 15,
         }
     }
 }

@@ -30,7 +30,7 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
         client.clone(),
         &args.lease_namespace,
         identity(),
-        Terms::default(),
+        Terms::lasting(Duration::from_secs(args.lease_duration.into())),
     );
     if stop.run_until_cancelled(candidate.take()).await.is_none() {
         return Ok(());

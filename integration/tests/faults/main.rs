@@ -8,6 +8,7 @@
 
 mod agent;
 mod broken;
+mod operators;
 mod parts;
 mod proxy;
 mod reuse;
