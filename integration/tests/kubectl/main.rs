@@ -98,6 +98,23 @@ fn the_meshs_own_pods() {
     let Some(lab) = stage() else { return };
     sh(&lab, "kubectl apply -f sw-pods.yaml");
     sh(&lab, "kubectl rollout status deployment/deathstar");
+    sh(&lab, "kubectl wait --for=condition=Ready pod/xwing");
+    let pod = sh(&lab, "kubectl get pod xwing");
+    assert!(pod.contains("xwing   1/1     Running   0 "), "{pod}");
+    let all = sh(&lab, "kubectl get all");
+    for (begins, says) in [
+        ("pod/deathstar-", " 1/1 Running 0 "),
+        ("pod/xwing ", " 1/1 Running 0 "),
+        ("service/deathstar ", " ClusterIP 10."),
+        ("service/deathstar ", " <none> 80/TCP "),
+        ("service/kubernetes ", " <none> 443/TCP "),
+        ("deployment.apps/deathstar ", " 2/2 2 2 "),
+        ("replicaset.apps/deathstar-", " 2 2 2 "),
+    ] {
+        let line = all.lines().find(|line| line.starts_with(begins));
+        let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();
+        assert!(words.join(" ").contains(says), "{begins}{says}: {all}");
+    }
     // An agent's pod has no proxy in it.
     let processes = "
         NODE=$(kubectl get po -l class=deathstar -o jsonpath='{.items[].spec.nodeName}')

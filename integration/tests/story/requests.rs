@@ -41,6 +41,15 @@ pub fn l7_policy(lab: &Lab, replicas: &Replicas) {
     assert_eq!(land(lab, "tiefighter"), "Ship landed\n");
     observed(
         lab,
+        between,
+        &[
+            "{time}: default/tiefighter:{port} {ID} -> {deathstar}:80 {ID} policy-verdict:L3-L4 INGRESS ALLOWED (TCP Flags: SYN)",
+            "{time}: default/tiefighter:{port} {ID} -> {deathstar}:80 {ID} to-proxy FORWARDED (TCP Flags: ACK, PSH)",
+            "{time}: default/tiefighter:{port} {ID} -> {deathstar}:80 {ID} http-request FORWARDED (HTTP/1.1 POST http://deathstar.default.svc.cluster.local/v1/request-landing)",
+        ],
+    );
+    observed(
+        lab,
         "weft observe --protocol http",
         &[
             "{time}: default/tiefighter:{port} {ID} -> {deathstar}:80 {ID} http-request FORWARDED (HTTP/1.1 POST http://deathstar.default.svc.cluster.local/v1/request-landing)",
