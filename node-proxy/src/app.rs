@@ -22,7 +22,7 @@ use weft_core::snapshot::{Node, Parts};
 use crate::accept::worker::{self, Seed, Shared, TurnedAway};
 use crate::admin;
 use crate::control::apply::{Control, Request, SharedStatus, Status};
-use crate::control::client::{self, Offer};
+use crate::control::client::{self, Ask};
 use crate::control::config::Config;
 use crate::control::publish::Publisher;
 use crate::control::store::{self, Store};
@@ -102,9 +102,9 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
 
     let publisher = Publisher::new(Arc::clone(&shared), commands, versions);
     let (requests, asked) = mpsc::channel(16);
-    let (control, offers, mut tasks) = open_origin(&options.origin, publisher, &mut sinks)?;
+    let (control, agent, mut tasks) = open_origin(&options.origin, publisher, &mut sinks)?;
     let status = control.status();
-    tasks.push(tokio::spawn(control.run(asked, offers)));
+    tasks.push(tokio::spawn(control.run(asked, agent)));
 
     let (stop_telemetry, stopped) = oneshot::channel();
     let telemetry = tokio::spawn(telemetry::run(receiver, sinks, stopped));
@@ -153,11 +153,11 @@ fn start_export(
     Ok(Some(tokio::spawn(export.run())))
 }
 
-type Opened = (Control, mpsc::Receiver<Offer>, Vec<JoinHandle<()>>);
+type Opened = (Control, mpsc::Receiver<Ask>, Vec<JoinHandle<()>>);
 
 /// Puts in force what is there already, and connects what brings more.
 fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyhow::Result<Opened> {
-    let (offering, offers) = mpsc::channel(1);
+    let (asking, asked) = mpsc::channel(1);
     match origin {
         Origin::File(path) => {
             let snapshot = store::load(path)?;
@@ -165,20 +165,18 @@ fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyh
             control
                 .apply(&snapshot)
                 .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-            Ok((control, offers, Vec::new()))
+            Ok((control, asked, Vec::new()))
         }
         Origin::Agent { socket, state } => {
             let (batches, queue) = mpsc::channel(BATCHES);
             sinks.records = Some(batches);
             let mut control = Control::new(publisher, state.clone().map(Store::new));
             control.restore();
-            let status = control.status();
-            let running = move || status.get().reliable();
             let tasks = vec![
                 tokio::spawn(client::records(socket.clone(), queue)),
-                tokio::spawn(client::snapshots(socket.clone(), running, offering)),
+                tokio::spawn(client::snapshots(socket.clone(), asking)),
             ];
-            Ok((control, offers, tasks))
+            Ok((control, asked, tasks))
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use weft_api::node::{Snapshot, SnapshotStatus};
 
-use super::client::{self, Offer};
+use super::client::{self, Ask, Offer};
 use super::publish::Publisher;
 use super::store::Store;
 
@@ -106,12 +106,8 @@ impl Control {
         self.status.clone()
     }
 
-    /// Answers requests and offers until nobody can ask any more.
-    pub async fn run(
-        mut self,
-        mut asked: mpsc::Receiver<Request>,
-        mut offers: mpsc::Receiver<Offer>,
-    ) {
+    /// Answers requests and the agent's stream until nobody can ask any more.
+    pub async fn run(mut self, mut asked: mpsc::Receiver<Request>, mut agent: mpsc::Receiver<Ask>) {
         loop {
             tokio::select! {
                 request = asked.recv() => match request {
@@ -121,7 +117,12 @@ impl Control {
                     Some(Request::Drain(patience)) => self.publisher.drain(patience),
                     None => return,
                 },
-                Some(offer) = offers.recv() => self.answer(offer).await,
+                Some(ask) = agent.recv() => match ask {
+                    Ask::Offer(offer) => self.answer(offer).await,
+                    Ask::Running(answer) => {
+                        let _gone = answer.send(self.status.get().reliable());
+                    }
+                },
                 () = tokio::time::sleep(STORE_AGAIN), if self.unstored.is_some() => {
                     self.store_again().await;
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -17,6 +17,18 @@ use weft_api::node::{MAX_SNAPSHOT, Snapshot, SnapshotStatus};
 /// is back within a second, and dialling a Unix socket costs nothing.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// What the agent's stream asks of the task that puts snapshots in force. It is
+/// dealt with in this order.
+#[derive(Debug)]
+pub enum Ask {
+    /// Put a snapshot in force.
+    Offer(Offer),
+    /// Say what an agent may take for granted, now that all that was offered
+    /// before is dealt with: an offer of a stream that has broken since may
+    /// still have been on its way.
+    Running(oneshot::Sender<String>),
+}
+
 /// A snapshot from the agent, to be answered.
 #[derive(Debug)]
 pub struct Offer {
@@ -26,31 +38,36 @@ pub struct Offer {
     pub answer: mpsc::Sender<SnapshotStatus>,
 }
 
-/// Keeps a stream of snapshots from the agent open, for ever. `running` says
-/// what version the proxy runs and has stored, if they are one, for the first
-/// message of each connection.
-pub async fn snapshots(socket: PathBuf, running: impl Fn() -> String, offers: mpsc::Sender<Offer>) {
+/// Keeps a stream of snapshots from the agent open, for ever. The first message
+/// of each says what version the proxy runs and has stored, if they are one.
+pub async fn snapshots(socket: PathBuf, asks: mpsc::Sender<Ask>) {
     loop {
         match dial(&socket).await {
             Ok(channel) => {
-                if let Err(error) = follow(channel, running(), &offers).await {
+                if let Err(error) = follow(channel, &asks).await {
                     tracing::warn!(%error, "snapshot stream ended");
                 }
             }
             Err(error) => tracing::debug!(%error, "agent is not there"),
         }
-        if offers.is_closed() {
+        if asks.is_closed() {
             return;
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn follow(
-    channel: Channel,
-    version: String,
-    offers: &mpsc::Sender<Offer>,
-) -> Result<(), tonic::Status> {
+/// What runs; `None` when nobody puts snapshots in force any more.
+async fn running(asks: &mpsc::Sender<Ask>) -> Option<String> {
+    let (answer, answered) = oneshot::channel();
+    asks.send(Ask::Running(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+async fn follow(channel: Channel, asks: &mpsc::Sender<Ask>) -> Result<(), tonic::Status> {
+    let Some(version) = running(asks).await else {
+        return Ok(());
+    };
     let (answer, statuses) = mpsc::channel(16);
     let hello = status(version, String::new());
     if answer.send(hello).await.is_err() {
@@ -66,7 +83,7 @@ async fn follow(
             snapshot,
             answer: answer.clone(),
         };
-        if offers.send(offer).await.is_err() {
+        if asks.send(Ask::Offer(offer)).await.is_err() {
             return Ok(());
         }
     }
