@@ -1,6 +1,8 @@
 //! The proxy's side of the agent: snapshots out, acknowledgements and records
 //! in, over a Unix socket.
 
+pub(crate) mod answers;
+
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
@@ -16,6 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 use weft_api::node::node_control_server::{NodeControl, NodeControlServer};
 use weft_api::node::{RecordBatch, RecordsReceived, Snapshot, SnapshotStatus};
+
+use answers::Answers;
 
 /// Batches of records that may wait for the observer.
 const RECORD_BATCHES: usize = 256;
@@ -44,12 +48,32 @@ pub struct ProxyStatus {
     pub acked: String,
     /// The newest snapshot that it refused, until it accepts another.
     pub refused: Option<Refusal>,
+    /// Number of the last publication that it has answered for: besides what
+    /// it acknowledged, it may run from any later one.
+    #[serde(skip)]
+    pub answered: u64,
+}
+
+/// The newest snapshot, and its number: equal ones that are published one
+/// after the other have one number, all others have different ones.
+#[derive(Debug, Clone, Default)]
+struct Publication {
+    number: u64,
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+impl Publication {
+    fn is(&self, version: &str) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.version == version)
+    }
 }
 
 /// Hands snapshots to the proxy. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Control {
-    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    snapshots: watch::Sender<Publication>,
     status: watch::Sender<ProxyStatus>,
     records: mpsc::Sender<RecordBatch>,
     /// Number of the newest stream: while an old proxy drains beside a new
@@ -62,7 +86,7 @@ impl Control {
     pub fn new() -> (Self, mpsc::Receiver<RecordBatch>) {
         let (records, receiver) = mpsc::channel(RECORD_BATCHES);
         let control = Self {
-            snapshots: watch::Sender::new(None),
+            snapshots: watch::Sender::new(Publication::default()),
             status: watch::Sender::new(ProxyStatus::default()),
             records,
             newest: Arc::default(),
@@ -70,23 +94,24 @@ impl Control {
         (control, receiver)
     }
 
-    /// Makes a snapshot the newest; nothing is sent when its version is.
-    pub fn publish(&self, snapshot: Snapshot) {
-        self.snapshots.send_if_modified(|current| {
-            let same = current
-                .as_ref()
-                .is_some_and(|old| old.version == snapshot.version);
+    /// Makes a snapshot the newest and returns its number; nothing is sent when
+    /// its version is.
+    pub fn publish(&self, snapshot: Snapshot) -> u64 {
+        self.snapshots.send_if_modified(|newest| {
+            let same = newest.is(&snapshot.version);
             if !same {
-                *current = Some(Arc::new(snapshot));
+                newest.number += 1;
+                newest.snapshot = Some(Arc::new(snapshot));
             }
             !same
         });
+        self.snapshots.borrow().number
     }
 
-    /// Follows the newest snapshot.
+    /// The newest snapshot, if there is one.
     #[cfg(test)]
-    pub(crate) fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        self.snapshots.subscribe()
+    pub(crate) fn newest(&self) -> Option<Arc<Snapshot>> {
+        self.snapshots.borrow().snapshot.clone()
     }
 
     /// Follows what is known of the proxy.
@@ -179,29 +204,35 @@ impl Session {
     async fn run(&self, mut inbound: Streaming<SnapshotStatus>) -> Result<(), Status> {
         let mut snapshots = self.control.snapshots.subscribe();
         snapshots.mark_changed();
+        let mut answers = Answers::default();
         let mut running = String::new();
         if let Some(first) = inbound.message().await? {
             info!(proxy = %first.proxy_version, version = %first.version, "proxy connected");
             running.clone_from(&first.version);
-            self.record(&first);
+            // What was published before and is not the newest is not sent to
+            // this one.
+            let sent_before = snapshots.borrow().number.saturating_sub(1);
+            self.record(&first, Some(sent_before));
         }
         loop {
             tokio::select! {
                 status = inbound.message() => match status? {
-                    Some(status) => self.record(&status),
+                    Some(status) => self.answered(&status, &mut answers),
                     None => return Ok(()),
                 },
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    let snapshot = snapshots.borrow_and_update().clone();
+                    let Publication { number, snapshot } = snapshots.borrow_and_update().clone();
                     let Some(snapshot) = snapshot else { continue };
                     // A proxy that already runs it (from disk, after the agent's
                     // restart) need not build it again.
                     if std::mem::take(&mut running) == snapshot.version {
+                        self.runs(number, &snapshot.version);
                         continue;
                     }
+                    answers.sent(number, &snapshot.version);
                     if self.sender.send(Ok((*snapshot).clone())).await.is_err() {
                         return Ok(());
                     }
@@ -214,7 +245,34 @@ impl Session {
         self.control.newest.load(Ordering::SeqCst) == self.number
     }
 
-    fn record(&self, message: &SnapshotStatus) {
+    /// Takes an answer to a snapshot.
+    fn answered(&self, message: &SnapshotStatus, answers: &mut Answers) {
+        let number = match message.error.is_empty() {
+            true => answers.accepted(&message.version),
+            false => {
+                answers.refused(&message.version);
+                None
+            }
+        };
+        self.record(message, number);
+    }
+
+    /// The proxy said that it runs this one before it could be sent.
+    fn runs(&self, number: u64, version: &str) {
+        if self.is_newest() {
+            self.control.status.send_if_modified(|status| {
+                let news = status.acked == version && status.answered != number;
+                if news {
+                    status.answered = number;
+                }
+                news
+            });
+        }
+    }
+
+    /// Notes what a proxy says, and the publication that it has answered for by
+    /// that.
+    fn record(&self, message: &SnapshotStatus, answered: Option<u64>) {
         if !self.is_newest() {
             return;
         }
@@ -229,6 +287,9 @@ impl Session {
             status.connected = true;
             if !message.proxy_version.is_empty() {
                 status.proxy_version.clone_from(&message.proxy_version);
+            }
+            if let Some(number) = answered {
+                status.answered = number;
             }
             if message.error.is_empty() {
                 status.acked.clone_from(&message.version);

@@ -151,6 +151,47 @@ async fn a_proxy_that_runs_the_newest_from_disk_is_not_bothered() {
 }
 
 #[tokio::test]
+async fn it_is_known_which_publication_an_answer_is_about() {
+    let served = Served::start();
+    assert_eq!(served.control.publish(snapshot("one")), 1);
+    let mut proxy = Proxy::connect(&served, "").await;
+    assert_eq!(proxy.next().await.version, "one");
+    let seen = served.status(|status| status.connected).await;
+    assert_eq!(seen.answered, 0, "it may run from the first");
+    proxy.say.send(status("one", "")).await.expect("open");
+    served.status(|status| status.answered == 1).await;
+
+    assert_eq!(served.control.publish(snapshot("two")), 2);
+    assert_eq!(proxy.next().await.version, "two");
+    assert_eq!(served.control.publish(snapshot("one")), 3);
+    assert_eq!(served.control.publish(snapshot("one")), 3, "the same");
+    assert_eq!(proxy.next().await.version, "one");
+    proxy.say.send(status("two", "")).await.expect("open");
+    served.status(|status| status.answered == 2).await;
+    proxy
+        .say
+        .send(status("one", "in force, but cannot be stored"))
+        .await
+        .expect("open");
+    let seen = served.status(|status| status.refused.is_some()).await;
+    assert_eq!((&*seen.acked, seen.answered), ("two", 2));
+    proxy.say.send(status("one", "")).await.expect("open");
+    served.status(|status| status.answered == 3).await;
+
+    // One that comes with the newest need not be sent it, one with an older
+    // one may go on to all that is sent.
+    drop(proxy);
+    served.status(|status| !status.connected).await;
+    served.control.publish(snapshot("three"));
+    assert_eq!(served.control.publish(snapshot("one")), 5);
+    let _same = Proxy::connect(&served, "one").await;
+    served.status(|status| status.answered == 5).await;
+    let _older = Proxy::connect(&served, "two").await;
+    let seen = served.status(|status| status.acked == "two").await;
+    assert_eq!(seen.answered, 4);
+}
+
+#[tokio::test]
 async fn while_two_proxies_overlap_the_newer_ones_answer_counts() {
     let served = Served::start();
     served.control.publish(snapshot("one"));

@@ -1,81 +1,35 @@
 //! Keeps a redirect out of the kernel until the proxy has the rules for it.
 //!
 //! A connection that reaches a proxy without rules for its port would pass
-//! unjudged. So an entry that newly redirects waits for the proxy to
-//! acknowledge a snapshot that holds its port. For a short while the endpoint
-//! stays as it was, which spares allowed traffic a gap; then the entry goes in
-//! with a port on which nothing listens, and its traffic is dropped until the
-//! proxy is there.
+//! unjudged, if the rules of its other end brought it there. So an entry that
+//! newly redirects waits until every snapshot that the proxy may be running has
+//! the same rules for it: the one that it acknowledged last, and all that were
+//! published since. For a short while its traffic is treated as before, which
+//! spares what is allowed a gap; then the entry goes in with a port that stands
+//! for "closed", and its traffic is dropped until the proxy is there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod coverage;
+mod meanwhile;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::iter;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_core::policy::PortPolicy;
-use weft_datapath::{PolicyEntry, Verdict};
+use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
 
-use super::CLOSED_PORT;
+pub use coverage::Coverage;
+use meanwhile::meanwhile;
 
-/// How long an endpoint may stay as it was. Within what a revocation may take.
+/// How long traffic may be treated as before. Within what a revocation may
+/// take.
 const PATIENCE: Duration = Duration::from_millis(80);
 /// Snapshots that are remembered; a proxy further behind counts as new.
 const REMEMBERED: usize = 32;
 
 /// How long a pod that is new to the proxy is not called ready.
 const INTRODUCTION: Duration = Duration::from_secs(1);
-
-/// What a snapshot holds: the pods, and the ports with rules.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Coverage {
-    endpoints: BTreeSet<u32>,
-    ports: BTreeSet<(u32, u8, u16, u16)>,
-}
-
-impl Coverage {
-    /// Of these endpoints and their policies.
-    pub fn of<'a>(
-        endpoints: impl IntoIterator<Item = u32>,
-        ports: impl IntoIterator<Item = &'a PortPolicy>,
-    ) -> Self {
-        let ports = ports.into_iter().map(|port| {
-            let direction = port.direction.number();
-            (port.endpoint.0, direction, port.first, port.last)
-        });
-        Self {
-            endpoints: endpoints.into_iter().collect(),
-            ports: ports.collect(),
-        }
-    }
-
-    fn holds(&self, endpoint: u32, entry: &PolicyEntry) -> bool {
-        let (first, last) = ports(entry);
-        // Both kinds of direction have the numbers of the policy map's keys.
-        let direction = entry.direction as u8;
-        let at = |port| (endpoint, direction, port, u16::MAX);
-        let before = self
-            .ports
-            .range((endpoint, direction, 0, 0)..=at(first))
-            .next_back();
-        let Some(before) = before else { return false };
-        // Ranges of one endpoint and direction do not overlap, but several
-        // side by side may make up the entry's.
-        let mut open = u32::from(first);
-        for (_, _, start, end) in self.ports.range(*before..=at(last)) {
-            if u32::from(*start) > open || open > u32::from(*end) {
-                break;
-            }
-            open = u32::from(*end) + 1;
-        }
-        open > u32::from(last)
-    }
-}
-
-/// First and last port of an entry.
-fn ports(entry: &PolicyEntry) -> (u16, u16) {
-    let free = u16::MAX
-        .checked_shr(u32::from(entry.port_bits))
-        .unwrap_or_default();
-    (entry.port & !free, entry.port | free)
-}
 
 /// What the kernel is to hold of an endpoint right now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +41,8 @@ pub enum Gated {
         /// Whether they are what is wanted. If not, some are closed.
         complete: bool,
     },
-    /// These entries, which are what it holds less what is revoked; the flags
-    /// of the endpoint stay too.
+    /// These entries, which are what is wanted, save that traffic that would
+    /// newly go to the proxy is treated as before.
     Hold {
         /// The entries.
         entries: Vec<PolicyEntry>,
@@ -97,74 +51,103 @@ pub enum Gated {
     },
 }
 
+/// A snapshot that was published.
+#[derive(Debug)]
+struct Published {
+    number: u64,
+    version: String,
+    coverage: Arc<Coverage>,
+}
+
 /// What the proxy is known to hold.
 #[derive(Debug, Default)]
 pub struct Gate {
-    published: Vec<(String, Coverage)>,
+    /// The last ones, in order.
+    published: VecDeque<Published>,
     connected: bool,
-    acked: Option<Coverage>,
+    acked: Option<Arc<Coverage>>,
+    /// The last publication that the proxy has answered for. Later ones may be
+    /// in force as well, whether or not it said so.
+    answered: u64,
     waiting: BTreeMap<u32, Instant>,
     introduced: BTreeMap<u32, Instant>,
 }
 
 impl Gate {
-    /// A snapshot was published.
-    pub fn published(&mut self, version: &str, coverage: Coverage) {
-        if self.published.iter().any(|(known, _)| known == version) {
+    /// A snapshot was published, as the one of this number. The same number
+    /// again is the same snapshot.
+    pub fn published(&mut self, number: u64, version: &str, coverage: Coverage) {
+        if self
+            .published
+            .back()
+            .is_some_and(|last| last.number == number)
+        {
             return;
         }
         if self.published.len() == REMEMBERED {
-            self.published.remove(0);
+            self.published.pop_front();
         }
-        self.published.push((version.to_owned(), coverage));
+        self.published.push_back(Published {
+            number,
+            version: version.to_owned(),
+            coverage: Arc::new(coverage),
+        });
     }
 
-    /// What the proxy says that it runs from.
-    pub fn proxy(&mut self, connected: bool, acked: &str) {
+    /// What the proxy says that it runs from and has stored, and the number of
+    /// the last publication that it has answered for.
+    pub fn proxy(&mut self, connected: bool, acked: &str, answered: u64) {
         self.connected = connected;
-        let known = self.published.iter().find(|(known, _)| known == acked);
-        self.acked = known.map(|(_, coverage)| coverage.clone());
+        self.answered = answered;
+        let mut known = self.published.iter().rev();
+        let known = known.find(|known| known.version == acked);
+        self.acked = known.map(|known| Arc::clone(&known.coverage));
     }
 
-    /// What to write for an endpoint whose entries in the kernel are `held`
-    /// (none when it is not attached yet).
+    /// What to write for an endpoint that is to have these entries and, in the
+    /// proxy, these rules. In the kernel are the entries `held`: none when it
+    /// is not attached yet.
     pub fn check(
         &mut self,
         endpoint: u32,
         wanted: &[PolicyEntry],
+        rules: &[PortPolicy],
         held: Option<&[PolicyEntry]>,
         now: Instant,
     ) -> Gated {
-        let redirected = redirects(held.unwrap_or_default());
-        let early: Vec<&PolicyEntry> = wanted
-            .iter()
-            .filter(|entry| self.is_early(endpoint, entry, &redirected))
-            .collect();
+        let held = held.unwrap_or_default();
+        let redirected = redirects(held);
+        let mut complete = true;
+        let mut early = Vec::new();
+        let mut entries = wanted.to_vec();
+        for entry in &mut entries {
+            match self.ask(endpoint, entry, rules, &redirected) {
+                Way::Open => {}
+                Way::Early => early.push(*entry),
+                Way::Lost => {
+                    complete = false;
+                    entry.verdict = Verdict::Redirect(CLOSED_PORT);
+                }
+            }
+        }
         if early.is_empty() {
             self.waiting.remove(&endpoint);
-            return Gated::Write {
-                entries: wanted.to_vec(),
-                complete: true,
-            };
+            return Gated::Write { entries, complete };
         }
         // A proxy that is away will not answer soon: nothing to wait for.
         let until = *self.waiting.entry(endpoint).or_insert(now + PATIENCE);
         if self.connected && now < until {
             return Gated::Hold {
-                entries: keep(held.unwrap_or_default(), wanted, &early),
+                entries: meanwhile(&entries, &early, held),
                 until,
             };
         }
-        let entries = wanted
-            .iter()
-            .map(|entry| {
-                let mut entry = *entry;
-                if self.is_early(endpoint, &entry, &redirected) {
-                    entry.verdict = Verdict::Redirect(CLOSED_PORT);
-                }
-                entry
-            })
-            .collect();
+        let early: BTreeSet<Key> = early.iter().map(key).collect();
+        for entry in &mut entries {
+            if early.contains(&key(entry)) {
+                entry.verdict = Verdict::Redirect(CLOSED_PORT);
+            }
+        }
         Gated::Write {
             entries,
             complete: false,
@@ -178,7 +161,7 @@ impl Gate {
     /// When it does not: the time until which to wait.
     pub fn introduced(&mut self, endpoint: u32, now: Instant) -> Result<(), Instant> {
         let known = self.acked.as_ref();
-        if !self.connected || known.is_some_and(|acked| acked.endpoints.contains(&endpoint)) {
+        if !self.connected || known.is_some_and(|acked| acked.knows(endpoint)) {
             return Ok(());
         }
         let until = *self
@@ -194,27 +177,56 @@ impl Gate {
         self.introduced.retain(|endpoint, _| endpoints(*endpoint));
     }
 
-    /// Whether the entry redirects to a proxy that may not have its rules. What
-    /// the kernel redirects already is the proxy's business.
-    fn is_early(
+    fn ask(
         &self,
         endpoint: u32,
         entry: &PolicyEntry,
+        rules: &[PortPolicy],
         redirected: &BTreeSet<(Key, u16)>,
-    ) -> bool {
+    ) -> Way {
         let Verdict::Redirect(port) = entry.verdict else {
-            return false;
+            return Way::Open;
         };
+        // Closed for good, not for the time being.
         if port == CLOSED_PORT {
-            return false;
+            return Way::Open;
         }
-        let redirected = redirected.contains(&(key(entry), port));
-        let covered = self
-            .acked
-            .as_ref()
-            .is_some_and(|acked| acked.holds(endpoint, entry));
-        !redirected && !covered
+        // What the kernel redirects already is the proxy's business, whichever
+        // of its rules it has: no snapshot was published since without any. But
+        // it may have come back with an older one.
+        let known = redirected.contains(&(key(entry), port));
+        let right = |state: &Coverage| match known {
+            true => state.has_rules(endpoint, entry),
+            false => state.judges(endpoint, entry, rules),
+        };
+        let everywhere = self.states().map(|mut states| states.all(right));
+        match (everywhere, known) {
+            (Some(true), _) | (None, true) => Way::Open,
+            (_, false) => Way::Early,
+            (Some(false), true) => Way::Lost,
+        }
     }
+
+    /// The snapshots that the proxy may be running; none when that is not
+    /// known.
+    fn states(&self) -> Option<impl Iterator<Item = &Coverage>> {
+        let acked = self.acked.as_deref()?;
+        let oldest = self.published.front()?;
+        let later = self.published.iter();
+        let later = later.filter(|one| one.number > self.answered);
+        (oldest.number <= self.answered + 1)
+            .then(|| iter::once(acked).chain(later.map(|one| &*one.coverage)))
+    }
+}
+
+/// What is to be done about an entry.
+enum Way {
+    /// It may be written.
+    Open,
+    /// It newly redirects to a proxy that may not have its rules.
+    Early,
+    /// It redirects, and the proxy has lost its rules.
+    Lost,
 }
 
 /// Direction, identity, protocol, port and bits of the port.
@@ -237,84 +249,6 @@ fn redirects(entries: &[PolicyEntry]) -> BTreeSet<(Key, u16)> {
         _ => None,
     };
     entries.iter().filter_map(redirect).collect()
-}
-
-/// What is held, less what is no longer allowed and does not merely change its
-/// way to the proxy.
-fn keep(held: &[PolicyEntry], wanted: &[PolicyEntry], early: &[&PolicyEntry]) -> Vec<PolicyEntry> {
-    let wanted: HashMap<Key, &PolicyEntry> =
-        wanted.iter().map(|entry| (key(entry), entry)).collect();
-    let early = Spans::of(early);
-    held.iter()
-        .filter_map(|old| match wanted.get(&key(old)) {
-            Some(new) if new.verdict == Verdict::Deny => Some(**new),
-            Some(_) => Some(*old),
-            None => early.overlap(old).then_some(*old),
-        })
-        .collect()
-}
-
-/// Direction, identity and protocol.
-type Side = (u8, u32, u8);
-
-/// The ports of many entries.
-struct Spans {
-    /// Sorted ranges that do not overlap.
-    named: HashMap<Side, Vec<(u16, u16)>>,
-    /// The same with everybody's ports as anybody's: identity 0.
-    all: HashMap<Side, Vec<(u16, u16)>>,
-}
-
-impl Spans {
-    fn of(entries: &[&PolicyEntry]) -> Self {
-        let mut named: HashMap<Side, Vec<(u16, u16)>> = HashMap::new();
-        let mut all: HashMap<Side, Vec<(u16, u16)>> = HashMap::new();
-        for entry in entries {
-            let side = |identity| (entry.direction as u8, identity, entry.protocol);
-            named
-                .entry(side(entry.identity))
-                .or_default()
-                .push(ports(entry));
-            all.entry(side(0)).or_default().push(ports(entry));
-        }
-        named.values_mut().chain(all.values_mut()).for_each(merge);
-        Self { named, all }
-    }
-
-    /// Whether traffic of an entry may be traffic of one of these.
-    fn overlap(&self, entry: &PolicyEntry) -> bool {
-        const PROTOCOLS: [u8; 3] = [6, 17, 132];
-        let direction = entry.direction as u8;
-        let protocols: &[u8] = match &entry.protocol {
-            0 => &PROTOCOLS,
-            one => std::slice::from_ref(one),
-        };
-        let (first, last) = ports(entry);
-        let in_ranges = |ranges: Option<&Vec<(u16, u16)>>| {
-            ranges.is_some_and(|ranges| {
-                let after = ranges.partition_point(|(start, _)| *start <= last);
-                after > 0 && ranges.get(after - 1).is_some_and(|(_, end)| *end >= first)
-            })
-        };
-        protocols.iter().chain(&[0]).any(|protocol| {
-            if entry.identity == 0 {
-                return in_ranges(self.all.get(&(direction, 0, *protocol)));
-            }
-            in_ranges(self.named.get(&(direction, entry.identity, *protocol)))
-                || in_ranges(self.named.get(&(direction, 0, *protocol)))
-        })
-    }
-}
-
-fn merge(ranges: &mut Vec<(u16, u16)>) {
-    ranges.sort_unstable();
-    ranges.dedup_by(|next, before| {
-        let joined = next.0 <= before.1;
-        if joined {
-            before.1 = before.1.max(next.1);
-        }
-        joined
-    });
 }
 
 #[cfg(test)]

@@ -10,6 +10,6 @@ mod snapshot;
 
 pub use addresses::{Address, MAX_RANGES, Ranges, addresses, ranges};
 pub use gate::{Coverage, Gate, Gated};
-pub use policies::{CLOSED_PORT, Compiled, Held, InForce, Rules, identities, map_entries};
+pub use policies::{Compiled, Held, InForce, Rules, identities, map_entries};
 pub use services::{Frontend, ServiceEntry, frontends};
 pub use snapshot::{SnapshotParts, TooLarge, room_for_ports, rule_ref, snapshot};

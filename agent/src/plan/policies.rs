@@ -10,7 +10,7 @@ use weft_core::policy::{
     Bounded, Bounds, Compiler, Decision, EndpointPolicy, EntryKey, Excess, IdentityTable,
     PREFIX_PEER, PREFIX_PROTOCOL, PortPolicy, Rule, RuleTable, Subject, Touched,
 };
-use weft_datapath::{PolicyEntry, Verdict};
+use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
 
 use super::addresses::MAX_RANGES;
 use super::room::{Claim, give_way};
@@ -18,11 +18,6 @@ use super::room::{Claim, give_way};
 use crate::endpoint::LocalEndpoint;
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::state::ClusterState;
-
-/// A port on which nothing listens: what is redirected there is dropped. The
-/// place of the proxy's port while the proxy does not have the rules yet, or
-/// never gets them.
-pub const CLOSED_PORT: u16 = 1;
 
 /// All rules in force.
 #[derive(Debug, Default)]
@@ -243,7 +238,7 @@ impl Compiled {
 }
 
 /// The ports that the last snapshot had, by endpoint number.
-pub type InForce = HashMap<u32, Vec<PortPolicy>>;
+pub type InForce = BTreeMap<u32, Vec<PortPolicy>>;
 
 /// Whether the same is judged, for whichever endpoint.
 fn alike(one: &[PortPolicy], other: &[PortPolicy]) -> bool {

@@ -78,6 +78,9 @@ pub struct Outcome {
     pub changed: bool,
     /// Endpoints (by number) that are not as wanted, and why.
     pub failed: BTreeMap<u32, String>,
+    /// Those whose entries the kernel refused: it may go on redirecting what
+    /// it did before.
+    pub refused: BTreeSet<u32>,
     /// Endpoints that wait for the proxy.
     pub held: BTreeSet<u32>,
     /// Endpoints that the proxy has not heard of.
@@ -193,8 +196,8 @@ impl Programmer {
         // First what must not be taken for anybody else's.
         self.undone.extend(wanted.detach);
         self.detach(&mut pass);
-        // Entries before identities and flags: an address that gets a new
-        // identity finds the rules for it.
+        // Entries before identities: an address that gets a new identity finds
+        // the rules for it.
         let known: BTreeSet<u32> = wanted.endpoints.values().map(|one| one.id).collect();
         pass.gate.retain(|id| known.contains(&id));
         let mut open = BTreeSet::new();
@@ -254,63 +257,52 @@ impl Programmer {
         let id = endpoint.id;
         let wanted = map_entries(policy, proxy_port);
         let held = self.entries.get(&id).map(Vec::as_slice);
-        let (entries, complete) = match pass.gate.check(id, &wanted, held, pass.now) {
-            Gated::Write { entries, complete } => (entries, complete),
+        let gated = pass.gate.check(id, &wanted, &policy.ports, held, pass.now);
+        let (entries, complete, in_time) = match gated {
+            Gated::Write { entries, complete } => (entries, complete, true),
             Gated::Hold { entries, until } => {
-                pass.outcome.held.insert(id);
                 pass.again_at(until);
-                self.write(pass, id, entries);
-                return false;
+                // A pod that is new begins when the proxy has its rules.
+                (entries, false, self.attached.contains(&endpoint.ip))
             }
         };
         if !complete {
             pass.outcome.held.insert(id);
         }
-        // Entries that deny must not go before the flags that deny in their place.
-        if !policy.excess.is_empty() {
-            let (ingress, egress) = (policy.ingress_default_deny, policy.egress_default_deny);
-            self.tighten(pass, endpoint.ip, ingress, egress);
-        }
-        // What is no longer denied by default must not be denied for want of
-        // entries that are about to go: the flags are loosened first.
-        if let Some(current) = self.endpoints.get(&endpoint.ip)
-            && self.attached.contains(&endpoint.ip)
-        {
-            let loosened = Endpoint {
-                default_deny_ingress: current.default_deny_ingress && policy.ingress_default_deny,
-                default_deny_egress: current.default_deny_egress && policy.egress_default_deny,
-                policed: current.policed && policy.policed,
-                ..*current
-            };
-            self.endpoint(pass, &loosened);
-        }
+        let (ingress, egress) = (policy.ingress_default_deny, policy.egress_default_deny);
+        self.tighten(pass, endpoint.ip, ingress, egress, policy.policed);
         let written = self.write(pass, id, entries);
         if !written && policy.policed {
-            self.tighten(pass, endpoint.ip, true, true);
+            self.tighten(pass, endpoint.ip, true, true, true);
         }
-        written
+        written && in_time
     }
 
-    /// A pod whose entries the kernel refused, for want of room say, or that has
-    /// more than it may, is denied what they would have allowed rather than left
-    /// open.
+    /// What is denied by default from now on is so before entries go that deny
+    /// some of it. Nothing is denied by this that the old entries allow: they
+    /// are complete. For the same reason flags are loosened only after all
+    /// entries are written. A pod whose entries the kernel refused, for want of
+    /// room say, is denied what they would have allowed rather than left open.
     fn tighten<K: Kernel>(
         &mut self,
         pass: &mut Pass<'_, K>,
         ip: Ipv4Addr,
         ingress: bool,
         egress: bool,
+        policed: bool,
     ) {
-        if let Some(current) = self.endpoints.get(&ip)
-            && self.attached.contains(&ip)
-        {
-            let tightened = Endpoint {
-                default_deny_ingress: current.default_deny_ingress || ingress,
-                default_deny_egress: current.default_deny_egress || egress,
-                policed: true,
-                ..*current
-            };
-            self.endpoint(pass, &tightened);
+        let Some(current) = self.endpoints.get(&ip) else {
+            return;
+        };
+        let tightened = Endpoint {
+            default_deny_ingress: current.default_deny_ingress || ingress,
+            default_deny_egress: current.default_deny_egress || egress,
+            policed: current.policed || policed,
+            ..*current
+        };
+        if tightened != *current {
+            let updated = pass.kernel.update(&tightened);
+            self.updated(pass, &tightened, updated);
         }
     }
 
@@ -329,6 +321,7 @@ impl Programmer {
             Err(error) => {
                 // Part of it may have been written.
                 pass.outcome.changed = true;
+                pass.outcome.refused.insert(id);
                 pass.fail(id, &error);
                 false
             }
@@ -345,13 +338,28 @@ impl Programmer {
         } else {
             pass.kernel.attach(target)
         };
+        if self.updated(pass, target, result) {
+            self.attached.insert(target.addr);
+        }
+    }
+
+    /// Takes the result of telling the kernel of an endpoint; true when it knows.
+    fn updated<K: Kernel>(
+        &mut self,
+        pass: &mut Pass<'_, K>,
+        target: &Endpoint,
+        result: Result<(), KernelError>,
+    ) -> bool {
         match result {
             Ok(()) => {
                 pass.outcome.changed = true;
-                self.attached.insert(target.addr);
                 self.endpoints.insert(target.addr, *target);
+                true
             }
-            Err(error) => pass.fail(target.id, &error),
+            Err(error) => {
+                pass.fail(target.id, &error);
+                false
+            }
         }
     }
 

@@ -77,6 +77,8 @@ pub(super) struct Engine<K> {
     pub(super) compiled: Compiled,
     pub(super) rule_table: RuleTable,
     gate: Gate,
+    /// What the proxy judges, by endpoint.
+    judged: InForce,
     pub(super) proxy: ProxyStatus,
     control: Control,
     pub(super) view: ViewHandle,
@@ -116,6 +118,7 @@ impl<K: Kernel> Engine<K> {
             rules: Rules::default(),
             rule_table: RuleTable::default(),
             gate: Gate::default(),
+            judged: InForce::new(),
             proxy: ProxyStatus::default(),
             control: start.control,
             view: start.view,
@@ -162,7 +165,8 @@ impl<K: Kernel> Engine<K> {
 
     /// What is known of the proxy changed.
     pub(super) fn proxy(&mut self, proxy: ProxyStatus) {
-        self.gate.proxy(proxy.connected, &proxy.acked);
+        self.gate
+            .proxy(proxy.connected, &proxy.acked, proxy.answered);
         self.proxy = proxy;
     }
 
@@ -229,7 +233,7 @@ impl<K: Kernel> Engine<K> {
         );
         // What is revoked is out of the kernel by now; what newly redirects
         // waits for the proxy's answer to this.
-        self.publish(&compiled, &addresses);
+        self.publish(&compiled, &addresses, &outcome.refused);
         if outcome.changed || self.revision == 0 {
             self.revision += 1;
         }
@@ -392,13 +396,23 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
+    /// Publishes what the proxy is to judge. Endpoints whose entries the kernel
+    /// `refused` are judged as before: what it goes on redirecting must not
+    /// find a proxy without rules for it.
     fn publish(
         &mut self,
         compiled: &Compiled,
         addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
+        refused: &BTreeSet<u32>,
     ) {
-        let policies = compiled.policies.values();
-        let ports: Vec<_> = policies.flat_map(|policy| &policy.ports).collect();
+        self.judged
+            .retain(|id, _| compiled.policies.contains_key(id));
+        for (id, policy) in &compiled.policies {
+            if !refused.contains(id) {
+                self.judged.insert(*id, policy.ports.clone());
+            }
+        }
+        let ports: Vec<_> = self.judged.values().flatten().collect();
         let endpoints = self.table.endpoints().values();
         let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
         let parts = self.snapshot_parts(compiled, addresses, ports);
@@ -421,16 +435,16 @@ impl<K: Kernel> Engine<K> {
                 return;
             }
         };
-        self.gate.published(&snapshot.version, coverage);
-        // The proxy may be running it already (after a restart of the agent).
-        self.gate.proxy(self.proxy.connected, &self.proxy.acked);
         if self.version != snapshot.version {
-            let policies = compiled.policies.iter();
-            let ports = policies.map(|(id, policy)| (*id, policy.ports.clone()));
-            self.in_force = ports.collect();
+            self.in_force.clone_from(&self.judged);
         }
         self.version.clone_from(&snapshot.version);
-        self.control.publish(snapshot);
+        let number = self.control.publish(snapshot);
+        self.gate.published(number, &self.version, coverage);
+        // The proxy may be running it already (after a restart of the agent).
+        let proxy = &self.proxy;
+        self.gate
+            .proxy(proxy.connected, &proxy.acked, proxy.answered);
     }
 
     fn describe(

@@ -10,15 +10,13 @@ use axum::http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use weft_api::node::Snapshot;
 use weft_core::model::NumericIdentity;
 use weft_core::policy::Bounds;
-use weft_datapath::Verdict;
+use weft_datapath::{CLOSED_PORT, Verdict};
 
 use super::pass::Passed;
 use super::*;
 use crate::endpoint::{Interface, Interfaces};
-use crate::plan::CLOSED_PORT;
 use crate::program::testing::Told;
 use crate::state::{Delta, Kind, Namespace, Node, ObjectKey, Pod, PolicyKind, PolicyObject};
 use crate::status::{AgentStatus, EndpointPhase, StatusReceiver};
@@ -59,7 +57,7 @@ struct Rig {
     engine: Engine<Told>,
     work: Work,
     created: Arc<Mutex<Vec<Value>>>,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    control: Control,
     status: StatusReceiver,
     metrics: Metrics,
     view: ViewHandle,
@@ -77,7 +75,6 @@ impl Rig {
         let dir = tempfile::tempdir().expect("a directory");
         let (last_good, saved) = LastGood::open(dir.path().into()).expect("opened");
         let (control, _) = Control::new();
-        let snapshots = control.snapshots();
         let metrics = Metrics::default();
         let (sender, status) = watch::channel(Arc::new(AgentStatus::default()));
         let view = ViewHandle::default();
@@ -98,7 +95,7 @@ impl Rig {
             cidrs: CidrIdentities::default(),
             repository: Repository::new(saved),
             last_good,
-            control,
+            control: control.clone(),
             view: view.clone(),
             status: sender,
             metrics: metrics.clone(),
@@ -132,7 +129,7 @@ impl Rig {
             engine,
             work: Work::new(client),
             created,
-            snapshots,
+            control,
             status,
             metrics,
             view,
@@ -209,10 +206,12 @@ impl Rig {
             .collect()
     }
 
+    /// The proxy answered for all that was published.
     fn proxy(&mut self, connected: bool, acked: &str) {
         self.engine.proxy(ProxyStatus {
             connected,
             acked: acked.into(),
+            answered: 1000,
             ..ProxyStatus::default()
         });
     }

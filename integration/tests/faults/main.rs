@@ -8,6 +8,7 @@
 
 mod agent;
 mod broken;
+mod directions;
 mod operators;
 mod parts;
 mod proxy;

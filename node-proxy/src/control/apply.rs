@@ -118,7 +118,7 @@ impl Control {
                     None => return,
                 },
                 Some(ask) = agent.recv() => match ask {
-                    Ask::Offer(offer) => self.answer(offer).await,
+                    Ask::Offer(offer) => self.answer(*offer).await,
                     Ask::Running(answer) => {
                         let _gone = answer.send(self.status.get().reliable());
                     }

@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub enum Ask {
     /// Put a snapshot in force.
-    Offer(Offer),
+    Offer(Box<Offer>),
     /// Say what an agent may take for granted, now that all that was offered
     /// before is dealt with: an offer of a stream that has broken since may
     /// still have been on its way.
@@ -83,7 +83,7 @@ async fn follow(channel: Channel, asks: &mpsc::Sender<Ask>) -> Result<(), tonic:
             snapshot,
             answer: answer.clone(),
         };
-        if asks.send(Ask::Offer(offer)).await.is_err() {
+        if asks.send(Ask::Offer(Box::new(offer))).await.is_err() {
             return Ok(());
         }
     }

@@ -1,10 +1,12 @@
 use weft_core::model::{self, EndpointId};
-use weft_core::policy::PeerSet;
+use weft_core::policy::http::HttpRule;
+use weft_core::policy::{PeerRule, PeerSet};
 use weft_datapath::Direction;
 
 use super::*;
 
 const PROXY: Verdict = Verdict::Redirect(15001);
+const CLOSED: Verdict = Verdict::Redirect(CLOSED_PORT);
 const EP: u32 = 7;
 
 fn entry(identity: u32, port: u16, verdict: Verdict) -> PolicyEntry {
@@ -15,7 +17,7 @@ fn entry(identity: u32, port: u16, verdict: Verdict) -> PolicyEntry {
         port,
         port_bits: 16,
         verdict,
-        priority: 0,
+        priority: if verdict == PROXY { 90 } else { 0 },
         matched: 24,
         rule: 1,
     }
@@ -31,109 +33,163 @@ fn everything() -> PolicyEntry {
     }
 }
 
-fn port_80() -> Coverage {
-    let ports = [PortPolicy {
+/// The rules of one ingress port: for everybody, these requests.
+fn port(number: u16, method: &str) -> PortPolicy {
+    PortPolicy {
         endpoint: EndpointId(EP),
         direction: model::Direction::Ingress,
-        first: 80,
-        last: 80,
-        rules: [weft_core::policy::PeerRule {
+        first: number,
+        last: number,
+        rules: [PeerRule {
             peers: PeerSet::Any,
             deny: false,
-            http: [].into(),
+            http: [HttpRule {
+                method: Some(method.into()),
+                ..HttpRule::default()
+            }]
+            .into(),
             rule: None,
         }]
         .into(),
-    }];
-    Coverage::of([EP], &ports)
+    }
 }
 
-fn gate(acked: bool) -> Gate {
-    let mut gate = Gate::default();
-    gate.published("one", port_80());
-    gate.proxy(true, if acked { "one" } else { "" });
-    gate
+/// A gate and the rules that its endpoint is to have.
+struct Rig {
+    gate: Gate,
+    rules: Vec<PortPolicy>,
+    held: Option<Vec<PolicyEntry>>,
+    now: Instant,
 }
 
-fn written(gated: Gated) -> (Vec<PolicyEntry>, bool) {
-    match gated {
-        Gated::Write { entries, complete } => (entries, complete),
-        Gated::Hold { .. } => panic!("held: {gated:?}"),
+impl Rig {
+    /// With a proxy that was offered the rules of port 80 as snapshot 1.
+    fn new(held: &[PolicyEntry]) -> Self {
+        let mut rig = Self {
+            gate: Gate::default(),
+            rules: vec![port(80, "GET")],
+            held: Some(held.to_vec()),
+            now: Instant::now(),
+        };
+        rig.publish(1, "one", &[port(80, "GET")]);
+        rig.gate.proxy(true, "", 0);
+        rig
+    }
+
+    fn publish(&mut self, number: u64, version: &str, ports: &[PortPolicy]) {
+        let coverage = Coverage::of([EP], ports);
+        self.gate.published(number, version, coverage);
+    }
+
+    fn check(&mut self, wanted: &[PolicyEntry]) -> Gated {
+        let held = self.held.as_deref();
+        self.gate.check(EP, wanted, &self.rules, held, self.now)
+    }
+
+    /// The entries until the proxy answers.
+    fn held_back(&mut self, wanted: &[PolicyEntry]) -> Vec<PolicyEntry> {
+        match self.check(wanted) {
+            Gated::Hold { entries, until } => {
+                assert!(until <= self.now + PATIENCE);
+                entries
+            }
+            other => panic!("not held back: {other:?}"),
+        }
+    }
+
+    /// The entries when there is nothing to wait for, and whether they are all
+    /// that is wanted.
+    fn written(&mut self, wanted: &[PolicyEntry]) -> (Vec<PolicyEntry>, bool) {
+        match self.check(wanted) {
+            Gated::Write { entries, complete } => (entries, complete),
+            other => panic!("held back: {other:?}"),
+        }
     }
 }
 
 #[test]
-fn a_new_redirect_waits_for_the_proxy_and_the_old_entries_stay_meanwhile() {
-    let now = Instant::now();
+fn a_new_redirect_waits_for_the_proxy_and_its_traffic_is_treated_as_before() {
     let wanted = [entry(300, 80, PROXY)];
-    let held = [everything()];
-    let mut gate = gate(false);
-    let Gated::Hold { entries, until } = gate.check(EP, &wanted, Some(&held), now) else {
-        panic!("written before the proxy had the rules");
-    };
-    assert_eq!(entries, held);
-    // The proxy answers.
-    gate.proxy(true, "one");
-    let gated = gate.check(EP, &wanted, Some(&held), now);
-    assert_eq!(written(gated), (wanted.to_vec(), true));
-    assert!(until <= now + Duration::from_millis(100));
+    let mut rig = Rig::new(&[everything()]);
+    // But what is not allowed at all any more goes at once.
+    assert_eq!(
+        rig.held_back(&wanted),
+        [PolicyEntry {
+            matched: 0,
+            ..entry(300, 80, Verdict::Allow)
+        }]
+    );
+    rig.gate.proxy(true, "one", 1);
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
 }
 
 #[test]
 fn without_an_answer_in_time_the_port_is_closed() {
-    let now = Instant::now();
     let wanted = [entry(300, 80, PROXY), entry(301, 443, Verdict::Allow)];
-    let mut gate = gate(false);
-    gate.check(EP, &wanted, Some(&[everything()]), now);
-    let (entries, complete) =
-        written(gate.check(EP, &wanted, Some(&[everything()]), now + PATIENCE));
+    let mut rig = Rig::new(&[everything()]);
+    rig.held_back(&wanted);
+    rig.now += PATIENCE;
+    let (entries, complete) = rig.written(&wanted);
     assert!(!complete);
-    assert_eq!(
-        entries,
-        [
-            entry(300, 80, Verdict::Redirect(CLOSED_PORT)),
-            entry(301, 443, Verdict::Allow)
-        ]
-    );
+    let closed = entry(300, 80, PROXY);
+    let closed = PolicyEntry {
+        verdict: CLOSED,
+        ..closed
+    };
+    assert_eq!(entries, [closed, entry(301, 443, Verdict::Allow)]);
     // The closed port is no redirect to the proxy: it opens with the answer.
-    gate.proxy(true, "one");
-    let (opened, complete) = written(gate.check(EP, &wanted, Some(&entries), now));
-    assert!(complete);
-    assert_eq!(opened, wanted);
+    rig.held = Some(entries);
+    rig.gate.proxy(true, "one", 1);
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
 }
 
 #[test]
 fn a_proxy_that_is_away_is_not_waited_for() {
-    let wanted = [entry(300, 80, PROXY)];
-    let mut gate = gate(false);
-    gate.proxy(false, "");
-    let (entries, complete) = written(gate.check(EP, &wanted, None, Instant::now()));
+    let mut rig = Rig::new(&[]);
+    rig.held = None;
+    rig.gate.proxy(false, "", 0);
+    let (entries, complete) = rig.written(&[entry(300, 80, PROXY)]);
     assert!(!complete);
-    assert_eq!(entries[0].verdict, Verdict::Redirect(CLOSED_PORT));
+    assert_eq!(entries[0].verdict, CLOSED);
 }
 
 #[test]
 fn what_the_kernel_redirects_already_stays_although_the_proxy_is_away() {
     let wanted = [entry(300, 80, PROXY)];
-    let mut gate = Gate::default();
-    let gated = gate.check(EP, &wanted, Some(&wanted), Instant::now());
-    assert_eq!(written(gated), (wanted.to_vec(), true));
+    let mut rig = Rig::new(&wanted);
+    rig.gate = Gate::default();
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
+}
+
+#[test]
+fn what_a_proxy_has_lost_the_rules_of_is_closed_until_it_has_them_again() {
+    let wanted = [entry(300, 80, PROXY), entry(300, 443, Verdict::Allow)];
+    let mut rig = Rig::new(&wanted);
+    rig.gate = Gate::default();
+    rig.publish(1, "without", &[]);
+    rig.publish(2, "with", &[port(80, "GET")]);
+    rig.gate.proxy(true, "with", 2);
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
+    // It comes back with what it had before.
+    rig.gate.proxy(true, "without", 1);
+    let (entries, complete) = rig.written(&wanted);
+    assert_eq!((entries[0].verdict, complete), (CLOSED, false));
+    assert_eq!(entries[1], wanted[1]);
+    rig.held = Some(entries);
+    rig.gate.proxy(true, "with", 2);
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
 }
 
 #[test]
 fn while_one_port_waits_what_is_revoked_goes_at_once() {
     let wanted = [entry(300, 80, PROXY), entry(302, 22, Verdict::Deny)];
-    let held = [
+    let mut rig = Rig::new(&[
         entry(300, 80, Verdict::Allow),
         entry(301, 443, Verdict::Allow),
         entry(302, 22, Verdict::Allow),
-    ];
-    let mut gate = gate(false);
-    let Gated::Hold { entries, .. } = gate.check(EP, &wanted, Some(&held), Instant::now()) else {
-        panic!("not held");
-    };
+    ]);
     assert_eq!(
-        entries,
+        rig.held_back(&wanted),
         [
             entry(300, 80, Verdict::Allow),
             entry(302, 22, Verdict::Deny)
@@ -142,121 +198,104 @@ fn while_one_port_waits_what_is_revoked_goes_at_once() {
 }
 
 #[test]
-fn rules_for_one_port_do_not_cover_another() {
-    let mut gate = gate(true);
-    let wanted = [entry(300, 81, PROXY)];
-    let gated = gate.check(EP, &wanted, Some(&[]), Instant::now());
-    assert!(matches!(gated, Gated::Hold { .. }));
-    // Nor the same port of another endpoint.
-    let wanted = [entry(300, 80, PROXY)];
-    let gated = gate.check(EP + 1, &wanted, Some(&[]), Instant::now());
-    assert!(matches!(gated, Gated::Hold { .. }));
-}
-
-fn covering<const N: usize>(ports: [(u32, u8, u16, u16); N]) -> Coverage {
-    Coverage {
-        endpoints: BTreeSet::new(),
-        ports: BTreeSet::from(ports),
-    }
+fn while_one_port_waits_what_was_denied_is_not_let_through() {
+    let denied = entry(300, 80, Verdict::Deny);
+    let mut rig = Rig::new(&[everything(), denied]);
+    // Neither by the port that waits, nor by one that has no rule any more.
+    assert_eq!(
+        rig.held_back(&[entry(0, 80, PROXY)]),
+        [
+            PolicyEntry {
+                matched: 0,
+                ..entry(0, 80, Verdict::Allow)
+            },
+            denied,
+        ]
+    );
+    assert_eq!(rig.held_back(&[entry(300, 80, PROXY)]), [denied]);
 }
 
 #[test]
-fn a_range_covers_the_prefixes_inside_it() {
-    let range = covering([(EP, Direction::Ingress as u8, 8000, 8999)]);
-    let prefix = |port, port_bits| PolicyEntry {
-        port,
-        port_bits,
-        ..entry(0, 0, PROXY)
-    };
-    assert!(range.holds(EP, &prefix(8192, 7)));
-    assert!(range.holds(EP, &prefix(8000, 16)));
-    assert!(!range.holds(EP, &prefix(8192, 3)));
-    assert!(!range.holds(EP, &prefix(9000, 16)));
-    let split = covering([
-        (EP, Direction::Ingress as u8, 8000, 8079),
-        (EP, Direction::Ingress as u8, 8080, 8080),
-        (EP, Direction::Ingress as u8, 8081, 8999),
-    ]);
-    assert!(split.holds(EP, &prefix(8064, 10)));
-    let gap = covering([
-        (EP, Direction::Ingress as u8, 8000, 8079),
-        (EP, Direction::Ingress as u8, 8081, 8999),
-    ]);
-    assert!(!gap.holds(EP, &prefix(8064, 10)));
+fn while_one_port_waits_what_becomes_open_is_opened() {
+    let mut rig = Rig::new(&[entry(300, 81, PROXY)]);
+    let wanted = [entry(300, 80, PROXY), entry(300, 81, Verdict::Allow)];
+    // The proxy gets a snapshot without rules for it.
+    assert_eq!(
+        rig.held_back(&wanted),
+        [entry(300, 81, Verdict::Allow)],
+        "and what nothing allowed before is not allowed yet"
+    );
+}
+
+#[test]
+fn rules_for_one_port_do_not_cover_another() {
+    let mut rig = Rig::new(&[]);
+    rig.gate.proxy(true, "one", 1);
+    rig.rules.push(port(81, "GET"));
+    rig.held_back(&[entry(300, 81, PROXY)]);
+    // Nor the same port of another endpoint.
+    let wanted = [entry(300, 80, PROXY)];
+    let gated = rig
+        .gate
+        .check(EP + 1, &wanted, &rig.rules, Some(&[]), rig.now);
+    assert!(matches!(gated, Gated::Hold { .. }));
+}
+
+#[test]
+fn other_rules_for_the_port_do_not_do() {
+    let mut rig = Rig::new(&[]);
+    rig.gate.proxy(true, "one", 1);
+    rig.rules = vec![port(80, "PUT")];
+    assert_eq!(rig.held_back(&[entry(300, 80, PROXY)]), []);
+}
+
+#[test]
+fn every_snapshot_that_the_proxy_may_be_running_counts() {
+    let wanted = [entry(300, 80, PROXY)];
+    let mut rig = Rig::new(&[]);
+    rig.gate.proxy(true, "one", 1);
+    // Removed, and added again before the proxy has answered: it may have gone
+    // on to the one without.
+    rig.publish(2, "two", &[]);
+    rig.held_back(&wanted);
+    rig.publish(3, "one", &[port(80, "GET")]);
+    rig.held_back(&wanted);
+    rig.gate.proxy(true, "two", 2);
+    rig.held_back(&wanted);
+    rig.gate.proxy(true, "one", 3);
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
+}
+
+#[test]
+fn a_proxy_that_is_far_behind_counts_as_new() {
+    let wanted = [entry(300, 80, PROXY)];
+    let mut rig = Rig::new(&[]);
+    rig.gate.proxy(true, "one", 1);
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
+    for number in 2..=u64::try_from(REMEMBERED).expect("few") + 2 {
+        rig.publish(number, &number.to_string(), &[port(80, "GET")]);
+    }
+    rig.held_back(&wanted);
 }
 
 #[test]
 fn a_pod_is_ready_once_the_proxy_knows_it_or_is_late() {
     let now = Instant::now();
-    let mut gate = gate(false);
+    let mut gate = Rig::new(&[]).gate;
     let until = gate.introduced(EP, now).expect_err("not acknowledged");
     assert_eq!(gate.introduced(EP, until), Ok(()), "late");
     assert!(gate.introduced(EP, now).is_err());
-    gate.proxy(true, "one");
+    gate.proxy(true, "one", 1);
     assert_eq!(gate.introduced(EP, now), Ok(()), "known");
     assert!(gate.introduced(EP + 1, now).is_err(), "another");
-    gate.proxy(false, "");
+    gate.proxy(false, "", 1);
     assert_eq!(gate.introduced(EP + 1, now), Ok(()), "nobody to wait for");
-}
-
-/// All ways to combine a few of everything that makes entries overlap.
-fn some_of_everything() -> Vec<PolicyEntry> {
-    let mut all = Vec::new();
-    for direction in [Direction::Ingress, Direction::Egress] {
-        for identity in [0, 300, 301] {
-            for (protocol, port, port_bits) in [
-                (0, 0, 0),
-                (6, 0, 0),
-                (6, 80, 16),
-                (6, 80, 13),
-                (6, 81, 16),
-                (6, 88, 13),
-                (17, 80, 16),
-            ] {
-                all.push(PolicyEntry {
-                    direction,
-                    identity,
-                    protocol,
-                    port,
-                    port_bits,
-                    ..everything()
-                });
-            }
-        }
-    }
-    all
-}
-
-/// Whether traffic of one may be traffic of the other, written down plainly.
-fn overlap(one: &PolicyEntry, other: &PolicyEntry) -> bool {
-    let ((first, last), (start, end)) = (ports(one), ports(other));
-    one.direction == other.direction
-        && (one.identity == other.identity || one.identity == 0 || other.identity == 0)
-        && (one.protocol == other.protocol || one.protocol == 0 || other.protocol == 0)
-        && first <= end
-        && start <= last
-}
-
-#[test]
-fn entries_that_share_traffic_are_found() {
-    let all = some_of_everything();
-    for one in &all {
-        for pair in all.chunks(2) {
-            let pair: Vec<_> = pair.iter().collect();
-            let plainly = pair.iter().any(|other| overlap(one, other));
-            assert_eq!(
-                Spans::of(&pair).overlap(one),
-                plainly,
-                "{one:?} and {pair:?}"
-            );
-        }
-    }
 }
 
 #[test]
 fn what_is_closed_for_good_waits_for_nobody() {
-    let wanted = [entry(300, 80, Verdict::Redirect(CLOSED_PORT))];
-    let mut gate = gate(false);
-    let gated = gate.check(EP, &wanted, Some(&[everything()]), Instant::now());
-    assert_eq!(written(gated), (wanted.to_vec(), true));
+    let wanted = [entry(300, 80, CLOSED)];
+    let mut rig = Rig::new(&[everything()]);
+    rig.rules.clear();
+    assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
 }

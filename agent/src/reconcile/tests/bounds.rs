@@ -141,7 +141,7 @@ fn http(bytes: usize) -> Value {
 impl Rig {
     /// What the newest snapshot has the proxy judge, and its version.
     fn sent(&self) -> (usize, String) {
-        let snapshot = self.snapshots.borrow().clone().expect("a snapshot");
+        let snapshot = self.control.newest().expect("a snapshot");
         (snapshot.policies.len(), snapshot.version.clone())
     }
 
@@ -187,7 +187,7 @@ async fn a_snapshot_that_is_too_large_is_not_sent_and_it_is_said() {
     assert_eq!(rig.port_80(), [Verdict::Redirect(PROXY)]);
     let (_, last_good) = rig.sent();
     // More addresses than any snapshot has room for.
-    let nodes = (0..=255).flat_map(|third| [1, 2].map(|last| (third, last)));
+    let nodes = (0..=255).flat_map(|third| [1, 2, 3].map(|last| (third, last)));
     let addresses = nodes.map(|(third, last)| Ipv4Addr::new(172, 19, third, last));
     rig.engine.change(Change::Nodes(Delta::Apply(Node {
         name: "two".into(),

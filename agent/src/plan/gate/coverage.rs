@@ -1,0 +1,147 @@
+//! What a snapshot has for the kernel's redirects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weft_core::model::NumericIdentity;
+use weft_core::policy::http::HttpRule;
+use weft_core::policy::{PeerRule, PeerSet, PortPolicy};
+use weft_datapath::PolicyEntry;
+
+/// What a snapshot holds: the pods, and the ports with their rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage {
+    endpoints: BTreeSet<u32>,
+    /// By endpoint and direction, in the order of the ports, which do not
+    /// overlap.
+    ports: BTreeMap<(u32, u8), Vec<PortPolicy>>,
+}
+
+impl Coverage {
+    /// Of these endpoints and their policies.
+    pub fn of<'a>(
+        endpoints: impl IntoIterator<Item = u32>,
+        ports: impl IntoIterator<Item = &'a PortPolicy>,
+    ) -> Self {
+        let mut coverage = Self {
+            endpoints: endpoints.into_iter().collect(),
+            ports: BTreeMap::new(),
+        };
+        for port in ports {
+            let key = (port.endpoint.0, port.direction.number());
+            coverage.ports.entry(key).or_default().push(port.clone());
+        }
+        for ports in coverage.ports.values_mut() {
+            ports.sort_by_key(|port| port.first);
+        }
+        coverage
+    }
+
+    /// Whether it has this pod.
+    pub(super) fn knows(&self, endpoint: u32) -> bool {
+        self.endpoints.contains(&endpoint)
+    }
+
+    /// Whether a proxy that runs from it judges what an entry redirects to it
+    /// as `wanted` says, the rules of the endpoint's ports: on every port of
+    /// the entry, by the same rules. A proxy with other rules might let through
+    /// what these do not, and one without any would not judge at all, if it is
+    /// asked on account of the other direction.
+    pub(super) fn judges(&self, endpoint: u32, entry: &PolicyEntry, wanted: &[PortPolicy]) -> bool {
+        let identity = NumericIdentity(entry.identity);
+        self.holds(endpoint, entry, |port, there| {
+            let here = policy_at(wanted, entry.direction as u8, port)?;
+            agree(identity, &there.rules, &here.rules).then_some(here.last)
+        })
+    }
+
+    /// Whether it has rules for what an entry redirects, whatever they say.
+    pub(super) fn has_rules(&self, endpoint: u32, entry: &PolicyEntry) -> bool {
+        self.holds(endpoint, entry, |_, there| Some(there.last))
+    }
+
+    /// Whether each port of an entry is in a policy that is `right` for it: that
+    /// says from a port up to which one it is.
+    fn holds(
+        &self,
+        endpoint: u32,
+        entry: &PolicyEntry,
+        right: impl Fn(u32, &PortPolicy) -> Option<u16>,
+    ) -> bool {
+        // Both kinds of direction have the numbers of the policy map's keys.
+        let direction = entry.direction as u8;
+        let Some(held) = self.ports.get(&(endpoint, direction)) else {
+            return false;
+        };
+        let (first, last) = ports(entry);
+        let mut open = u32::from(first);
+        while open <= u32::from(last) {
+            // Sorted: there may be thousands of entries, and of ports.
+            let after = held.partition_point(|there| u32::from(there.first) <= open);
+            let there = policy_at(&held[after.saturating_sub(1)..after], direction, open);
+            let Some((there, until)) = there.and_then(|there| Some((there, right(open, there)?)))
+            else {
+                return false;
+            };
+            open = u32::from(there.last.min(until)) + 1;
+        }
+        true
+    }
+}
+
+/// First and last port of an entry.
+fn ports(entry: &PolicyEntry) -> (u16, u16) {
+    let free = u16::MAX
+        .checked_shr(u32::from(entry.port_bits))
+        .unwrap_or_default();
+    (entry.port & !free, entry.port | free)
+}
+
+fn policy_at(ports: &[PortPolicy], direction: u8, port: u32) -> Option<&PortPolicy> {
+    ports.iter().find(|policy| {
+        policy.direction.number() == direction
+            && (u32::from(policy.first)..=u32::from(policy.last)).contains(&port)
+    })
+}
+
+/// Whether the rules `there` say of an identity what those `here` say.
+///
+/// For any identity, that is 0: whether they allow none more than those `here`,
+/// and all that everybody may. Peers come and go with every pod; that an
+/// identity is not named there yet denies it for a moment, no more.
+fn agree(identity: NumericIdentity, there: &Arc<[PeerRule]>, here: &Arc<[PeerRule]>) -> bool {
+    if Arc::ptr_eq(there, here) {
+        return true;
+    }
+    if identity != NumericIdentity::UNKNOWN {
+        let concerns = |rule: &&PeerRule| rule.peers.contains(identity);
+        let there = there.iter().filter(concerns).map(said);
+        return there.eq(here.iter().filter(concerns).map(said));
+    }
+    let has = |rules: &[PeerRule], one: &PeerRule| {
+        let mut rules = rules.iter();
+        rules.any(|rule| said(rule) == said(one) && holds(&rule.peers, &one.peers))
+    };
+    let everybodys = |rule: &&PeerRule| rule.peers == PeerSet::Any;
+    there.iter().all(|rule| rule.deny || has(here, rule))
+        && here.iter().filter(everybodys).all(|rule| has(there, rule))
+}
+
+/// What a rule says, less of whom and where it stands.
+fn said(rule: &PeerRule) -> (bool, &[HttpRule]) {
+    (rule.deny, &rule.http)
+}
+
+/// Whether all of these peers are among the others.
+fn holds(others: &PeerSet, these: &PeerSet) -> bool {
+    match (others, these) {
+        (PeerSet::Any, _) => true,
+        (PeerSet::These(_), PeerSet::Any) => false,
+        (PeerSet::These(_), PeerSet::These(these)) => {
+            these.iter().all(|identity| others.contains(*identity))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
