@@ -61,6 +61,8 @@ pub struct Flow {
     pub quiet: bool,
     /// Whether a pod reaches itself through a service.
     pub hairpin: bool,
+    /// Whether what the proxy sends leaves with the node's address.
+    pub masqueraded: bool,
 }
 
 impl Flow {
@@ -96,6 +98,7 @@ impl Flow {
             to_remote_pod: false,
             quiet: false,
             hairpin: false,
+            masqueraded: false,
         }
     }
 

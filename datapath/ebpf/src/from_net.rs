@@ -4,8 +4,9 @@
 use weft_datapath_common::{Config, DropReason, TracePoint, identity};
 
 use crate::flow::{Flow, Origin};
+use crate::masquerade::{self, Inward};
 use crate::skb::{Skb, ethertype};
-use crate::{Outcome, event, maps, masquerade, steer};
+use crate::{Outcome, event, maps, steer};
 
 /// Judges what is meant for this node's pods; the node's own traffic is none of
 /// our business.
@@ -20,11 +21,12 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
             false => Ok(()),
         };
     }
-    if flow.origin == Origin::Uplink
-        && flow.packet.dst == config.node
-        && !masquerade::inward(skb, &mut flow.packet)?
-    {
-        return Ok(());
+    if flow.origin == Origin::Uplink && flow.packet.dst == config.node {
+        match masquerade::inward(skb, &mut flow.packet) {
+            Inward::ToPod => {}
+            Inward::ToNode => return Ok(()),
+            Inward::Failed(reason) => return Err(reason),
+        }
     }
     let Some(pod) = maps::endpoint_by_addr(flow.packet.dst) else {
         return match for_pods(config, flow.packet.dst) {

@@ -35,6 +35,7 @@ struct Ipv6Header {
 /// memberships they need pass; drops the rest if any policy has a say about the
 /// pod, be it only a denial or an HTTP rule without default deny: the maps know
 /// no IPv6.
+#[inline(always)]
 pub fn judge(skb: Skb, pod: &EndpointEntry) -> Outcome {
     // The flags of default deny alone are what an older agent left.
     let policed = endpoint_flags::POLICED
@@ -47,6 +48,7 @@ pub fn judge(skb: Skb, pod: &EndpointEntry) -> Outcome {
     }
 }
 
+#[inline(always)]
 fn is_link_upkeep(skb: Skb) -> Result<bool, DropReason> {
     let header: Ipv6Header = skb.load(ETH_LEN)?;
     let start = ETH_LEN + HEADER_LEN;
@@ -69,6 +71,7 @@ fn is_link_upkeep(skb: Skb) -> Result<bool, DropReason> {
 
 /// Link-local unicast, or multicast of link scope: the node never forwards
 /// these.
+#[inline(always)]
 fn stays_on_link(addr: &[u32; 4]) -> bool {
     let first = u32::from_be(addr[0]);
     first >> 22 == 0xfe80 >> 6 || first >> 16 == 0xff02

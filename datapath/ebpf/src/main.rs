@@ -43,9 +43,13 @@ use weft_datapath_common::{Config, DropReason, direction};
 use crate::flow::{Flow, Origin};
 use crate::skb::Skb;
 
-/// The packet goes on, as `Flow::verdict` says, or is dropped. One byte: the
-/// verifier refuses the half-filled register pairs in which larger results
-/// travel.
+/// The packet goes on, as `Flow::verdict` says, or is dropped.
+///
+/// One byte, as everything that a function gives back that is not inlined, or
+/// else one number or one pointer: in a larger result (`Result<u16, _>`) some
+/// bytes may be left unwritten, and whether the verifier then accepts the
+/// register hangs on how the compiler happens to fill it. A test of the loader
+/// looks at every function of the object.
 type Outcome = Result<(), DropReason>;
 
 /// Packets that pods send.

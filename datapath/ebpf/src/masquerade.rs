@@ -30,10 +30,32 @@ pub fn outward(skb: Skb, config: &Config, packet: &mut Packet) -> Result<(), Dro
     nat::rewrite(skb, packet, End::Source, config.node, port)
 }
 
-/// Gives an answer from outside the pod's address; `false` if it answers no
-/// pod.
+/// What became of a packet to the node's own address. One byte, as
+/// [`crate::Outcome`].
+pub enum Inward {
+    /// It answers a pod, whose address it has now.
+    ToPod,
+    /// It answers no pod.
+    ToNode,
+    /// It could not be written.
+    Failed(DropReason),
+}
+
+const _: () = assert!(size_of::<Inward>() == 1);
+
+impl From<Result<(), DropReason>> for Inward {
+    #[inline(always)]
+    fn from(written: Result<(), DropReason>) -> Self {
+        match written {
+            Ok(()) => Self::ToPod,
+            Err(reason) => Self::Failed(reason),
+        }
+    }
+}
+
+/// Gives an answer from outside the pod's address.
 #[inline(never)]
-pub fn inward(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
+pub fn inward(skb: Skb, packet: &mut Packet) -> Inward {
     if packet.is_icmp_error() {
         return inward_error(skb, packet);
     }
@@ -48,7 +70,7 @@ pub fn inward(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
         kind: nat_kind::IN,
         ..key
     }) else {
-        return Ok(false);
+        return Inward::ToNode;
     };
     // SAFETY: a live map value; a racing writer writes the same address and
     // port.
@@ -56,15 +78,14 @@ pub fn inward(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
         (*entry.as_ptr()).last_seen = conntrack::now();
         ((*entry.as_ptr()).addr, (*entry.as_ptr()).port)
     };
-    nat::rewrite(skb, packet, End::Destination, addr, port)?;
-    Ok(true)
+    nat::rewrite(skb, packet, End::Destination, addr, port).into()
 }
 
 /// An ICMP error quotes the packet as it left the node.
 #[inline(always)]
-fn inward_error(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
+fn inward_error(skb: Skb, packet: &mut Packet) -> Inward {
     let Ok(quoted) = icmp::quoted(skb, packet) else {
-        return Ok(false);
+        return Inward::ToNode;
     };
     let key = key(
         quoted.src,
@@ -77,14 +98,14 @@ fn inward_error(skb: Skb, packet: &mut Packet) -> Result<bool, DropReason> {
         kind: nat_kind::IN,
         ..key
     }) else {
-        return Ok(false);
+        return Inward::ToNode;
     };
     // SAFETY: as in `inward`.
     let (addr, port) = unsafe { ((*entry.as_ptr()).addr, (*entry.as_ptr()).port) };
-    icmp::rewrite_quoted(skb, packet, &quoted, End::Source, (addr, port))?;
     let own_port = packet.dst_port;
-    nat::rewrite(skb, packet, End::Destination, addr, own_port)?;
-    Ok(true)
+    icmp::rewrite_quoted(skb, packet, &quoted, End::Source, (addr, port))
+        .and_then(|()| nat::rewrite(skb, packet, End::Destination, addr, own_port))
+        .into()
 }
 
 /// The port that this flow has already, in network order; 0 if none. Both sides

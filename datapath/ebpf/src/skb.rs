@@ -1,7 +1,11 @@
 //! The packet as the kernel hands it to a program.
 
+use core::mem::MaybeUninit;
+use core::ptr;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated;
 use aya_ebpf::programs::TcContext;
 use weft_datapath_common::DropReason;
 
@@ -83,25 +87,37 @@ impl Skb {
     /// Copies a value out of the packet; fails beyond its end.
     #[inline(always)]
     pub fn load<T: Copy>(self, offset: u32) -> Result<T, DropReason> {
-        self.tc()
-            .load(offset as usize)
-            .map_err(|_| DropReason::TruncatedHeader)
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: a valid context, and room for as many bytes as are asked for.
+        let result = unsafe {
+            let to = value.as_mut_ptr().cast();
+            generated::bpf_skb_load_bytes(self.0.cast(), offset, to, size_of::<T>() as u32)
+        };
+        if result != 0 {
+            return Err(DropReason::TruncatedHeader);
+        }
+        // SAFETY: the kernel has filled it; only headers are read so, of which
+        // any bytes are valid.
+        Ok(unsafe { value.assume_init() })
     }
 
     /// Copies a value into the packet.
     #[inline(always)]
     pub fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), DropReason> {
-        self.tc()
-            .store(offset as usize, value, 0)
-            .map_err(|_| DropReason::WriteFailed)
+        // SAFETY: a valid context, and as many bytes as are there.
+        written(unsafe {
+            let from = ptr::from_ref(value).cast();
+            generated::bpf_skb_store_bytes(self.0, offset, from, size_of::<T>() as u32, 0)
+        })
     }
 
     /// Corrects the IPv4 header checksum for a replaced word.
     #[inline(always)]
     pub fn replace_l3_sum(self, offset: u32, from: u32, to: u32) -> Result<(), DropReason> {
-        self.tc()
-            .l3_csum_replace(offset as usize, u64::from(from), u64::from(to), 4)
-            .map_err(|_| DropReason::WriteFailed)
+        // SAFETY: a valid context and plain numbers.
+        written(unsafe {
+            generated::bpf_l3_csum_replace(self.0, offset, u64::from(from), u64::from(to), 4)
+        })
     }
 
     /// Corrects a transport checksum; `flags` as in `bpf_l4_csum_replace`, size
@@ -114,13 +130,16 @@ impl Skb {
         to: u32,
         flags: u32,
     ) -> Result<(), DropReason> {
-        self.tc()
-            .l4_csum_replace(
-                offset as usize,
-                u64::from(from),
-                u64::from(to),
-                u64::from(flags),
-            )
-            .map_err(|_| DropReason::WriteFailed)
+        let (from, to, flags) = (u64::from(from), u64::from(to), u64::from(flags));
+        // SAFETY: a valid context and plain numbers.
+        written(unsafe { generated::bpf_l4_csum_replace(self.0, offset, from, to, flags) })
+    }
+}
+
+#[inline(always)]
+fn written(result: i64) -> Result<(), DropReason> {
+    match result {
+        0 => Ok(()),
+        _ => Err(DropReason::WriteFailed),
     }
 }

@@ -331,13 +331,9 @@ fn recover(skb: Skb, config: &Config, flow: &mut Flow, now: u64) -> Option<Entry
 ///
 /// `point` is where it leaves the node. Delivery to a pod of this node has
 /// none: the request was seen on its way to the proxy, and its record says that
-/// it arrived.
+/// it arrived. Leaves in `flow` whether it gets the node's address.
 #[inline(never)]
-pub fn from_proxy(
-    config: &Config,
-    flow: &mut Flow,
-    point: Option<TracePoint>,
-) -> Result<Entry, DropReason> {
+pub fn from_proxy(config: &Config, flow: &mut Flow, point: Option<TracePoint>) -> Outcome {
     let now = conntrack::now();
     let packet = &flow.packet;
     let entry = match conntrack::lookup(packet, Leg::Upstream) {
@@ -366,5 +362,6 @@ pub fn from_proxy(
     {
         event::trace(config, flow, point, false);
     }
-    Ok(entry)
+    flow.masqueraded = entry.has(ct_flags::MASQUERADE);
+    Ok(())
 }

@@ -28,23 +28,26 @@ pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
     if proxy::strayed(skb, config) {
         return Err(DropReason::ProxyAssignFailed);
     }
-    let entry = match conntrack::lookup(&flow.packet, Leg::Direct) {
+    let masqueraded = match conntrack::lookup(&flow.packet, Leg::Direct) {
         Some(entry) if !from_upstream(skb, config, flow, entry) => {
             // What the proxy answers in a pod's place no program has judged
             // yet.
             let reply = entry.is_reply(&flow.packet);
             steer::revalidate(config, flow, entry, reply)?;
             report(skb, config, flow, entry);
-            entry
+            entry.has(ct_flags::MASQUERADE)
         }
-        _ if proxy::sent(skb, config) => steer::from_proxy(config, flow, Some(point(flow)))?,
+        _ if proxy::sent(skb, config) => {
+            from_proxy(config, flow)?;
+            flow.masqueraded
+        }
         // Errors are judged by what they quote and have no flow of their own.
         _ if flow.packet.is_icmp_error() => return error(config, flow),
         // `from_pod` would have opened a flow: this came from elsewhere under a
         // pod's address.
         _ => return Err(DropReason::UnknownSender),
     };
-    if flow.origin == Origin::Uplink && entry.has(ct_flags::MASQUERADE) {
+    if flow.origin == Origin::Uplink && masqueraded {
         masquerade::outward(skb, config, &mut flow.packet)?;
     }
     Ok(())
@@ -73,9 +76,15 @@ fn not_from_pod(skb: Skb, config: &Config, flow: &mut Flow, parsed: bool) -> Out
         return Err(DropReason::UnknownSender);
     }
     if parsed && proxy::sent(skb, config) && flow.packet.src == config.node {
-        steer::from_proxy(config, flow, Some(point(flow)))?;
+        from_proxy(config, flow)?;
     }
     Ok(())
+}
+
+#[inline(always)]
+fn from_proxy(config: &Config, flow: &mut Flow) -> Outcome {
+    let point = point(flow);
+    steer::from_proxy(config, flow, Some(point))
 }
 
 #[inline(always)]

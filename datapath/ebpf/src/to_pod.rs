@@ -54,8 +54,7 @@ fn ipv4(skb: Skb, config: &Config, flow: &mut Flow, pod: &EndpointEntry) -> Outc
         }
     }
     if from_proxy {
-        steer::from_proxy(config, flow, None)?;
-        return Ok(());
+        return steer::from_proxy(config, flow, None);
     }
     first(skb, config, flow, pod)
 }
