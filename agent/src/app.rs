@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -86,7 +86,8 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let datapath = load(&args, &kernel_config)?;
     let events = datapath.events().context("event ring")?;
     let conntrack = datapath.conntrack().context("connection tracking")?;
-    let kernel = Datapath::new(datapath)?;
+    let gone = Arc::new(Notify::new());
+    let kernel = Datapath::new(datapath, gone.clone())?;
 
     // The proxy's socket, and the view by which flows are named.
     let (control, records) = Control::new();
@@ -117,8 +118,13 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         Ok(())
     });
 
-    // Connection tracking is swept; events and records go to the observer.
-    tasks.spawn(upkeep::sweep(conntrack, metrics.clone(), stop.clone()));
+    // Connection tracking is swept and forgets what is gone; events and records go to the observer.
+    tasks.spawn(upkeep::sweep(
+        conntrack,
+        gone,
+        metrics.clone(),
+        stop.clone(),
+    ));
     let (batches, events_read) = upkeep::event_channel();
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
     let config = ObserverConfig {

@@ -2,21 +2,22 @@
 
 mod lifetime;
 
-use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use weft_datapath_common::{
-    Counter, CtEntry, CtKey, Leg, NatEntry, NatKey, SEEN_GOES_ON, ct_flags, map_names, nat_kind,
-    protocol,
+    Counter, CtEntry, CtKey, Leg, NatEntry, NatKey, SEEN_GOES_ON, ct_flags, map_names, protocol,
 };
 
 use crate::Error;
-use crate::config::{addr, raw_addr};
+use crate::config::addr;
+#[cfg(feature = "testing")]
+use crate::config::raw_addr;
+use crate::pending::Pending;
 use crate::pins::Pins;
 use crate::tables::{Counted, Removals, Table, TableUse};
-use lifetime::Live;
+use lifetime::Sweep;
 
 /// A flow that the kernel knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,17 +66,30 @@ pub struct GcReport {
 pub struct Conntrack {
     flows: Table<CtKey, CtEntry>,
     nat: Table<NatKey, NatEntry>,
+    pending: Pending,
 }
 
-/// Removals from both tables, of every handle of one loader.
-#[derive(Clone, Default)]
-pub(crate) struct Removed {
+/// What all handles of one loader share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// Removals from both tables.
     flows: Removals,
     nat: Removals,
+    pub(crate) pending: Pending,
+}
+
+impl Shared {
+    pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
+        Ok(Self {
+            flows: Removals::default(),
+            nat: Removals::default(),
+            pending: Pending::open(pins)?,
+        })
+    }
 }
 
 impl Conntrack {
-    pub(crate) fn open(pins: &Pins, removed: &Removed) -> Result<Self, Error> {
+    pub(crate) fn open(pins: &Pins, shared: &Shared) -> Result<Self, Error> {
         let flows = Counted {
             added: Counter::ConntrackAdded,
             removed: Some(Counter::ConntrackRemoved),
@@ -87,8 +101,9 @@ impl Conntrack {
             refused: Counter::NatRefused,
         };
         Ok(Self {
-            flows: Table::open(pins, map_names::CONNTRACK, flows, &removed.flows)?,
-            nat: Table::open(pins, map_names::NAT, nat, &removed.nat)?,
+            flows: Table::open(pins, map_names::CONNTRACK, flows, &shared.flows)?,
+            nat: Table::open(pins, map_names::NAT, nat, &shared.nat)?,
+            pending: shared.pending.clone(),
         })
     }
 
@@ -99,58 +114,42 @@ impl Conntrack {
     /// # Errors
     /// When a map cannot be read or written.
     pub fn gc(&mut self) -> Result<GcReport, Error> {
-        let now = now();
-        let (flows, mut conntrack) = self.flows.survey()?;
-        let live = Live::of(&flows, now);
-        let expired = self
-            .flows
-            .remove_all(&flows, |key, entry| !live.keeps(key, entry, now))?;
-        conntrack.entries -= expired;
-        let (entries, mut nat) = self.nat.survey()?;
-        let removed = self
-            .nat
-            .remove_all(&entries, |key, entry| !live.keeps_nat(key, entry, now))?;
-        nat.entries -= removed;
+        let mut sweep = Sweep::new(now());
+        let flows = |key: &CtKey, entry: &CtEntry| sweep.ends(key, entry);
+        let (sieved, mut conntrack) = self.flows.survey(flows)?;
+        let orphans = self.flows.remove(&sweep.orphans())?;
+        conntrack.entries -= orphans;
+        let (masqueraded, nat) = self.nat.survey(|key, entry| sweep.ends_nat(key, entry))?;
         Ok(GcReport {
             kept: conntrack.entries + nat.entries,
-            removed: expired + removed,
+            removed: sieved.removed + orphans + masqueraded.removed,
             conntrack,
             nat,
         })
     }
 
-    /// Forgets every flow of this address: whoever has it next begins with
-    /// none. Returns the number of entries removed.
+    /// Forgets the flows of the pods that are gone
+    /// ([`crate::Datapath::detach_endpoint`]) and what clients of UDP services
+    /// chose that is no backend any more ([`crate::Services::apply`]): all that
+    /// has come up so far, in one pass over the tables. Returns the number of
+    /// entries removed. Whoever has a gone pod's address next begins with none.
+    ///
+    /// Handles in other threads may do the same; one waits for the other.
     ///
     /// # Errors
-    /// When a map cannot be read or written.
-    pub fn remove_address(&mut self, address: Ipv4Addr) -> Result<usize, Error> {
-        let raw = raw_addr(address);
-        let flows = self.flows.read()?;
-        let flows = self.flows.remove_all(&flows, |key, entry| {
-            key.low_addr == raw || key.high_addr == raw || entry.xlate_addr == raw
-        })?;
-        let nat = self.nat.read()?;
-        let nat = self.nat.remove_all(&nat, |key, entry| {
-            (key.kind == nat_kind::OUT && key.addr == raw)
-                || (key.kind == nat_kind::IN && entry.addr == raw)
-        })?;
-        Ok(flows + nat)
-    }
-
-    /// Forgets which clients of the UDP service chose one of these backends.
-    pub(crate) fn forget_choices(
-        &mut self,
-        service: (Ipv4Addr, u16),
-        backends: &HashSet<(Ipv4Addr, u16)>,
-    ) -> Result<usize, Error> {
-        let service = SocketAddrV4::new(service.0, service.1);
-        let flows = self.flows.read()?;
-        self.flows.remove_all(&flows, |key, entry| {
-            entry.flags & ct_flags::SERVICE != 0
-                && key.protocol == protocol::UDP
-                && ends(key, entry).1 == service
-                && backends.contains(&(addr(entry.xlate_addr), u16::from_be(entry.xlate_port)))
+    /// When a map cannot be read or written; the next call goes on from there.
+    pub fn forget(&mut self) -> Result<usize, Error> {
+        let Self {
+            flows,
+            nat,
+            pending,
+        } = self;
+        pending.forget(|forget| {
+            let mut removed = flows.sieve(|key, entry| forget.flow(key, entry))?.removed;
+            if forget.has_addresses() {
+                removed += nat.sieve(|key, entry| forget.nat(key, entry))?.removed;
+            }
+            Ok(removed)
         })
     }
 
@@ -164,7 +163,7 @@ impl Conntrack {
     ) -> Result<(), Error> {
         let raw = |end: SocketAddrV4| (raw_addr(*end.ip()), end.port().to_be());
         let (key, _) = CtKey::new(raw(a), raw(b), protocol, Leg::Direct);
-        self.flows.remove(&key).map(drop)
+        self.flows.remove(&[key]).map(drop)
     }
 
     /// All flows, in no order.
@@ -173,11 +172,10 @@ impl Conntrack {
     /// When the map cannot be read.
     pub fn entries(&self) -> Result<Vec<Flow>, Error> {
         let now = now();
-        let flows = self.flows.read()?;
-        Ok(flows
-            .iter()
-            .map(|(key, entry)| flow(key, entry, now))
-            .collect())
+        let mut flows = Vec::new();
+        self.flows
+            .each(|key, entry| flows.push(flow(key, entry, now)))?;
+        Ok(flows)
     }
 }
 
@@ -202,9 +200,16 @@ fn flow(key: &CtKey, entry: &CtEntry, now: u64) -> Flow {
 }
 
 /// Initiator and other end.
-fn ends(key: &CtKey, entry: &CtEntry) -> (SocketAddrV4, SocketAddrV4) {
-    let low = SocketAddrV4::new(addr(key.low_addr), u16::from_be(key.low_port));
-    let high = SocketAddrV4::new(addr(key.high_addr), u16::from_be(key.high_port));
+pub(crate) fn ends(key: &CtKey, entry: &CtEntry) -> (SocketAddrV4, SocketAddrV4) {
+    let socket = |(raw, port)| SocketAddrV4::new(addr(raw), u16::from_be(port));
+    let (initiator, other) = raw_ends(key, entry);
+    (socket(initiator), socket(other))
+}
+
+/// The same as they are in the key.
+fn raw_ends(key: &CtKey, entry: &CtEntry) -> ((u32, u16), (u32, u16)) {
+    let low = (key.low_addr, key.low_port);
+    let high = (key.high_addr, key.high_port);
     match entry.flags & ct_flags::FROM_LOW {
         0 => (high, low),
         _ => (low, high),

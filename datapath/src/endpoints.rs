@@ -79,7 +79,7 @@ impl Endpoint {
     }
 }
 
-/// Both maps of the endpoints, which always agree.
+/// Both maps of the endpoints. Whatever interface is known, its address is.
 pub(crate) struct Endpoints {
     by_ifindex: HashMap<MapData, u32, EndpointEntry>,
     by_addr: HashMap<MapData, u32, EndpointEntry>,
@@ -111,6 +111,8 @@ impl Endpoints {
             .map_err(Error::map(map_names::ENDPOINT_BY_ADDR))
     }
 
+    /// The address first: a pod whose address is not known would send past its
+    /// own egress policy.
     pub(crate) fn insert(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
         let raw = endpoint.to_raw();
         self.by_addr
@@ -122,11 +124,12 @@ impl Endpoints {
     }
 
     /// Forgets an address, and the interface unless another address has taken
-    /// it over.
+    /// it over. The interface first, for the same reason, and because the
+    /// address is what the next loader would find.
     pub(crate) fn remove(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        self.remove_interface(endpoint)?;
         let raw = raw_addr(endpoint.addr);
-        gone(self.by_addr.remove(&raw), map_names::ENDPOINT_BY_ADDR)?;
-        self.remove_interface(endpoint)
+        gone(self.by_addr.remove(&raw), map_names::ENDPOINT_BY_ADDR)
     }
 
     /// Forgets only the interface.

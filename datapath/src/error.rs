@@ -98,6 +98,14 @@ impl Error {
         }
     }
 
+    /// Of a call on a whole table.
+    pub(crate) fn table(name: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Map {
+            name,
+            source: Box::new(MapError::IoError(error)),
+        }
+    }
+
     pub(crate) fn program(name: &'static str) -> impl Fn(ProgramError) -> Self {
         move |source| Self::Program {
             name,

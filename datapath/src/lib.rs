@@ -21,10 +21,12 @@ mod ipcache;
 mod links;
 mod loader;
 mod node;
+mod pending;
 mod pins;
 mod policy;
 mod resize;
 mod services;
+mod sys;
 mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use tracing::debug;
@@ -68,7 +68,8 @@ pub(crate) fn parse_pin(path: &Path) -> Option<(&'static str, u32)> {
 
 /// Attaches the program to an interface: a live link gets the program in place
 /// of its old one, without a packet in between; a defunct one, left by an
-/// interface that is gone, is replaced.
+/// interface that is gone, is replaced. A loader that dies before it pins a new
+/// link takes the link along.
 pub(crate) fn attach(
     program: &mut SchedClassifier,
     hook: Hook,
@@ -76,12 +77,8 @@ pub(crate) fn attach(
     pins: &Pins,
 ) -> Result<(), Error> {
     let path = pin(pins, hook.program, ifindex);
-    if path.exists() {
-        match replace(program, hook, &path) {
-            Ok(()) => return Ok(()),
-            Err(error) => debug!(%error, path = %path.display(), "link is defunct"),
-        }
-        remove(&path)?;
+    if path.exists() && replace(program, hook, &path)? {
+        return Ok(());
     }
     let name = interface_name(ifindex)?;
     let side = match hook.ingress {
@@ -104,22 +101,39 @@ pub(crate) fn attach(
         .map_err(|source| Error::Pin { path, source })
 }
 
-/// Puts the program into a pinned link. Fails if the link's interface is gone.
-pub(crate) fn replace(program: &mut SchedClassifier, hook: Hook, path: &Path) -> Result<(), Error> {
+/// Puts the program into a pinned link. If the link's interface is gone, the
+/// pin is removed instead, and the answer is `false`. Any other failure leaves
+/// the old program where it is.
+pub(crate) fn replace(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    path: &Path,
+) -> Result<bool, Error> {
     let failed = |source| Error::Link {
         path: path.to_owned(),
         source,
     };
     let pinned = PinnedLink::from_pin(path).map_err(failed)?;
     let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(failed)?;
-    let id = program
-        .attach_to_link(link)
-        .map_err(Error::program(hook.program))?;
+    let id = match program.attach_to_link(link) {
+        Err(error) if is_defunct(&error) => {
+            debug!(path = %path.display(), "removing a defunct link");
+            return remove(path).map(|()| false);
+        }
+        id => id.map_err(Error::program(hook.program))?,
+    };
     // Only the descriptor is given up; the pin keeps the link.
     program
         .take_link(id)
-        .map(drop)
+        .map(|_link| true)
         .map_err(Error::program(hook.program))
+}
+
+fn is_defunct(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOLINK),
+        _ => false,
+    }
 }
 
 /// Removes a pin, and with it the link.

@@ -4,21 +4,24 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+#[cfg(feature = "testing")]
+use aya::Pod;
+#[cfg(feature = "testing")]
+use aya::maps::HashMap;
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use rustix::system::uname;
-use tracing::debug;
 use weft_datapath_common::{Config as RawConfig, CtEntry, CtKey, NatEntry, NatKey, map_names};
 
-use crate::conntrack::Removed;
+use crate::conntrack::Shared;
 use crate::endpoints::Endpoints;
 use crate::links::{self, HOOKS, Hook, OVERLAY, POD, UPLINK};
 use crate::pins::Pins;
-use crate::resize::Outgrown;
+use crate::resize::Resizable;
 use crate::{Config, Conntrack, Endpoint, Error, Events, Ipcache, PolicyMap, Services, TableSizes};
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft-ebpf"));
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft-ebpf"));
 
 /// The programs of a node, loaded, and their maps.
 ///
@@ -31,15 +34,17 @@ pub struct Datapath {
     lost: PerCpuArray<MapData, u64>,
     endpoints: Endpoints,
     conntrack: Conntrack,
-    removed: Removed,
+    shared: Shared,
 }
 
 impl Datapath {
     /// Loads the programs. Maps that are pinned below `pin_dir` are used as
     /// they are, but for a table of another size than `config` wants: a new one
-    /// takes its place and the entries move over. Wherever an earlier loader
-    /// attached programs, the new ones take their place without a packet in
-    /// between.
+    /// takes its place with all entries. Wherever an earlier loader attached
+    /// programs, the new ones take their place without a packet in between.
+    ///
+    /// A loader may be killed at any point: what is attached goes on, with maps
+    /// that are whole, and the next loader goes on from there.
     ///
     /// # Errors
     /// Without the right to load programs, without bpffs, on a kernel before
@@ -49,28 +54,29 @@ impl Datapath {
         config.check()?;
         let pins = Pins::new(pin_dir);
         pins.create()?;
-        let mut outgrown = OutgrownTables::find(&pins, config)?;
-        let mut ebpf = outgrown.load(&pins, config)?;
+        let mut ebpf = load_object(&pins)?;
+        // The programs see it at once, the old ones as well as those to come.
+        fit_tables(&pins, config)?;
         for hook in HOOKS {
             classifier(&mut ebpf, hook)?
                 .load()
                 .map_err(Error::program(hook.program))?;
         }
-        outgrown.take_place()?;
-        let removed = Removed::default();
+        let shared = Shared::open(&pins)?;
+        let endpoints = Endpoints::open(&pins)?;
+        shared.pending.settle(&endpoints)?;
         let mut this = Self {
             ebpf,
             config: pins.open(map_names::CONFIG)?,
             epoch: pins.open(map_names::EPOCH)?,
             lost: pins.open(map_names::LOST)?,
-            endpoints: Endpoints::open(&pins)?,
-            conntrack: Conntrack::open(&pins, &removed)?,
-            removed,
+            endpoints,
+            conntrack: Conntrack::open(&pins, &shared)?,
+            shared,
             pins,
         };
         this.set_config(config)?;
         this.replace_programs()?;
-        outgrown.move_rest(&this.pins)?;
         Ok(this)
     }
 
@@ -83,11 +89,7 @@ impl Datapath {
                 continue;
             };
             let hook = hook(program)?;
-            if let Err(error) = links::replace(classifier(&mut self.ebpf, hook)?, hook, &path) {
-                // Its interface is gone; a new one gets a new link.
-                debug!(%error, path = %path.display(), "removing a defunct link");
-                links::remove(&path)?;
-            }
+            links::replace(classifier(&mut self.ebpf, hook)?, hook, &path)?;
         }
         Ok(())
     }
@@ -129,6 +131,9 @@ impl Datapath {
     /// pod that the maps do not know cannot send or receive anything, so its
     /// policy should be in place before.
     ///
+    /// Flows of a pod that had the address before are forgotten by now, if need
+    /// be here.
+    ///
     /// # Errors
     /// When the interface does not exist in this network namespace, or the
     /// kernel refuses.
@@ -139,7 +144,9 @@ impl Datapath {
             self.endpoints.remove_interface(&old)?;
             self.detach(&POD, old.ifindex)?;
         }
-        self.endpoints.insert(endpoint)?;
+        // Announced first: its programs would drop what it says meanwhile, and
+        // without them it is judged where its packets arrive.
+        self.announce(endpoint)?;
         self.attach(&POD, endpoint.ifindex)
     }
 
@@ -149,21 +156,32 @@ impl Datapath {
     /// # Errors
     /// When the kernel refuses.
     pub fn update_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
-        self.endpoints.insert(endpoint)?;
+        self.announce(endpoint)?;
         self.bump_epoch().map(drop)
     }
 
-    /// Forgets a pod: its programs, its flows, its masquerading. Its policy
-    /// entries are [`PolicyMap`]'s. An address that is not there is fine.
+    fn announce(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        if self.shared.pending.has_address(endpoint.addr)? {
+            self.conntrack.forget()?;
+        }
+        self.endpoints.insert(endpoint)
+    }
+
+    /// Removes a pod and its programs: nothing reaches its address any more, or
+    /// comes from it. Its flows and its masquerading are to be forgotten with
+    /// [`Conntrack::forget`], for many pods at once; until they are, no other
+    /// pod gets the address. Its policy entries are [`PolicyMap`]'s. An address
+    /// that is not there is fine.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn detach_endpoint(&mut self, addr: Ipv4Addr) -> Result<(), Error> {
+        // Before anything is removed, for the loader that comes after this one.
+        self.shared.pending.add_address(addr)?;
         if let Some(endpoint) = self.endpoints.get(addr)? {
             self.endpoints.remove(&endpoint)?;
             self.detach(&POD, endpoint.ifindex)?;
         }
-        self.conntrack.remove_address(addr)?;
         self.bump_epoch().map(drop)
     }
 
@@ -237,7 +255,7 @@ impl Datapath {
     /// # Errors
     /// When a map cannot be read.
     pub fn services(&self) -> Result<Services, Error> {
-        Services::open(&self.pins, &self.removed)
+        Services::open(&self.pins, &self.shared.pending)
     }
 
     /// A handle to connection tracking.
@@ -245,7 +263,7 @@ impl Datapath {
     /// # Errors
     /// When a map cannot be opened.
     pub fn conntrack(&self) -> Result<Conntrack, Error> {
-        Conntrack::open(&self.pins, &self.removed)
+        Conntrack::open(&self.pins, &self.shared)
     }
 
     /// The reader of events.
@@ -256,66 +274,47 @@ impl Datapath {
         Events::open(&self.pins)
     }
 
+    /// One of the tables that grow with traffic.
+    #[cfg(feature = "testing")]
+    pub(crate) fn table<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+    ) -> Result<HashMap<MapData, K, V>, Error> {
+        self.pins.table(name)
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
         classifier(&mut self.ebpf, hook(name)?)
     }
 }
 
-/// The tables that are pinned with another size.
-struct OutgrownTables {
-    conntrack: Option<Outgrown<CtKey, CtEntry>>,
-    nat: Option<Outgrown<NatKey, NatEntry>>,
+/// Loads the object: maps are made and pinned, or taken over; programs are not
+/// loaded yet.
+fn load_object(pins: &Pins) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    loader.default_map_pin_directory(pins.maps());
+    for slot in [map_names::CONNTRACK, map_names::NAT] {
+        loader.map_pin_path(slot, pins.maps().join(slot));
+    }
+    Ok(loader.load(OBJECT).map_err(Box::new)?)
 }
 
-impl OutgrownTables {
-    fn find(pins: &Pins, config: &Config) -> Result<Self, Error> {
-        let TableSizes { conntrack, nat } = config.tables;
-        Ok(Self {
-            conntrack: Outgrown::find(pins, map_names::CONNTRACK, conntrack, |entry: &CtEntry| {
-                entry.last_seen
-            })?,
-            nat: Outgrown::find(pins, map_names::NAT, nat, |entry: &NatEntry| {
-                entry.last_seen
-            })?,
-        })
+/// Gives the tables that grow with traffic the sizes that the settings name.
+fn fit_tables(pins: &Pins, config: &Config) -> Result<(), Error> {
+    let TableSizes { conntrack, nat } = config.tables;
+    Resizable {
+        name: map_names::CONNTRACK,
+        room: conntrack,
+        last_seen: |entry: &CtEntry| entry.last_seen,
     }
-
-    /// Loads the object with tables of the wanted sizes.
-    fn load(&self, pins: &Pins, config: &Config) -> Result<Ebpf, Error> {
-        let mut loader = EbpfLoader::new();
-        loader
-            .default_map_pin_directory(pins.maps())
-            .map_max_entries(map_names::CONNTRACK, config.tables.conntrack)
-            .map_max_entries(map_names::NAT, config.tables.nat);
-        if let Some(table) = &self.conntrack {
-            loader.map_pin_path(map_names::CONNTRACK, table.new_pin());
-        }
-        if let Some(table) = &self.nat {
-            loader.map_pin_path(map_names::NAT, table.new_pin());
-        }
-        Ok(loader.load(OBJECT).map_err(Box::new)?)
+    .fit::<CtKey>(pins)?;
+    Resizable {
+        name: map_names::NAT,
+        room: nat,
+        last_seen: |entry: &NatEntry| entry.last_seen,
     }
-
-    fn take_place(&mut self) -> Result<(), Error> {
-        if let Some(table) = &mut self.conntrack {
-            table.take_place()?;
-        }
-        if let Some(table) = &mut self.nat {
-            table.take_place()?;
-        }
-        Ok(())
-    }
-
-    fn move_rest(&mut self, pins: &Pins) -> Result<(), Error> {
-        if let Some(table) = &mut self.conntrack {
-            table.move_rest(pins)?;
-        }
-        if let Some(table) = &mut self.nat {
-            table.move_rest(pins)?;
-        }
-        Ok(())
-    }
+    .fit::<NatKey>(pins)
 }
 
 /// TCX links came with 6.6, the youngest of what the programs need.

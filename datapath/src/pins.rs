@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use aya::maps::{Map, MapData, MapError};
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData, MapError};
 use rustix::fs::statfs;
 use rustix::mount;
 use weft_datapath_common::LAYOUT_VERSION;
 
 use crate::Error;
+use crate::resize::Slot;
 
 /// Magic number of a BPF file system, from the kernel's `magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -59,6 +61,15 @@ impl Pins {
             .and_then(Map::from_map_data)
             .and_then(T::try_from)
             .map_err(Error::map(name))
+    }
+
+    /// Opens the table that is in a slot.
+    pub(crate) fn table<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+    ) -> Result<HashMap<MapData, K, V>, Error> {
+        let slot: Slot<K, V> = self.open(name)?;
+        slot.get(&0, 0).map_err(Error::map(name))
     }
 
     /// Removes what other layout versions left, which detaches their programs.

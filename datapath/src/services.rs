@@ -1,16 +1,16 @@
 //! Services and their backends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use aya::maps::{self, MapData};
 use weft_datapath_common::{Backend, ServiceKey, ServiceValue, map_names, protocol};
 
 use crate::config::{addr, raw_addr};
-use crate::conntrack::Removed;
 use crate::endpoints::gone;
+use crate::pending::Pending;
 use crate::pins::Pins;
-use crate::{Conntrack, Difference, Error};
+use crate::{Difference, Error};
 
 /// Slots of the backend map.
 const SLOTS: u32 = 65_536;
@@ -50,7 +50,7 @@ struct Block {
 pub struct Services {
     services: maps::HashMap<MapData, ServiceKey, ServiceValue>,
     backends: maps::HashMap<MapData, u32, Backend>,
-    conntrack: Conntrack,
+    pending: Pending,
     held: HashMap<Frontend, (Service, Block)>,
     /// Slots in use, first to count.
     blocks: BTreeMap<u32, u32>,
@@ -60,13 +60,13 @@ pub struct Services {
 }
 
 impl Services {
-    pub(crate) fn open(pins: &Pins, removed: &Removed) -> Result<Self, Error> {
+    pub(crate) fn open(pins: &Pins, pending: &Pending) -> Result<Self, Error> {
         let services: maps::HashMap<_, ServiceKey, ServiceValue> =
             pins.open(map_names::SERVICES)?;
         let mut this = Self {
             services,
             backends: pins.open(map_names::BACKENDS)?,
-            conntrack: Conntrack::open(pins, removed)?,
+            pending: pending.clone(),
             held: HashMap::new(),
             blocks: BTreeMap::new(),
             retired: Vec::new(),
@@ -82,10 +82,9 @@ impl Services {
             .iter()
             .collect::<Result<_, _>>()
             .map_err(failed)?;
+        let (marked, entries): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(key, _)| key.protocol == 0);
         for (key, value) in entries {
-            if key.protocol == 0 {
-                continue;
-            }
             let mut backends = Vec::new();
             for slot in value.first..value.first + value.count {
                 // A loader that died in the middle of a change leaves holes;
@@ -110,13 +109,20 @@ impl Services {
             }
             self.held.insert(service.frontend(), (service, block));
         }
+        // One that died while it removed a service left its address marked.
+        let in_use: HashSet<Ipv4Addr> = self.held.keys().map(|(vip, ..)| *vip).collect();
+        for (key, _) in marked {
+            if !in_use.contains(&addr(key.addr)) {
+                gone(self.services.remove(&key), map_names::SERVICES)?;
+            }
+        }
         Ok(())
     }
 
     /// Makes these the services. A service without backends refuses its
     /// clients, and so do ports that a service's address does not have. Clients
-    /// of a removed UDP backend choose anew; TCP connections go on until they
-    /// end.
+    /// of a removed UDP backend choose anew after [`crate::Conntrack::forget`];
+    /// TCP connections go on until they end.
     ///
     /// # Errors
     /// When two services have the same address, port and protocol, one is
@@ -150,6 +156,9 @@ impl Services {
     }
 
     fn write(&mut self, service: &Service) -> Result<(), Error> {
+        // The address is marked before it has a port, and as long as it has one:
+        // its other ports must not reach the world in between.
+        self.insert(address_key(service.vip), ServiceValue::default())?;
         let block = self.allocate(service.backends.len())?;
         for (slot, (backend, port)) in (block.first..).zip(&service.backends) {
             let backend = Backend {
@@ -169,10 +178,9 @@ impl Services {
         };
         let frontend = service.frontend();
         self.insert(key(frontend), value)?;
-        self.insert(address_key(service.vip), ServiceValue::default())?;
         if let Some((old, block)) = self.held.insert(frontend, (service.clone(), block)) {
             self.retired.push(block);
-            self.forget_clients(&old, Some(service))?;
+            self.forget_clients(&old, Some(service));
         }
         Ok(())
     }
@@ -181,7 +189,7 @@ impl Services {
         gone(self.services.remove(&key(frontend)), map_names::SERVICES)?;
         if let Some((old, block)) = self.held.remove(&frontend) {
             self.retired.push(block);
-            self.forget_clients(&old, None)?;
+            self.forget_clients(&old, None);
         }
         if !self.held.keys().any(|(vip, ..)| *vip == frontend.0) {
             gone(
@@ -198,23 +206,21 @@ impl Services {
             .map_err(Error::map(map_names::SERVICES))
     }
 
-    fn forget_clients(&mut self, old: &Service, new: Option<&Service>) -> Result<(), Error> {
+    fn forget_clients(&self, old: &Service, new: Option<&Service>) {
         if old.protocol != protocol::UDP {
-            return Ok(());
+            return;
         }
         let kept: &[_] = new.map_or(&[], |service| &service.backends);
-        let removed: HashSet<_> = old
+        let removed: Vec<_> = old
             .backends
             .iter()
             .filter(|backend| !kept.contains(backend))
-            .copied()
+            .map(|(addr, port)| SocketAddrV4::new(*addr, *port))
             .collect();
-        if removed.is_empty() {
-            return Ok(());
+        if !removed.is_empty() {
+            let service = SocketAddrV4::new(old.vip, old.port);
+            self.pending.add_choices(service, removed);
         }
-        self.conntrack
-            .forget_choices((old.vip, old.port), &removed)
-            .map(drop)
     }
 
     fn allocate(&mut self, backends: usize) -> Result<Block, Error> {
@@ -281,5 +287,45 @@ fn address_key(vip: Ipv4Addr) -> ServiceKey {
         addr: raw_addr(vip),
         port: 0,
         protocol: 0,
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+    use crate::{Config, TableSizes};
+
+    /// What a loader leaves that dies between two calls.
+    #[test]
+    fn an_address_without_a_service_is_nobodys() {
+        let mut config = Config::new([172, 18, 0, 2].into(), "10.244.1.0/24".parse().unwrap());
+        config.tables = TableSizes {
+            conntrack: 1024,
+            nat: 1024,
+        };
+        let bench = Bench::new(&config).expect("eBPF programs need root");
+        let mut services = bench.datapath.services().unwrap();
+        let service = |last, port| Service {
+            vip: Ipv4Addr::new(10, 96, 0, last),
+            port,
+            protocol: protocol::TCP,
+            backends: vec![],
+            redirect: None,
+        };
+        services
+            .apply(&[service(1, 80), service(2, 80), service(2, 81)])
+            .unwrap();
+        for port in [(1, 80), (2, 80)] {
+            let frontend = service(port.0, port.1).frontend();
+            services.services.remove(&key(frontend)).unwrap();
+        }
+        let services = bench.datapath.services().unwrap();
+        let is_marked = |last| {
+            let key = address_key(Ipv4Addr::new(10, 96, 0, last));
+            services.services.get(&key, 0).is_ok()
+        };
+        assert!(!is_marked(1));
+        assert!(is_marked(2), "81 is left");
     }
 }

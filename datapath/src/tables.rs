@@ -1,15 +1,16 @@
 //! The tables that grow with traffic: reading them; and how full a table is.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Pod;
-use aya::maps::{HashMap, IterableMap as _, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, IterableMap as _, MapData, PerCpuArray};
 use weft_datapath_common::{Counter, map_names};
 
 use crate::Error;
-use crate::error::is_missing;
 use crate::pins::Pins;
+use crate::sys;
 
 /// How full a table is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,14 +28,23 @@ pub struct TableUse {
     pub refused: u64,
 }
 
+/// What came of reading a table and removing some of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sieved {
+    /// Entries that stay.
+    pub(crate) kept: usize,
+    /// Entries that were removed.
+    pub(crate) removed: usize,
+}
+
 /// Entries that this process removed, through whichever handle: without knowing
 /// them, removals would look like evictions.
 #[derive(Clone, Default)]
 pub(crate) struct Removals(Arc<AtomicU64>);
 
 impl Removals {
-    fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, removed: usize) {
+        self.0.fetch_add(removed as u64, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -69,7 +79,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         counted: Counted,
         removals: &Removals,
     ) -> Result<Self, Error> {
-        let map: HashMap<MapData, K, V> = pins.open(name)?;
+        let map: HashMap<MapData, K, V> = pins.table(name)?;
         let info = map.map().info().map_err(Error::map(name))?;
         Ok(Self {
             capacity: info.max_entries(),
@@ -83,31 +93,64 @@ impl<K: Pod, V: Pod> Table<K, V> {
         })
     }
 
-    /// Reads it whole.
-    pub(crate) fn read(&self) -> Result<Vec<(K, V)>, Error> {
-        read(&self.map, self.name)
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.map.map().fd().as_fd()
     }
 
-    /// Reads it whole and tells how full it is.
-    pub(crate) fn survey(&mut self) -> Result<(Vec<(K, V)>, TableUse), Error> {
+    /// Shows each entry once.
+    pub(crate) fn each(&self, show: impl FnMut(&K, &V)) -> Result<(), Error> {
+        each(self.fd(), show).map_err(Error::table(self.name))
+    }
+
+    /// Shows each entry once and removes those of which `doomed` says so, batch
+    /// by batch: an idle flow has next to no time to come back between the look
+    /// and its removal.
+    pub(crate) fn sieve(
+        &mut self,
+        mut doomed: impl FnMut(&K, &V) -> bool,
+    ) -> Result<Sieved, Error> {
+        let failed = Error::table(self.name);
+        let mut sieved = Sieved::default();
+        let mut remove = Vec::new();
+        let mut reader = sys::Reader::new(self.fd());
+        while let Some((keys, values)) = reader.next().map_err(&failed)? {
+            remove.clear();
+            let entries = keys.iter().zip(values);
+            remove.extend(
+                entries
+                    .filter(|(key, value)| doomed(key, value))
+                    .map(|(key, _)| *key),
+            );
+            sieved.kept += keys.len() - remove.len();
+            let removed = sys::remove(self.fd(), &remove).map_err(&failed)?;
+            self.removals.count(removed);
+            sieved.removed += removed;
+        }
+        Ok(sieved)
+    }
+
+    /// As [`Table::sieve`], and tells how full the table is then.
+    pub(crate) fn survey(
+        &mut self,
+        doomed: impl FnMut(&K, &V) -> bool,
+    ) -> Result<(Sieved, TableUse), Error> {
         // What is added after this line and what is removed before the next but
         // one make the evictions look fewer, never more.
         let added = self.counter(self.counted.added)?;
-        let entries = self.read()?;
+        let sieved = self.sieve(doomed)?;
         let removed = match self.counted.removed {
             Some(removed) => self.counter(removed)? + self.removals.get(),
             None => self.removals.get(),
         };
         let refused = self.counter(self.counted.refused)?;
         let refused_before = *self.refused_before.get_or_insert(refused);
-        let held = entries.len() as u64;
         let in_use = TableUse {
             capacity: self.capacity,
-            entries: entries.len(),
-            evicted: self.evictions.seen(added, removed + held),
+            entries: sieved.kept,
+            evicted: self.evictions.seen(added, removed + sieved.kept as u64),
             refused: refused.saturating_sub(refused_before),
         };
-        Ok((entries, in_use))
+        Ok((sieved, in_use))
     }
 
     fn counter(&self, counter: Counter) -> Result<u64, Error> {
@@ -116,44 +159,26 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(per_cpu.iter().sum())
     }
 
-    /// Removes one entry; whether it was there.
-    pub(crate) fn remove(&mut self, key: &K) -> Result<bool, Error> {
-        match self.map.remove(key) {
-            Ok(()) => {
-                self.removals.count();
-                Ok(true)
-            }
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(Error::map(self.name)(error)),
-        }
-    }
-
-    /// Removes the doomed among these, which were read before: removing under
-    /// an iterator sends it back to the start. Returns how many.
-    pub(crate) fn remove_all(
-        &mut self,
-        entries: &[(K, V)],
-        doomed: impl Fn(&K, &V) -> bool,
-    ) -> Result<usize, Error> {
-        let mut removed = 0;
-        for (key, value) in entries {
-            if doomed(key, value) && self.remove(key)? {
-                removed += 1;
-            }
-        }
+    /// Removes these entries; returns how many were there.
+    pub(crate) fn remove(&mut self, keys: &[K]) -> Result<usize, Error> {
+        let removed = sys::remove(self.fd(), keys).map_err(Error::table(self.name))?;
+        self.removals.count(removed);
         Ok(removed)
     }
 }
 
-/// Reads a whole map. Entries that vanish meanwhile are left out.
-pub(crate) fn read<K: Pod, V: Pod>(
-    map: &HashMap<MapData, K, V>,
-    name: &'static str,
-) -> Result<Vec<(K, V)>, Error> {
-    map.iter()
-        .filter(|entry| !matches!(entry, Err(MapError::KeyNotFound)))
-        .collect::<Result<_, _>>()
-        .map_err(Error::map(name))
+/// Shows each entry of a table once.
+pub(crate) fn each<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    mut show: impl FnMut(&K, &V),
+) -> std::io::Result<()> {
+    let mut reader = sys::Reader::new(map);
+    while let Some((keys, values)) = reader.next()? {
+        for (key, value) in keys.iter().zip(values) {
+            show(key, value);
+        }
+    }
+    Ok(())
 }
 
 /// What was added and neither removed nor is still there was evicted.

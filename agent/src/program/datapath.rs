@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use tokio::sync::Notify;
 use tracing::warn;
 use weft_core::model::Protocol;
 use weft_datapath::{Endpoint, Ipcache, PolicyEntry, PolicyMap, Service, Services, TableUse};
@@ -17,19 +19,22 @@ pub struct Datapath {
     policy: PolicyMap,
     addresses: Ipcache,
     services: Services,
+    gone: Arc<Notify>,
 }
 
 impl Datapath {
-    /// Takes the maps of a loaded datapath.
+    /// Takes the maps of a loaded datapath. `gone` is notified of what
+    /// connection tracking has to forget.
     ///
     /// # Errors
     /// When a map cannot be opened.
-    pub fn new(programs: weft_datapath::Datapath) -> Result<Self, KernelError> {
+    pub fn new(programs: weft_datapath::Datapath, gone: Arc<Notify>) -> Result<Self, KernelError> {
         Ok(Self {
             policy: programs.policy().map_err(failed("policy map"))?,
             addresses: programs.ipcache().map_err(failed("address map"))?,
             services: programs.services().map_err(failed("service maps"))?,
             programs,
+            gone,
         })
     }
 
@@ -79,9 +84,9 @@ impl Kernel for Datapath {
     fn detach(&mut self, ip: Ipv4Addr) -> Result<(), KernelError> {
         // The entries of its policy are removed as any other endpoint's that
         // is gone.
-        self.programs
-            .detach_endpoint(ip)
-            .map_err(failed("detaching an endpoint"))
+        let detached = self.programs.detach_endpoint(ip);
+        self.gone.notify_one();
+        detached.map_err(failed("detaching an endpoint"))
     }
 
     fn policy(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<bool, KernelError> {
@@ -132,10 +137,15 @@ impl Kernel for Datapath {
                 redirect: None,
             })
             .collect();
-        self.services
+        let changed = self
+            .services
             .apply(&services)
-            .map(|difference| !difference.is_empty())
-            .map_err(failed("services"))
+            .map(|difference| !difference.is_empty());
+        // Clients of UDP backends that are gone have to choose anew.
+        if !matches!(changed, Ok(false)) {
+            self.gone.notify_one();
+        }
+        changed.map_err(failed("services"))
     }
 
     fn attach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {

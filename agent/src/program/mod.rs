@@ -33,7 +33,9 @@ pub struct KernelError {
 /// The kernel as it is written here; each call says whether it changed
 /// anything, where that matters.
 pub trait Kernel {
-    /// Removes everything that the kernel holds of this address.
+    /// Removes the endpoint with this address: nothing reaches it any more, or
+    /// comes from it. What connection tracking holds of it is forgotten before
+    /// [`Kernel::attach`] gives the address to another.
     fn detach(&mut self, ip: Ipv4Addr) -> Result<(), KernelError>;
     /// Makes the entries of an endpoint exactly these.
     fn policy(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<bool, KernelError>;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use weft_datapath_common::{
-    Config, EndpointEntry, TracePoint, config_flags, ct_flags, direction, identity,
+    Config, DropReason, EndpointEntry, TracePoint, config_flags, ct_flags, direction, identity,
 };
 
 use crate::conntrack::Entry;
@@ -82,6 +82,9 @@ pub fn finish(
 
 #[inline(always)]
 fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u64) -> Outcome {
+    if lost_its_pod(config, flow) {
+        return Err(DropReason::NoEndpoint);
+    }
     // Peeked at first: who the receiver is costs a lookup.
     if flow.origin == Origin::Pod && entry.has_news(config, &flow.packet, reply, now) {
         flow.identify(config);
@@ -104,6 +107,16 @@ fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u6
     Ok(())
 }
 
+/// Whether the packet is for a pod that is gone. The stack would take it to
+/// whoever gets the address next, perhaps before the programs are on its veth.
+#[inline(always)]
+fn lost_its_pod(config: &Config, flow: &mut Flow) -> bool {
+    flow.packet.dst & config.pod_mask == config.pod_net && {
+        flow.identify(config);
+        flow.dst_identity != identity::HOST
+    }
+}
+
 /// Sends on an ICMP error about a known flow.
 #[inline(never)]
 pub fn error(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
@@ -112,7 +125,9 @@ pub fn error(skb: Skb, config: &Config, flow: &mut Flow) -> Outcome {
             icmp::restore_service(skb, &flow.packet)?;
             into(skb, flow, pod)
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None if lost_its_pod(config, flow) => Err(DropReason::NoEndpoint),
+        None => Ok(()),
     }
 }
 

@@ -5,16 +5,19 @@ use core::ptr::NonNull;
 
 use crate::flow::Flow;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::macros::map;
+use aya_ebpf::btf_maps::{ArrayOfMaps, LruHashMap};
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use weft_datapath_common::{
     Backend, Config, Counter, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey,
     PolicyKey, PolicyValue, ServiceKey, ServiceValue,
 };
 
-/// The loader gives these maps the size that its configuration names.
-const SET_BY_LOADER: u32 = 1;
+/// A table in a slot: the loader puts one of the size there that its
+/// configuration names, and may put another in its place for all programs at
+/// once.
+type Slot<K, V> = ArrayOfMaps<LruHashMap<K, V, 1>, 1>;
 
 #[map]
 static EP_BY_IF: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
@@ -24,10 +27,10 @@ static EP_BY_IP: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
 static IPCACHE: LpmTrie<u32, IpcacheEntry> = LpmTrie::pinned(262_144, 0);
 #[map]
 static POLICY: LpmTrie<PolicyKey, PolicyValue> = LpmTrie::pinned(262_144, 0);
-#[map]
-static CT: LruHashMap<CtKey, CtEntry> = LruHashMap::pinned(SET_BY_LOADER, 0);
-#[map]
-static NAT: LruHashMap<NatKey, NatEntry> = LruHashMap::pinned(SET_BY_LOADER, 0);
+#[btf_map]
+static CT: Slot<CtKey, CtEntry> = ArrayOfMaps::new();
+#[btf_map]
+static NAT: Slot<NatKey, NatEntry> = ArrayOfMaps::new();
 #[map]
 static SVC: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
 #[map]
@@ -127,7 +130,7 @@ pub fn backend(slot: u32) -> Option<&'static Backend> {
 /// A flow's state; shared with the other CPUs.
 #[inline(always)]
 pub fn conntrack(key: &CtKey) -> Option<NonNull<CtEntry>> {
-    CT.get_ptr_mut(key).and_then(NonNull::new)
+    CT.get_value_ptr_mut(0, key).and_then(NonNull::new)
 }
 
 /// Writes a flow's state.
@@ -135,11 +138,11 @@ pub fn conntrack(key: &CtKey) -> Option<NonNull<CtEntry>> {
 pub fn insert_conntrack(key: &CtKey, entry: &CtEntry) -> bool {
     // As a new one at first: only the kernel knows whether there was one, and
     // when there is none left to evict it.
-    if CT.insert(key, entry, NEW).is_ok() {
+    if insert(&CT, key, entry, NEW) {
         count(Counter::ConntrackAdded);
         return true;
     }
-    let written = CT.insert(key, entry, 0).is_ok();
+    let written = insert(&CT, key, entry, 0);
     if !written {
         count(Counter::ConntrackRefused);
     }
@@ -150,7 +153,9 @@ pub fn insert_conntrack(key: &CtKey, entry: &CtEntry) -> bool {
 #[inline(always)]
 pub fn remove_conntrack(key: &CtKey) {
     // Gone already is as good.
-    if CT.remove(key).is_ok() {
+    if let Some(table) = CT.get(0)
+        && table.remove(key).is_ok()
+    {
         count(Counter::ConntrackRemoved);
     }
 }
@@ -158,13 +163,13 @@ pub fn remove_conntrack(key: &CtKey) {
 /// One side of a masqueraded flow.
 #[inline(always)]
 pub fn nat(key: &NatKey) -> Option<NonNull<NatEntry>> {
-    NAT.get_ptr_mut(key).and_then(NonNull::new)
+    NAT.get_value_ptr_mut(0, key).and_then(NonNull::new)
 }
 
 /// Writes one side of a masqueraded flow unless somebody has it.
 #[inline(always)]
 pub fn claim_nat(key: &NatKey, entry: &NatEntry) -> bool {
-    let free = NAT.insert(key, entry, NEW).is_ok();
+    let free = insert(&NAT, key, entry, NEW);
     if free {
         count(Counter::NatAdded);
     }
@@ -174,7 +179,15 @@ pub fn claim_nat(key: &NatKey, entry: &NatEntry) -> bool {
 /// Writes one side of a masqueraded flow, whoever has it.
 #[inline(always)]
 pub fn insert_nat(key: &NatKey, entry: &NatEntry) -> bool {
-    claim_nat(key, entry) || NAT.insert(key, entry, 0).is_ok()
+    claim_nat(key, entry) || insert(&NAT, key, entry, 0)
+}
+
+#[inline(always)]
+fn insert<K, V>(slot: &Slot<K, V>, key: &K, value: &V, flags: u64) -> bool {
+    match slot.get(0) {
+        Some(table) => table.insert(key, value, flags).is_ok(),
+        None => false,
+    }
 }
 
 /// Counts one more.

@@ -1,14 +1,13 @@
 //! How long flows are remembered.
 
 use std::collections::HashSet;
-use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use weft_datapath_common::{
-    CtEntry, CtKey, NatEntry, NatKey, SEEN_GOES_ON, ct_flags, nat_kind, protocol, tcp,
+    CtEntry, CtKey, Leg, NatEntry, NatKey, SEEN_GOES_ON, ct_flags, nat_kind, protocol, tcp,
 };
 
-use super::{Flow, flow};
+use super::raw_ends;
 use crate::config::addr;
 
 /// How long the kernel's own connection tracking keeps established TCP,
@@ -26,71 +25,98 @@ const EXCHANGED: Duration = Duration::from_secs(20);
 /// After FIN or RST: late segments must still find the flow.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// A flow by what stays the same of it: initiator, other end, protocol.
-type Ends = (SocketAddrV4, SocketAddrV4, u8);
-
-/// The flows that have not timed out, for what hangs on them.
-pub(super) struct Live {
-    /// Initiator and destination.
-    direct: HashSet<Ends>,
-    /// Initiator and service.
-    through_service: HashSet<Ends>,
+/// One sweep: which flows are past their time, and what hangs on those that are
+/// not. Of a full table only that is kept in memory.
+pub(super) struct Sweep {
+    now: u64,
+    /// Flows that leave the node with its address.
+    masqueraded: HashSet<CtKey>,
+    /// Choices by whose way a flow goes.
+    in_use: HashSet<CtKey>,
+    /// Choices that stay only if they are in use.
+    idle_choices: Vec<CtKey>,
 }
 
-impl Live {
-    pub(super) fn of(flows: &[(CtKey, CtEntry)], now: u64) -> Self {
-        let mut live = Self {
-            direct: HashSet::new(),
-            through_service: HashSet::new(),
-        };
-        for (key, entry) in flows {
-            if entry.flags & ct_flags::SERVICE != 0 || timed_out(key, entry, now) {
-                continue;
-            }
-            let flow = flow(key, entry, now);
-            live.direct.insert((flow.src, flow.dst, flow.protocol));
-            if let Some(service) = flow.service {
-                live.through_service
-                    .insert((client(&flow), service, flow.protocol));
-            }
-        }
-        live
-    }
-
-    /// A choice lives as long as the connection that goes its way: without it,
-    /// the connection's next packet would meet another backend.
-    pub(super) fn keeps(&self, key: &CtKey, entry: &CtEntry, now: u64) -> bool {
-        let flow = flow(key, entry, now);
-        let choice = entry.flags & ct_flags::SERVICE != 0;
-        if choice && flow.proxy_port.is_none() {
-            flow.idle <= CLOSING
-                || self
-                    .through_service
-                    .contains(&(flow.src, flow.dst, flow.protocol))
-        } else {
-            !timed_out(key, entry, now)
+impl Sweep {
+    pub(super) fn new(now: u64) -> Self {
+        Self {
+            now,
+            masqueraded: HashSet::new(),
+            in_use: HashSet::new(),
+            idle_choices: Vec::new(),
         }
     }
 
-    pub(super) fn keeps_nat(&self, key: &NatKey, entry: &NatEntry, now: u64) -> bool {
-        let socket = |raw, port| SocketAddrV4::new(addr(raw), u16::from_be(port));
+    /// Whether an entry of connection tracking goes at once. To be asked of
+    /// each, and then [`Sweep::orphans`].
+    pub(super) fn ends(&mut self, key: &CtKey, entry: &CtEntry) -> bool {
+        let has = |flag| entry.flags & flag != 0;
+        if has(ct_flags::SERVICE) && entry.proxy_port == 0 {
+            if idle(entry.last_seen, self.now) > nanos(CLOSING) {
+                self.idle_choices.push(*key);
+            }
+            return false;
+        }
+        if timed_out(key, entry, self.now) {
+            return true;
+        }
+        if has(ct_flags::SERVICE) {
+            return false;
+        }
+        // The proxy's own is marked where it leaves, or not, when the table had
+        // lost it.
+        if has(ct_flags::MASQUERADE) || key.leg == Leg::Upstream as u8 {
+            self.masqueraded.insert(direct(key));
+        }
+        if has(ct_flags::NAT) {
+            self.in_use.insert(choice_of(key, entry));
+        }
+        false
+    }
+
+    /// The choices that end: a choice lives as long as the connection that goes
+    /// its way. Without it, the connection's next packet would meet another
+    /// backend.
+    pub(super) fn orphans(&mut self) -> Vec<CtKey> {
+        let mut idle = std::mem::take(&mut self.idle_choices);
+        idle.retain(|choice| !self.in_use.contains(choice));
+        idle
+    }
+
+    /// Whether an entry of masquerading goes.
+    pub(super) fn ends_nat(&self, key: &NatKey, entry: &NatEntry) -> bool {
         let pod = match key.kind {
-            nat_kind::OUT => socket(key.addr, key.port),
-            _ => socket(entry.addr, entry.port),
+            nat_kind::OUT => (key.addr, key.port),
+            _ => (entry.addr, entry.port),
         };
-        let idle = now.saturating_sub(entry.last_seen);
-        let ends = (pod, socket(key.peer, key.peer_port), key.protocol);
-        idle <= nanos(CLOSING) || self.direct.contains(&ends)
+        let peer = (key.peer, key.peer_port);
+        let (flow, _) = CtKey::new(pod, peer, key.protocol, Leg::Direct);
+        idle(entry.last_seen, self.now) > nanos(CLOSING) && !self.masqueraded.contains(&flow)
     }
 }
 
-/// Who dialled the service. A pod that reaches itself has another source
-/// address then.
-fn client(flow: &Flow) -> SocketAddrV4 {
-    match flow.src.ip().is_link_local() {
-        true => SocketAddrV4::new(*flow.dst.ip(), flow.src.port()),
-        false => flow.src,
+/// The same key, whichever of two connections with it is meant.
+fn direct(key: &CtKey) -> CtKey {
+    CtKey {
+        leg: Leg::Direct as u8,
+        ..*key
     }
+}
+
+/// Key of the choice that a translated flow follows: from whoever dialled to
+/// the service. A pod that reaches itself has another source address in the
+/// flow.
+fn choice_of(key: &CtKey, entry: &CtEntry) -> CtKey {
+    let (mut client, backend) = raw_ends(key, entry);
+    if addr(client.0).is_link_local() {
+        client.0 = backend.0;
+    }
+    let service = (entry.xlate_addr, entry.xlate_port);
+    CtKey::new(client, service, key.protocol, Leg::Direct).0
+}
+
+fn idle(last_seen: u64, now: u64) -> u64 {
+    now.saturating_sub(last_seen)
 }
 
 fn timed_out(key: &CtKey, entry: &CtEntry, now: u64) -> bool {
@@ -106,7 +132,7 @@ fn timed_out(key: &CtKey, entry: &CtEntry, now: u64) -> bool {
             _ => TRANSIENT,
         }
     };
-    now.saturating_sub(entry.last_seen) > nanos(timeout)
+    idle(entry.last_seen, now) > nanos(timeout)
 }
 
 /// What has no connection is told by its answers: were there any, and did they

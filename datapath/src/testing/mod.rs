@@ -5,6 +5,8 @@
 //! shows only as far as the program itself goes: a redirect without a listener
 //! is a drop that carries the mark.
 
+mod calls;
+mod fill;
 mod packet;
 mod probe;
 
@@ -18,6 +20,8 @@ use aya::programs::TestRunOptions;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::geteuid;
 
+pub use calls::bpf_calls;
+pub use fill::{Filled, fill};
 pub use packet::{Packet, checksums_hold};
 pub use probe::{PolicyProbe, Probed, Tuple};
 
@@ -60,6 +64,11 @@ pub struct Run {
     pub packet: Vec<u8>,
     /// Time per run, in nanoseconds.
     pub nanos: u64,
+}
+
+/// The object with the programs, as the compiler made it.
+pub fn object() -> &'static [u8] {
+    crate::loader::OBJECT
 }
 
 /// A BPF file system of one's own, unmounted when dropped.

@@ -239,6 +239,14 @@ fn plug(fabric: &Namespace, namespace: &Namespace, port: &str) {
     namespace.ip("link set eth0 up");
 }
 
+/// The settings of a node whose pods are reached by plain routes.
+pub fn config(index: usize) -> Config {
+    let pods = format!("10.244.{}.0/24", index + 1).parse().unwrap();
+    let mut config = Config::new(node_addr(index), pods);
+    config.tables = SMALL_TABLES;
+    config
+}
+
 fn node_addr(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(172, 18, 0, index as u8 + 2)
 }
@@ -257,9 +265,8 @@ fn node(
         "addr add {addr}/16 dev eth0\nroute add default via 172.18.0.200"
     ));
     route_to_peer(&namespace, index, routing, addr, peer);
-    let mut config = Config::new(addr, format!("10.244.{}.0/24", index + 1).parse().unwrap());
+    let mut config = config(index);
     config.overlay = (routing == Routing::Vxlan).then_some(OVERLAY_PORT);
-    config.tables = SMALL_TABLES;
     change(&mut config);
     let pins = bpffs.path().join(format!("node{index}"));
     let state_file = std::env::temp_dir().join(format!("{}.json", namespace.name()));

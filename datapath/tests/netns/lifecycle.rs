@@ -12,6 +12,7 @@ use weft_datapath::{
 };
 
 use crate::cluster::{Cluster, Routing, WORLD, entry, plug_pod};
+use crate::loader::layout;
 use crate::support::{Echo, Namespace, SOON, eventually, ping, v4, who_am_i};
 
 #[test]
@@ -64,7 +65,7 @@ fn another_layouts_programs_enforce_until_they_are_removed() {
     let node = nodes.remove(0);
     let (pins, config, namespace) = (node.pins.clone(), node.config.clone(), node.disband());
     let (older, neighbours) = (pins.join("v0"), pins.join("other-node"));
-    std::fs::rename(pins.join("v1"), &older).unwrap();
+    std::fs::rename(layout(&pins), &older).unwrap();
     std::fs::create_dir(&neighbours).unwrap();
     let mut datapath = namespace.enter(|| Datapath::load(&pins, &config)).unwrap();
     assert!(datapath.endpoints().unwrap().is_empty(), "taken over");
@@ -143,7 +144,9 @@ fn tables_of_another_size_keep_their_connections() {
         far.write_all(b"x").unwrap();
         near.read_exact(&mut [0]).unwrap();
     }
-    assert!(!node.pins.join("v1/CT_NEW").exists());
+    for left in ["CT_OLD", "NAT_OLD"] {
+        assert!(!layout(&node.pins).join(left).exists(), "{left}");
+    }
     let other = client.namespace.connect(addr, SOON).unwrap();
     assert_eq!(other.peer_addr().unwrap(), addr.into());
 }

@@ -9,9 +9,11 @@
 
 mod closed;
 mod cluster;
+mod crash;
 mod datagrams;
 mod events;
 mod lifecycle;
+mod loader;
 mod policy;
 mod proxy;
 mod redirect;

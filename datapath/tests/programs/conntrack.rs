@@ -190,7 +190,15 @@ fn a_removed_address_leaves_nothing_behind() {
     passes(&mut bench, "from_pod", &sent((REMOTE, 80), SYN));
     passes(&mut bench, "from_net", &answer(SYN_ACK));
     bench.datapath.detach_endpoint(POD).unwrap();
-    assert_eq!(bench.datapath.conntrack().unwrap().entries().unwrap(), []);
+    drops(
+        &mut bench,
+        "from_net",
+        &answer(PSH_ACK),
+        DropReason::NoEndpoint,
+    );
+    let mut conntrack = bench.datapath.conntrack().unwrap();
+    assert_eq!(conntrack.forget().unwrap(), 1);
+    assert_eq!(conntrack.entries().unwrap(), []);
     let successor = weft_datapath::Endpoint {
         id: 8,
         identity: 301,

@@ -14,3 +14,4 @@ mod policy;
 mod service;
 mod spoofing;
 mod support;
+mod tables;

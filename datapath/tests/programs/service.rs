@@ -161,6 +161,7 @@ fn a_removed_datagram_backend_loses_its_clients() {
         1
     );
     services.apply(&[service(53, 17, &[(REMOTE, 2)])]).unwrap();
+    bench.datapath.conntrack().unwrap().forget().unwrap();
     assert_eq!(
         ends(&passes(&mut bench, "from_pod", &query).packet)
             .1

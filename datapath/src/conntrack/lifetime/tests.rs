@@ -1,6 +1,4 @@
-use std::net::Ipv4Addr;
-
-use weft_datapath_common::Leg;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::*;
 use crate::config::raw_addr;
@@ -27,12 +25,25 @@ fn tracked(src: &str, dst: &str, idle: u64, entry: CtEntry) -> (CtKey, CtEntry) 
     )
 }
 
+/// Which of these a sweep leaves.
 fn kept(flows: &[(CtKey, CtEntry)]) -> Vec<bool> {
-    let live = Live::of(flows, NOW);
-    flows
+    let mut sweep = Sweep::new(NOW);
+    let ended: Vec<bool> = flows
         .iter()
-        .map(|(key, entry)| live.keeps(key, entry, NOW))
-        .collect()
+        .map(|(key, entry)| sweep.ends(key, entry))
+        .collect();
+    let orphans = sweep.orphans();
+    let stays = |((key, _), ended): (&(CtKey, CtEntry), bool)| !ended && !orphans.contains(key);
+    flows.iter().zip(ended).map(stays).collect()
+}
+
+/// Whether a sweep that finds these flows leaves an entry of masquerading.
+fn keeps_nat(flows: &[(CtKey, CtEntry)], (key, entry): &(NatKey, NatEntry)) -> bool {
+    let mut sweep = Sweep::new(NOW);
+    for (key, entry) in flows {
+        sweep.ends(key, entry);
+    }
+    !sweep.ends_nat(key, entry)
 }
 
 const ANSWERED: CtEntry = CtEntry {
@@ -126,8 +137,37 @@ fn a_choice_lives_with_its_connection() {
 
 #[test]
 fn masquerading_lives_with_its_flow() {
-    let flow = tracked("10.0.0.1:40000", "203.0.113.1:80", 3600, ANSWERED);
-    let key = |kind, addr: &str, port: u16| NatKey {
+    let masqueraded = CtEntry {
+        flags: ct_flags::MASQUERADE,
+        ..ANSWERED
+    };
+    let flow = |idle, entry| tracked("10.0.0.1:40000", "203.0.113.1:80", idle, entry);
+    let (key, entry) = flow(3600, ANSWERED);
+    let upstream = CtKey {
+        leg: Leg::Upstream as u8,
+        ..key
+    };
+    let out = (
+        nat_key(nat_kind::OUT, "10.0.0.1", 40000),
+        nat_entry("172.18.0.2", 61000, 3600),
+    );
+    let back = (
+        nat_key(nat_kind::IN, "172.18.0.2", 61000),
+        nat_entry("10.0.0.1", 40000, 3600),
+    );
+    for side in [out, back] {
+        assert!(keeps_nat(&[flow(3600, masqueraded)], &side));
+        assert!(keeps_nat(&[(upstream, entry)], &side), "the proxy's");
+        assert!(!keeps_nat(&[flow(7 * 3600, masqueraded)], &side));
+        assert!(!keeps_nat(&[], &side));
+    }
+    // The flow's own entry may be written a moment later.
+    let young = nat_entry("172.18.0.2", 61000, 1);
+    assert!(keeps_nat(&[], &(out.0, young)));
+}
+
+fn nat_key(kind: u8, addr: &str, port: u16) -> NatKey {
+    NatKey {
         addr: raw_addr(addr.parse().unwrap()),
         peer: raw_addr(Ipv4Addr::new(203, 0, 113, 1)),
         port: port.to_be(),
@@ -135,26 +175,14 @@ fn masquerading_lives_with_its_flow() {
         protocol: protocol::TCP,
         kind,
         pad: 0,
-    };
-    let entry = |addr: &str, port: u16, idle| NatEntry {
+    }
+}
+
+fn nat_entry(addr: &str, port: u16, idle: u64) -> NatEntry {
+    NatEntry {
         last_seen: NOW - idle * SECOND,
         addr: raw_addr(addr.parse().unwrap()),
         port: port.to_be(),
         pad: 0,
-    };
-    let out = (
-        key(nat_kind::OUT, "10.0.0.1", 40000),
-        entry("172.18.0.2", 61000, 3600),
-    );
-    let back = (
-        key(nat_kind::IN, "172.18.0.2", 61000),
-        entry("10.0.0.1", 40000, 3600),
-    );
-    for (key, entry) in [out, back] {
-        assert!(Live::of(&[flow], NOW).keeps_nat(&key, &entry, NOW));
-        assert!(!Live::of(&[], NOW).keeps_nat(&key, &entry, NOW));
     }
-    // The flow's own entry may be written a moment later.
-    let young = entry("172.18.0.2", 61000, 1);
-    assert!(Live::of(&[], NOW).keeps_nat(&out.0, &young, NOW));
 }
