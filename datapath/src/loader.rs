@@ -179,8 +179,10 @@ impl Datapath {
         // Before anything is removed, for the loader that comes after this one.
         self.shared.pending.add_address(addr)?;
         if let Some(endpoint) = self.endpoints.get(addr)? {
-            self.endpoints.remove(&endpoint)?;
+            self.endpoints.remove_interface(&endpoint)?;
             self.detach(&POD, endpoint.ifindex)?;
+            // Last: by its address the next loader finds what is left to do.
+            self.endpoints.remove(&endpoint)?;
         }
         self.bump_epoch().map(drop)
     }
