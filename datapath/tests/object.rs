@@ -1,5 +1,10 @@
 //! What the compiled programs must be like for any compiler's code to pass the
 //! verifier, read from the object's own type information (BTF).
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
 
 use std::collections::BTreeMap;
 
