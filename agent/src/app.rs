@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_api::node::MAX_SNAPSHOT;
 use weft_core::model::NumericIdentity;
+use weft_core::snapshot::Settings as ProxySettings;
 use weft_datapath::{Config, NodeSettings, TableSizes};
 
 use crate::admin;
@@ -55,6 +56,8 @@ type Tasks = JoinSet<anyhow::Result<()>>;
 /// # Errors
 /// When the node cannot be set up, or a part ends that must not.
 pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    // Before anything is touched.
+    let proxy_settings = args.proxy.settings()?;
     private::directory(&args.state_dir)
         .with_context(|| format!("state directory {}", args.state_dir.display()))?;
     let lock = stop.run_until_cancelled(lock(&args.state_dir)).await;
@@ -99,7 +102,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         status,
         metrics: metrics.clone(),
     };
-    let start = take_over(&args, &facts, kernel, tells)?;
+    let start = take_over(&args, &facts, proxy_settings, kernel, tells)?;
     let (socket, token) = (args.control_socket.clone(), stop.clone());
     tasks.spawn(async move { Ok(control.serve(&socket, token).await?) });
 
@@ -158,6 +161,7 @@ struct Tells {
 fn take_over(
     args: &RunArgs,
     facts: &NodeFacts,
+    proxy: ProxySettings,
     kernel: Datapath,
     tells: Tells,
 ) -> anyhow::Result<Start<Datapath>> {
@@ -181,6 +185,7 @@ fn take_over(
             cluster: args.cluster.clone(),
             proxy_port: args.proxy_port,
             proxy_mark: args.marks.mark_from_proxy,
+            proxy,
             private_ports: observer_addresses(&args.hubble_listen, facts.ip)
                 .iter()
                 .map(SocketAddr::port)

@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand};
 use weft_core::policy::Bounds;
 use weft_datapath::{Marks, PROXY_RULE_PREFERENCE, PROXY_TABLE, TableSizes};
 
+mod proxy;
+
+pub use proxy::{ProxyArgs, ProxyArgsError};
+
 /// A node's control plane, the relay and the operator.
 #[derive(Debug, Parser)]
 #[command(name = "weft-agent", version)]
@@ -111,6 +115,9 @@ pub struct RunArgs {
     /// Packet marks, and how the node routes by them.
     #[command(flatten)]
     pub marks: MarkArgs,
+    /// What the proxy is told.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 impl RunArgs {

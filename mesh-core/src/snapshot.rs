@@ -15,6 +15,10 @@ use crate::model::{Direction, Endpoint, EndpointId, Labels, NumericIdentity, Pod
 use crate::policy::http::{Matcher, PeerPolicy, Request, Verdict};
 use crate::policy::{PeerRule, PortPolicy};
 
+mod settings;
+
+pub use settings::{Settings, SettingsError};
+
 /// The node that a proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -61,62 +65,13 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// Addresses.
     pub endpoints: Box<[SocketAddr]>,
+    /// Requests that came as HTTP/2 go on as HTTP/2.
+    pub http2: bool,
 }
 
 impl Cluster {
     /// The default of [`Cluster::connect_timeout`].
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-}
-
-/// Limits and names. Every field has a default ([`Settings::default`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The `server` header of responses. Default `envoy`: what clients of such
-    /// meshes see.
-    pub server_name: Box<str>,
-    /// From a request's head to its response's head. Default 1 h: long polls
-    /// are the application's business; this ends what nobody waits for.
-    pub request_timeout: Duration,
-    /// How long a connection may stay without a request. Default 5 min.
-    pub idle_timeout: Duration,
-    /// From the first byte of a head to its end. Default 10 s: a client that
-    /// drips bytes costs one connection for no longer.
-    pub header_timeout: Duration,
-    /// How long a connection may take to show its protocol. Default 1 s.
-    pub detect_timeout: Duration,
-    /// Largest request head in bytes; above it 431. Default 60 KiB.
-    pub max_header_bytes: u32,
-    /// Most header lines; above it 431. Default 100.
-    pub max_headers: u32,
-    /// Most downstream connections of the proxy. Default 65,536.
-    pub max_connections: u32,
-    /// Most downstream connections of one source address; keeps one pod from
-    /// taking them all. Default 8,192.
-    pub max_connections_per_source: u32,
-    /// Most upstream connections on behalf of one source address; keeps one
-    /// pod from using up the ports of the node. Default 4,096.
-    pub max_upstream_per_source: u32,
-    /// Protocols that HTTP/1.1 connections may be upgraded to besides
-    /// WebSocket: behind an upgrade nothing is judged. Default none.
-    pub upgrades: Arc<[Box<str>]>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            server_name: "envoy".into(),
-            request_timeout: Duration::from_secs(3600),
-            idle_timeout: Duration::from_secs(300),
-            header_timeout: Duration::from_secs(10),
-            detect_timeout: Duration::from_secs(1),
-            max_header_bytes: 60 * 1024,
-            max_headers: 100,
-            max_connections: 65_536,
-            max_connections_per_source: 8_192,
-            max_upstream_per_source: 4_096,
-            upgrades: Arc::new([]),
-        }
-    }
 }
 
 /// What a snapshot is built from.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use prost::Message as _;
@@ -9,6 +10,7 @@ use weft_api::node;
 use weft_core::model::{Direction, NumericIdentity, fnv1a_bytes};
 use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{IdentityTable, KnownIdentity, PeerRule, PeerSet, PortPolicy, RuleRef};
+use weft_core::snapshot::Settings;
 
 use super::Address;
 use super::room::{Claim, give_way};
@@ -23,6 +25,8 @@ pub struct SnapshotParts<'a> {
     pub proxy_port: u16,
     /// Mark of what the proxy sends.
     pub proxy_mark: u32,
+    /// Limits, deadlines and names.
+    pub settings: &'a Settings,
     /// The pods of this node.
     pub endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,
     /// Identities with their labels.
@@ -62,7 +66,8 @@ pub fn room_for_ports(parts: &SnapshotParts<'_>, limit: usize) -> usize {
     let labels = labels.sum::<usize>().min(labels_room(limit));
     let identities = parts.identities.iter().count() * IDENTITY + labels;
     let addresses = parts.addresses.len() * ADDRESS;
-    let base = NODE + endpoints.sum::<usize>() + identities + addresses;
+    let settings = settings(parts.settings).encoded_len();
+    let base = NODE + settings + endpoints.sum::<usize>() + identities + addresses;
     limit.saturating_sub(base)
 }
 
@@ -135,7 +140,7 @@ pub fn snapshot(
             .collect(),
         policies: parts.ports.iter().map(|port| port_policy(port)).collect(),
         clusters: Vec::new(),
-        settings: None,
+        settings: Some(settings(parts.settings)),
     };
     let size = VERSION + snapshot.encoded_len();
     if size > limit {
@@ -147,6 +152,35 @@ pub fn snapshot(
 
 /// What the version takes: 16 digits, tag and length.
 const VERSION: usize = 18;
+
+/// All of them, not only those that differ from the defaults: those of this
+/// version hold, whichever version the proxy has.
+fn settings(settings: &Settings) -> node::Settings {
+    node::Settings {
+        server_name: Some(settings.server_name.to_string()),
+        request_timeout: Some(duration(settings.request_timeout)),
+        idle_timeout: Some(duration(settings.idle_timeout)),
+        header_timeout: Some(duration(settings.header_timeout)),
+        detect_timeout: Some(duration(settings.detect_timeout)),
+        max_header_bytes: Some(settings.max_header_bytes),
+        max_headers: Some(settings.max_headers),
+        max_connections: Some(settings.max_connections),
+        max_connections_per_source: Some(settings.max_connections_per_source),
+        max_upstream_per_source: Some(settings.max_upstream_per_source),
+        max_streams: Some(settings.max_streams),
+        stream_window: Some(settings.stream_window),
+        connection_window: Some(settings.connection_window),
+        send_buffer: Some(settings.send_buffer),
+        upgrades: settings.upgrades.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn duration(duration: Duration) -> pbjson_types::Duration {
+    pbjson_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
 
 fn endpoint(endpoint: &LocalEndpoint) -> node::Endpoint {
     node::Endpoint {

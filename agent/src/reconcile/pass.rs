@@ -40,6 +40,8 @@ pub struct Settings {
     pub proxy_port: u16,
     /// Mark of what the proxy sends.
     pub proxy_mark: u32,
+    /// Limits, deadlines and names of the proxy.
+    pub proxy: weft_core::snapshot::Settings,
     /// Ports of nodes that pods may not reach through the proxy.
     pub private_ports: Vec<u16>,
     /// What the policies of one endpoint may come to.
@@ -389,6 +391,7 @@ impl<K: Kernel> Engine<K> {
             },
             proxy_port: settings.proxy_port,
             proxy_mark: settings.proxy_mark,
+            settings: &settings.proxy,
             endpoints: self.table.endpoints(),
             identities: &compiled.identities,
             addresses,

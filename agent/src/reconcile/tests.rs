@@ -85,6 +85,7 @@ impl Rig {
                 cluster: "default".into(),
                 proxy_port: PROXY,
                 proxy_mark: 0xa00,
+                proxy: weft_core::snapshot::Settings::default(),
                 private_ports: vec![4244],
                 bounds,
                 max_snapshot,

@@ -11,4 +11,5 @@ mod marks;
 mod memory;
 mod native;
 mod policies;
+mod settings;
 mod world;

@@ -28,22 +28,11 @@ use crate::upstream::exec::LocalExec;
 /// a connection is for fewer connections than a node has.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Requests that one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 100;
-
 /// Streams that a client may reset before the server has looked at them, and
 /// resets that the server itself was made to send: past them the client is
 /// sent away (rapid reset, CVE-2023-44487 and its kin).
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_LOCAL_RESETS: usize = 100;
-
-/// Receive windows: what a client may send ahead of a slow upstream, held in
-/// memory for each stream and connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
-/// Response bytes buffered for one HTTP/2 stream.
-const SEND_BUFFER: usize = 256 * 1024;
 
 /// Finds clients that vanished without a word.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -156,13 +145,13 @@ async fn http2(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes, set
     let serving = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(settings.max_streams)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .max_header_list_size(settings.max_header_bytes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_send_buf_size(settings.send_buffer as usize)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .serve_connection(TokioIo::new(io), service);

@@ -39,7 +39,7 @@ impl Config {
         let settings = Arc::clone(snapshot.settings());
         let server = settings::server_name(&settings).map_err(|error| SnapshotError {
             field: format!("settings.{}", error.field),
-            reason: error.reason.to_owned(),
+            reason: error.reason,
         })?;
         let mark = mark(snapshot.listeners())?;
         Ok(Self {

@@ -223,6 +223,7 @@ fn cluster(wire: &wire::Cluster, at: &str) -> Result<Cluster> {
                 socket_address(&one.address, &format!("{at}.endpoints[{index}].address"))
             })
             .collect::<Result<_>>()?,
+        http2: wire.http2,
     })
 }
 

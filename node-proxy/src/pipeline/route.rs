@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Version;
 
@@ -52,10 +51,14 @@ pub fn target(
     judged: &Judged,
     version: Version,
 ) -> Target {
-    let protocol = match connection.route {
+    let cluster = match &connection.route {
+        Route::Original(_) => None,
+        Route::Cluster(name) => config.snapshot.cluster(name),
+    };
+    let speaks_http2 = match connection.route {
         // What was dialled speaks what the client speaks with it.
-        Route::Original(_) if version == Version::HTTP_2 => Protocol::Http2,
-        Route::Original(_) | Route::Cluster(_) => Protocol::Http1,
+        Route::Original(_) => true,
+        Route::Cluster(_) => cluster.is_some_and(|cluster| cluster.http2),
     };
     let source = if judged.keeps_source() {
         Some(judged.ends.source.address.ip().to_canonical())
@@ -66,8 +69,11 @@ pub fn target(
         address: judged.ends.destination.address,
         source,
         identity: judged.ends.source.identity.0,
-        protocol,
-        connect_timeout: connect_timeout(config, connection),
+        protocol: match version {
+            Version::HTTP_2 if speaks_http2 => Protocol::Http2,
+            _ => Protocol::Http1,
+        },
+        connect_timeout: cluster.map_or(settings::CONNECT_TIMEOUT, |one| one.connect_timeout),
     }
 }
 
@@ -75,14 +81,4 @@ pub fn target(
 /// a plain listener the kernel chooses.
 fn node_address(config: &Config) -> Option<IpAddr> {
     config.mark.map(|_mark| config.node().address)
-}
-
-fn connect_timeout(config: &Config, connection: &Connection) -> Duration {
-    match &connection.route {
-        Route::Original(_) => settings::CONNECT_TIMEOUT,
-        Route::Cluster(name) => config
-            .snapshot
-            .cluster(name)
-            .map_or(settings::CONNECT_TIMEOUT, |cluster| cluster.connect_timeout),
-    }
 }

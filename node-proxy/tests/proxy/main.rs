@@ -9,6 +9,7 @@
 
 mod adversarial;
 mod control;
+mod grpc;
 mod headers;
 mod http2;
 mod http2_floods;

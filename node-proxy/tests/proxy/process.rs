@@ -1,123 +1,19 @@
 //! The process: files, signals, memory.
 
-use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use weft_api::node::Snapshot;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::client::Client;
 use crate::support::otlp::{Collector, attribute};
+use crate::support::process::{Process, write};
 use crate::support::server::Server;
 use crate::support::world::{Rules, landing, open, rule};
 use crate::support::{until, within};
-
-/// A running proxy; killed when dropped.
-struct Process {
-    child: Child,
-    directory: tempfile::TempDir,
-    started: Instant,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
-}
-
-impl Process {
-    fn start(snapshot: &Snapshot) -> Self {
-        Self::start_with(snapshot, &[])
-    }
-
-    fn start_with(snapshot: &Snapshot, variables: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let file = directory.path().join("snapshot.json");
-        write(&file, snapshot);
-        let started = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
-            .args(["--workers", "1", "--drain-seconds", "20", "--snapshot"])
-            .arg(&file)
-            .arg("--admin-socket")
-            .arg(directory.path().join("admin.sock"))
-            .stdin(Stdio::null())
-            .envs(variables.iter().copied())
-            .spawn()
-            .expect("the proxy starts");
-        Self {
-            child,
-            directory,
-            started,
-        }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.directory.path().join("snapshot.json")
-    }
-
-    /// GET from the admin page, once it is there.
-    async fn admin(&self, path: &str) -> String {
-        let socket = self.directory.path().join("admin.sock");
-        let mut connected = None;
-        until(async || {
-            connected = UnixStream::connect(&socket).await.ok();
-            connected.is_some()
-        })
-        .await;
-        let mut stream = connected.expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        let read = within(stream.read_to_string(&mut answer)).await;
-        read.expect("read");
-        answer
-    }
-
-    /// Where it listens.
-    async fn address(&self) -> std::net::SocketAddr {
-        let config = self.admin("/config").await;
-        let json = config.split("\r\n\r\n").nth(1).expect("a body");
-        let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        let address = json["listeners"][0]["address"]
-            .as_str()
-            .expect("an address");
-        address.parse().expect("an address")
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([name, &self.child.id().to_string()])
-            .status()
-            .expect("kill");
-        assert!(status.success());
-    }
-
-    /// Peak resident memory in bytes.
-    fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .expect("the process's status");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .expect("its peak");
-        let kib: u64 = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number");
-        kib * 1024
-    }
-}
-
-fn write(file: &Path, snapshot: &Snapshot) {
-    let text = serde_json::to_vec(snapshot).expect("JSON");
-    let mut file = std::fs::File::create(file).expect("file");
-    file.write_all(&text).expect("written");
-}
 
 #[tokio::test]
 async fn it_serves_from_a_file_and_reads_it_again_when_told_to() {
@@ -264,12 +160,64 @@ async fn spans_that_nobody_takes_are_counted() {
     until(async || process.admin("/metrics").await.contains(lost)).await;
 }
 
+/// A file of the repository.
+fn of_the_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// Where the README runs the proxy alone, and from which to which address.
+const ALONE: &str = "weft-proxy -- --snapshot examples/proxy/snapshot.json";
+const FROM: &str = "127.0.0.1:8080";
+const TO: &str = "127.0.0.1:8081";
+
 #[tokio::test]
 async fn the_example_is_what_the_proxy_runs_from() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/snapshot.json");
+    let path = of_the_repository("examples/proxy/snapshot.json");
     let snapshot = weft_proxy::control::store::load(&path).expect("a snapshot");
+    assert_eq!(snapshot.listeners[0].address, FROM);
+    assert_eq!(snapshot.clusters[0].endpoints[0].address, TO);
     let parts = weft_proxy::control::convert::parts(&snapshot).expect("valid");
     weft_proxy::control::config::Config::build(parts, None, false).expect("compiles");
+}
+
+#[tokio::test]
+async fn it_runs_alone_as_the_readme_says() {
+    let readme = std::fs::read_to_string(of_the_repository("README.md")).expect("the README");
+    for said in [ALONE, FROM, TO, "`POST /v1/request-landing`", "`GET` below"] {
+        assert!(readme.contains(said), "{said}");
+    }
+    let server = Server::landing_at(Ipv4Addr::LOCALHOST).await;
+    let example = of_the_repository("examples/proxy/snapshot.json");
+    let example = std::fs::read_to_string(example).expect("the example");
+    // Ports that are free, for those that may not be.
+    let example = example
+        .replace(FROM, "127.0.0.1:0")
+        .replace("8081", &server.address.port().to_string());
+    let process = Process::run(&example, &[], &[]);
+    let address = process.address().await;
+    for (method, path, status) in [
+        ("POST", "/v1/request-landing", 200),
+        ("GET", "/v1/ships", 200),
+        ("PUT", "/v1/exhaust-port", 403),
+        ("POST", "/v1/ships", 403),
+        ("GET", "/v2/ships", 403),
+    ] {
+        let mut client = Client::connect_from(address, Ipv4Addr::LOCALHOST.into()).await;
+        let answer = client.get(method, path).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert_eq!(answer.header("server"), Some("envoy"));
+        if status == 200 {
+            assert_eq!(answer.body, "Ship landed\n");
+            let arrived = server.next().await;
+            assert!(
+                arrived.starts_with(&format!("{method} {path} ")),
+                "{arrived}"
+            );
+        } else {
+            assert_eq!(answer.body, "Access denied\r\n");
+        }
+    }
+    server.assert_nothing_arrived().await;
 }
 
 #[tokio::test]

@@ -11,6 +11,10 @@ use crate::state::ObjectKey;
 const MAX: usize = 64 << 20;
 
 fn built(ports: &[PortPolicy]) -> node::Snapshot {
+    built_with(ports, &Settings::default())
+}
+
+fn built_with(ports: &[PortPolicy], settings: &Settings) -> node::Snapshot {
     let identities = IdentityTable::new();
     let parts = SnapshotParts {
         node: node::Node {
@@ -21,6 +25,7 @@ fn built(ports: &[PortPolicy]) -> node::Snapshot {
         },
         proxy_port: 15001,
         proxy_mark: 0xb0000,
+        settings,
         endpoints: &BTreeMap::new(),
         identities: &identities,
         addresses: &BTreeMap::new(),
@@ -57,6 +62,22 @@ fn the_version_follows_the_content() {
 }
 
 #[test]
+fn settings_are_a_part_of_the_content() {
+    let other = Settings {
+        server_name: "weft".into(),
+        idle_timeout: Duration::from_millis(1500),
+        ..Settings::default()
+    };
+    let snapshot = built_with(&[], &other);
+    assert_ne!(snapshot.version, built(&[]).version);
+    let settings = snapshot.settings.unwrap();
+    assert_eq!(settings.server_name.as_deref(), Some("weft"));
+    let idle = settings.idle_timeout.unwrap();
+    assert_eq!((idle.seconds, idle.nanos), (1, 500_000_000));
+    assert_eq!(settings.max_headers, Some(100));
+}
+
+#[test]
 fn rules_arrive_as_they_were_written() {
     let snapshot = built(&[port(80)]);
     let policy = &snapshot.policies[0];
@@ -71,6 +92,7 @@ fn rules_arrive_as_they_were_written() {
 
 /// What a snapshot is made of, with some of everything.
 struct Content {
+    settings: Settings,
     endpoints: BTreeMap<Ipv4Addr, LocalEndpoint>,
     identities: IdentityTable,
     addresses: BTreeMap<Ipv4Net, Address>,
@@ -117,6 +139,7 @@ impl Content {
             (Ipv4Net::from(ip), address)
         };
         let mut content = Self {
+            settings: Settings::default(),
             endpoints: (0..50).map(endpoint).collect(),
             identities,
             addresses: (0..500).map(address).collect(),
@@ -180,6 +203,7 @@ impl Content {
             },
             proxy_port: 15001,
             proxy_mark: 0xa00,
+            settings: &self.settings,
             endpoints: &self.endpoints,
             identities: &self.identities,
             addresses: &self.addresses,

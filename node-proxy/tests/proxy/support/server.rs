@@ -1,7 +1,7 @@
 //! Servers behind the proxy.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,7 +33,15 @@ impl Server {
         S: Fn(Conversation) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((DEATHSTAR, 0)).await.expect("server");
+        Self::script_at(DEATHSTAR, script).await
+    }
+
+    async fn script_at<F, S>(ip: Ipv4Addr, script: S) -> Self
+    where
+        S: Fn(Conversation) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((ip, 0)).await.expect("server");
         let address = listener.local_addr().expect("address");
         let (told, seen) = mpsc::unbounded_channel();
         let script = Arc::new(script);
@@ -61,7 +69,13 @@ impl Server {
 
     /// Answers every request with `Ship landed`.
     pub async fn landing() -> Self {
-        Self::answering(
+        Self::landing_at(DEATHSTAR).await
+    }
+
+    /// The same at this address.
+    pub async fn landing_at(ip: Ipv4Addr) -> Self {
+        Self::answering_at(
+            ip,
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n\
              date: Mon, 12 Aug 2024 06:35:45 GMT\r\nserver: deathstar\r\n\r\nShip landed\n",
         )
@@ -70,7 +84,11 @@ impl Server {
 
     /// Answers every request without a body with these bytes.
     pub async fn answering(answer: &'static str) -> Self {
-        Self::script(move |mut conversation| async move {
+        Self::answering_at(DEATHSTAR, answer).await
+    }
+
+    async fn answering_at(ip: Ipv4Addr, answer: &'static str) -> Self {
+        Self::script_at(ip, move |mut conversation| async move {
             while conversation.request().await.is_some() {
                 conversation.send(answer).await;
             }

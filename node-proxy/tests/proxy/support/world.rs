@@ -28,6 +28,8 @@ pub struct Rules {
     pub egress: Option<Vec<HttpRule>>,
     pub ingress: Option<Vec<HttpRule>>,
     pub settings: Settings,
+    /// The server speaks HTTP/2 too.
+    pub http2: bool,
     pub version: Option<String>,
 }
 
@@ -135,6 +137,7 @@ impl Rules {
             clusters: vec![Cluster {
                 name: "deathstar".into(),
                 connect_timeout: None,
+                http2: self.http2,
                 endpoints: vec![ClusterEndpoint {
                     address: server.to_string(),
                 }],
