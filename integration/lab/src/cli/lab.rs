@@ -37,10 +37,15 @@ pub(super) struct UpArgs {
     timeout: u64,
 }
 
-pub(super) fn up(lab: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
+fn need_root() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("a lab needs root: it makes network namespaces and loads eBPF programs");
     }
+    Ok(())
+}
+
+pub(super) fn up(lab: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
+    need_root()?;
     let begin = Instant::now();
     let plan = Plan::new(lab, args.nodes, args.routing)?;
     let state = StateDir::of(lab);
@@ -190,6 +195,7 @@ fn describe(info: &LabInfo, state: &StateDir) -> String {
 }
 
 pub(super) fn down(lab: &str) -> anyhow::Result<ExitCode> {
+    need_root()?;
     let existed = StateDir::of(lab).exists();
     teardown::remove(lab, &Lock::take()?)?;
     println!(
