@@ -25,8 +25,7 @@ const ALLOWED: &[Allowed] = &[
     allow("weft-core", &[]),
     allow("weft-api", &["weft-core"]),
     allow("weft-abi", &[]),
-    allow("weft-sdk-macros", &["weft-abi"]),
-    allow("weft-sdk-testing", &["weft-abi", "weft-sdk"]),
+    allow("weft-sdk-macros", &[]),
     allow("weft-sdk", &["weft-abi", "weft-sdk-macros"]),
     allow("weft-wasm-host", &["weft-abi", "weft-core"]),
     allow("weft-datapath-common", &[]),
@@ -43,7 +42,7 @@ const ALLOWED: &[Allowed] = &[
 ];
 
 /// What every guest crate in `filters-wasm/` may use; their names are the filters'.
-const FILTER: Allowed = allow("filter-*", &["weft-sdk", "weft-sdk-testing"]);
+const FILTER: Allowed = allow("filter-*", &["weft-sdk"]);
 
 /// Crates that must not be linked into another, however many steps away.
 struct Banned {

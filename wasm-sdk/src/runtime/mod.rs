@@ -1,0 +1,253 @@
+//! The executor inside of a filter: events in, steps out. A task is one direction of an exchange;
+//! what it waits for comes as a later event, so nothing here ever waits.
+
+mod exchange;
+mod message;
+mod task;
+mod wait;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+
+pub(crate) use exchange::{Answer, Exchange, Side};
+pub(crate) use message::{Next, Reached};
+pub(crate) use wait::Slot;
+
+use crate::filter::{Filter, Flow};
+use crate::sys::types::{Event, Manifest, Step};
+use crate::{Error, Interests, Plugin, Request, Response};
+use task::Task;
+
+/// Context of the instance itself.
+const INSTANCE: u64 = 0;
+
+/// One instance of a filter, with the exchanges that are under way in it.
+pub struct Runtime<F: Filter> {
+    filter: RefCell<Option<Rc<F>>>,
+    exchanges: RefCell<Exchanges>,
+    instance: Rc<Exchange>,
+}
+
+type Exchanges = HashMap<u64, Rc<Exchange>, BuildHasherDefault<ContextHasher>>;
+
+/// The host gives out contexts; nobody else can choose them, so that spreading them is enough.
+#[derive(Default)]
+struct ContextHasher(u64);
+
+impl Hasher for ContextHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+impl<F: Filter> Default for Runtime<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<F: Filter> Runtime<F> {
+    /// An instance that has not been configured.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            filter: RefCell::new(None),
+            exchanges: RefCell::default(),
+            instance: Rc::new(Exchange::new(INSTANCE)),
+        }
+    }
+
+    /// What the filter says of itself.
+    #[must_use]
+    pub fn describe() -> Manifest {
+        let schema = schemars::schema_for!(F::Config);
+        Manifest {
+            name: F::NAME.to_owned(),
+            version: F::VERSION.to_owned(),
+            sdk: concat!("weft-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
+            interests: with_ends(F::INTERESTS),
+            config_schema: serde_json::to_string(&schema).unwrap_or_default(),
+        }
+    }
+
+    /// Reads the configuration and makes the filter of it.
+    ///
+    /// # Errors
+    /// A text for the one who wrote the configuration, which begins with the path of the field.
+    pub fn configure(&self, json: &[u8]) -> Result<(), String> {
+        let json = if json.trim_ascii().is_empty() {
+            b"{}"
+        } else {
+            json
+        };
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let config: F::Config =
+            serde_path_to_error::deserialize(&mut reader).map_err(|err| field_error(&err))?;
+        reader.end().map_err(|err| err.to_string())?;
+        let plugin = Plugin::new(self.instance.clone());
+        let filter = Rc::new(F::new(config, &plugin).map_err(|err| err.to_string())?);
+        self.filter.replace(Some(filter.clone()));
+        let background = async move {
+            filter.background(plugin).await?;
+            Ok(Flow::Continue)
+        };
+        self.instance.begin(
+            Side::Request,
+            Task::new(INSTANCE, Side::Request, background),
+            false,
+        );
+        if let Step::Fail(reason) = self.instance.drive(Side::Request) {
+            return Err(reason);
+        }
+        self.nudge();
+        Ok(())
+    }
+
+    /// One event.
+    pub fn on_event(&self, ctx: u64, event: Event) -> Step {
+        if ctx == INSTANCE {
+            self.on_instance_event(event);
+            self.nudge();
+            return Step::Pending;
+        }
+        let known = self.exchanges.borrow().get(&ctx).cloned();
+        let is_new = known.is_none();
+        let exchange = known.unwrap_or_else(|| Rc::new(Exchange::new(ctx)));
+        let step = self.handle(&exchange, event);
+        // Most requests are done with at their first event, and are never entered.
+        if is_new && !exchange.is_idle() {
+            self.exchanges.borrow_mut().insert(ctx, exchange);
+        }
+        self.nudge();
+        step
+    }
+
+    /// The exchange is over.
+    pub fn drop_context(&self, ctx: u64) {
+        let exchange = self.exchanges.borrow_mut().remove(&ctx);
+        if let Some(exchange) = exchange {
+            exchange.end();
+        }
+        self.nudge();
+    }
+
+    fn handle(&self, exchange: &Rc<Exchange>, event: Event) -> Step {
+        match event {
+            Event::RequestHeaders(end) => self.begin(exchange, Side::Request, end),
+            Event::ResponseHeaders(end) => self.begin(exchange, Side::Response, end),
+            Event::RequestBody(chunk) => exchange.arrived(Side::Request, Reached::Part(chunk)),
+            Event::ResponseBody(chunk) => exchange.arrived(Side::Response, Reached::Part(chunk)),
+            Event::RequestTrailers => exchange.arrived(Side::Request, Reached::Trailers),
+            Event::ResponseTrailers => exchange.arrived(Side::Response, Reached::Trailers),
+            Event::FetchDone(fetched) => exchange
+                .fetched(fetched)
+                .map_or(Step::Pending, |side| exchange.drive(side)),
+            Event::Timer(id) => exchange
+                .timer(id)
+                .map_or(Step::Pending, |side| exchange.drive(side)),
+        }
+    }
+
+    fn on_instance_event(&self, event: Event) {
+        let side = match event {
+            Event::Timer(id) => self.instance.timer(id),
+            Event::FetchDone(fetched) => self.instance.fetched(fetched),
+            _ => None,
+        };
+        if side.is_some()
+            && let Step::Fail(reason) = self.instance.drive(Side::Request)
+        {
+            crate::Log::new(INSTANCE).error("the background task ended", &[("error", &reason)]);
+        }
+    }
+
+    fn begin(&self, exchange: &Rc<Exchange>, side: Side, end: bool) -> Step {
+        let Some(filter) = self.filter.borrow().clone() else {
+            return Step::Fail("the filter is not configured".to_owned());
+        };
+        let ctx = exchange.ctx();
+        let shared = exchange.clone();
+        let task = match side {
+            Side::Request => Task::new(ctx, side, filter.on_request(Request::new(shared))),
+            Side::Response => Task::new(ctx, side, filter.on_response(Response::new(shared))),
+        };
+        exchange.begin(side, task, reads_body::<F>(side));
+        exchange.arrived(side, Reached::Head { end })
+    }
+
+    /// Tasks that were woken by another one's progress have no event of their own to go on with: a
+    /// timer that has run out already is theirs.
+    fn nudge(&self) {
+        for (ctx, side) in task::take_woken() {
+            let exchange = if ctx == INSTANCE {
+                Some(self.instance.clone())
+            } else {
+                self.exchanges.borrow().get(&ctx).cloned()
+            };
+            if let Some(exchange) = exchange {
+                exchange.nudge(side);
+            }
+        }
+    }
+}
+
+impl<F: Filter> Drop for Runtime<F> {
+    /// A task owns its exchange, and the exchange its tasks.
+    fn drop(&mut self) {
+        let exchanges = std::mem::take(&mut *self.exchanges.borrow_mut());
+        for exchange in exchanges.into_values() {
+            exchange.end();
+        }
+        self.instance.end();
+    }
+}
+
+/// Trailers end a body, so that who wants to see a body wants them too.
+fn with_ends(mut interests: Interests) -> Interests {
+    for (body, trailers) in [
+        (Interests::REQUEST_BODY, Interests::REQUEST_TRAILERS),
+        (Interests::RESPONSE_BODY, Interests::RESPONSE_TRAILERS),
+    ] {
+        if interests.intersects(body | trailers) {
+            interests |= body | trailers;
+        }
+    }
+    interests
+}
+
+/// Whether the body of this message comes at all.
+fn reads_body<F: Filter>(side: Side) -> bool {
+    with_ends(F::INTERESTS).contains(match side {
+        Side::Request => Interests::REQUEST_BODY,
+        Side::Response => Interests::RESPONSE_BODY,
+    })
+}
+
+fn field_error(err: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    match err.path().to_string().as_str() {
+        "." | "" => err.inner().to_string(),
+        path => format!("{path}: {}", err.inner()),
+    }
+}
+
+/// What becomes of a task's result.
+fn outcome(result: Result<Flow, Error>) -> Result<Option<crate::Reply>, String> {
+    match result {
+        Ok(Flow::Continue) => Ok(None),
+        Ok(Flow::Reply(reply)) => Ok(Some(reply)),
+        Err(err) => Err(err.to_string()),
+    }
+}
