@@ -27,6 +27,8 @@ const ALLOWED: &[Allowed] = &[
     allow("weft-abi", &[]),
     allow("weft-sdk-macros", &[]),
     allow("weft-sdk", &["weft-abi", "weft-sdk-macros"]),
+    // Starts cargo and turns what it built into components.
+    allow("weft-filter-build", &[]),
     allow("weft-wasm-host", &["weft-abi", "weft-core"]),
     allow("weft-datapath-common", &[]),
     allow("weft-ebpf", &["weft-datapath-common"]),

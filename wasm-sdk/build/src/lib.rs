@@ -1,0 +1,228 @@
+//! Builds filters: runs cargo for `wasm32-unknown-unknown` and makes components of the modules.
+#![forbid(unsafe_code)]
+
+mod component;
+pub mod template;
+mod toolchain;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+pub use component::{Abi, finish};
+pub use toolchain::{TARGET, Toolchain};
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// Folder with the crate, or with a crate in each of its folders.
+    pub folder: PathBuf,
+    /// Only these packages; all of them if empty.
+    pub packages: Vec<String>,
+    /// Where the filters go, as `NAME.wasm`; `filter-` before a package's name is left out.
+    pub out: PathBuf,
+}
+
+/// A filter that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub abi: Abi,
+    /// Where it is.
+    pub file: PathBuf,
+    /// Its length.
+    pub bytes: usize,
+}
+
+impl Build {
+    /// Builds them.
+    ///
+    /// # Errors
+    /// Where there is no compiler for filters, no filter, one that cargo cannot build, or one that
+    /// is none.
+    pub fn run(&self, toolchain: &Toolchain) -> Result<Vec<Built>> {
+        let folder = self
+            .folder
+            .canonicalize()
+            .with_context(|| format!("the folder {}", self.folder.display()))?;
+        let metadata = Metadata::of(&folder, toolchain)?;
+        let packages = self.wanted(&folder, &metadata)?;
+        let target_dir = metadata.target_directory.join("guest");
+        let profile = metadata.profile();
+        let mut arguments: Vec<OsString> = vec![
+            "build".into(),
+            "--profile".into(),
+            profile.into(),
+            "--target-dir".into(),
+            target_dir.clone().into(),
+            "--manifest-path".into(),
+            metadata.workspace_root.join("Cargo.toml").into(),
+        ];
+        for package in &packages {
+            arguments.extend(["--package".into(), package.name.clone().into()]);
+        }
+        // There, for a crate may have settings of cargo beside it.
+        let status = toolchain
+            .cargo_build(&arguments)
+            .current_dir(&folder)
+            .status()
+            .context("starting cargo")?;
+        if !status.success() {
+            bail!("cargo could not build the filters: see above");
+        }
+        let folder = target_dir.join(TARGET).join(profile);
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("making the folder {}", self.out.display()))?;
+        packages
+            .iter()
+            .map(|package| package.finish(&folder, &self.out))
+            .collect()
+    }
+
+    fn wanted<'a>(&self, folder: &Path, metadata: &'a Metadata) -> Result<Vec<&'a Package>> {
+        let mut packages: Vec<&Package> = metadata
+            .packages
+            .iter()
+            .filter(|package| package.manifest_path.starts_with(folder))
+            .filter(|package| package.module().is_some())
+            .collect();
+        if let Some(unknown) = self
+            .packages
+            .iter()
+            .find(|name| !packages.iter().any(|package| package.name == **name))
+        {
+            bail!("{unknown} is no filter in {}", self.folder.display());
+        }
+        if !self.packages.is_empty() {
+            packages.retain(|package| self.packages.contains(&package.name));
+        }
+        if packages.is_empty() {
+            bail!(
+                "no filter in {}: a filter is a library with crate-type = [\"cdylib\"]",
+                self.folder.display()
+            );
+        }
+        Ok(packages)
+    }
+}
+
+/// What cargo says of a workspace.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    target_directory: PathBuf,
+    workspace_root: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    crate_types: Vec<String>,
+}
+
+impl Metadata {
+    fn of(folder: &Path, toolchain: &Toolchain) -> Result<Self> {
+        let manifest = manifest_in(folder)?;
+        let output = toolchain
+            .cargo()
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--no-deps",
+                "--manifest-path",
+            ])
+            .arg(manifest)
+            .current_dir(folder)
+            .output()
+            .context("starting cargo metadata")?;
+        if !output.status.success() {
+            bail!(
+                "cargo metadata: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        serde_json::from_slice(&output.stdout).context("reading cargo's metadata")
+    }
+
+    /// A workspace may have a profile for filters; cargo has no other way to ask.
+    fn profile(&self) -> &'static str {
+        let root = fs::read_to_string(self.workspace_root.join("Cargo.toml")).unwrap_or_default();
+        if root.lines().any(|line| line.trim() == "[profile.filter]") {
+            "filter"
+        } else {
+            "release"
+        }
+    }
+}
+
+/// The folder's own manifest, or that of the first crate in it.
+fn manifest_in(folder: &Path) -> Result<PathBuf> {
+    let own = folder.join("Cargo.toml");
+    if own.is_file() {
+        return Ok(own);
+    }
+    let mut below: Vec<PathBuf> = fs::read_dir(folder)
+        .with_context(|| format!("the folder {}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path().join("Cargo.toml")))
+        .filter(|manifest| manifest.is_file())
+        .collect();
+    below.sort();
+    below
+        .into_iter()
+        .next()
+        .with_context(|| format!("no Cargo.toml in {} or below it", folder.display()))
+}
+
+impl Package {
+    /// File name of the module that cargo makes of it.
+    fn module(&self) -> Option<String> {
+        let target = self
+            .targets
+            .iter()
+            .find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))?;
+        Some(format!("{}.wasm", target.name.replace('-', "_")))
+    }
+
+    fn finish(&self, folder: &Path, out: &Path) -> Result<Built> {
+        let module = folder.join(self.module().context("it has a module")?);
+        let bytes = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
+        let (abi, bytes) = finish(bytes).with_context(|| format!("{} is no filter", self.name))?;
+        // In a workspace the filters' packages stand beside others.
+        let name = self.name.strip_prefix("filter-").unwrap_or(&self.name);
+        let file = out.join(format!("{name}.wasm"));
+        write(&file, &bytes)?;
+        Ok(Built {
+            name: name.to_owned(),
+            abi,
+            file,
+            bytes: bytes.len(),
+        })
+    }
+}
+
+/// Writes a file in one step, and only if it changes: who watches it reads all of it or none.
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(file).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let new = file.with_extension("wasm.new");
+    fs::write(&new, bytes)
+        .and_then(|()| fs::rename(&new, file))
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests;
