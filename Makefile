@@ -33,6 +33,10 @@ setup-build:
 build: setup-build ## build all programs (release) with the eBPF programs inside
 	$(CARGO) build --release --workspace --exclude xtask --bins
 
+.PHONY: filters
+filters: setup-build ## build all filters to target/filters/*.wasm
+	$(CARGO) run --quiet --package weft-filter-build -- filters-wasm --out $(TARGET)/filters
+
 .PHONY: lab
 lab: setup build ## bring the lab up, and leave it up
 	$(SUDO) $(BIN)/weft-lab up

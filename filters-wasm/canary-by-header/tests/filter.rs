@@ -1,0 +1,134 @@
+//! The filter on requests of many clients.
+#![expect(clippy::expect_used, reason = "helpers of tests fail as the tests do")]
+
+use filter_canary_by_header::Canary;
+use serde_json::{Value, json};
+use weft_sdk::testing::{TestHost, TestRequest, TestResponse};
+
+fn host(change: impl FnOnce(&mut Value)) -> TestHost<Canary> {
+    let mut config = json!({"mark": {"name": "x-version"}});
+    change(&mut config);
+    TestHost::new(config).expect("the configuration is good")
+}
+
+fn is_canary(host: &TestHost<Canary>, request: TestRequest) -> bool {
+    let exchange = host.send(request);
+    assert!(exchange.request().passed());
+    exchange.request().header("x-version").as_deref() == Some("canary")
+}
+
+#[test]
+fn a_header_chooses() {
+    let host = host(|_| {});
+    assert!(is_canary(
+        &host,
+        TestRequest::get("/").header("X-Canary", "always")
+    ));
+    assert!(!is_canary(
+        &host,
+        TestRequest::get("/").header("x-canary", "never")
+    ));
+    assert!(!is_canary(
+        &host,
+        TestRequest::get("/").header("x-canary", "alwaysnot")
+    ));
+    assert!(!is_canary(&host, TestRequest::get("/")));
+}
+
+#[test]
+fn a_client_cannot_mark_itself() {
+    let host = host(|_| {});
+    let exchange = host.send(TestRequest::get("/").header("x-version", "canary"));
+    assert_eq!(exchange.request().header("x-version"), None);
+}
+
+#[test]
+fn a_chosen_request_goes_elsewhere_and_its_answer_says_so() {
+    let host = host(|it| it["authority"] = "reviews-v2.shop".into());
+    let exchange = host.send(TestRequest::get("/").header("x-canary", "always"));
+    assert_eq!(exchange.attributes().authority, "reviews-v2.shop");
+    assert_eq!(exchange.span_attribute("canary").as_deref(), Some("true"));
+    exchange.respond(TestResponse::new(200));
+    assert_eq!(
+        exchange.response().header("x-served-by").as_deref(),
+        Some("canary")
+    );
+
+    let stable = host.send(TestRequest::get("/"));
+    assert_eq!(stable.attributes().authority, "service.test");
+    stable.respond(TestResponse::new(200));
+    assert_eq!(stable.response().header("x-served-by"), None);
+}
+
+#[test]
+fn a_share_of_the_clients_is_chosen_and_stays_so() {
+    let host = host(|it| {
+        it["percent"] = 10.into();
+        it["by"] = json!({"header": "x-user"});
+    });
+    let chosen = |user: u32| {
+        is_canary(
+            &host,
+            TestRequest::get("/").header("x-user", format!("user-{user}")),
+        )
+    };
+    let first: Vec<bool> = (0..2000).map(chosen).collect();
+    let count = first.iter().filter(|chosen| **chosen).count();
+    assert!((140..=260).contains(&count), "{count} of 2000");
+    assert!((0..2000).all(|user| chosen(user) == first[user as usize]));
+    assert!(!is_canary(&host, TestRequest::get("/")), "nobody");
+    // What the request says comes first.
+    let said = TestRequest::get("/")
+        .header("x-user", "user-0")
+        .header("x-canary", "always");
+    assert!(is_canary(&host, said));
+}
+
+#[test]
+fn a_cookie_tells_clients_apart() {
+    let host = host(|it| {
+        it["percent"] = 50.into();
+        it["by"] = json!({"cookie": "sid"});
+    });
+    let with = |cookie: &str| TestRequest::get("/").header("cookie", cookie);
+    let chosen = (0..100)
+        .find(|number| is_canary(&host, with(&format!("sid={number}"))))
+        .expect("half of them are");
+    assert!(is_canary(&host, with(&format!("a=b; sid={chosen};c=d"))));
+    assert!(!is_canary(&host, with(&format!("xsid={chosen}"))));
+    let crumbs = with("a=b").header("cookie", format!("sid={chosen}"));
+    assert!(is_canary(&host, crumbs));
+}
+
+#[test]
+fn all_or_none() {
+    for (percent, expected) in [(0, false), (100, true)] {
+        let host = host(|it| {
+            it["percent"] = percent.into();
+            it["by"] = json!({"header": "x-user"});
+        });
+        for user in ["a", "b", "c", ""] {
+            let request = TestRequest::get("/").header("x-user", user);
+            assert_eq!(is_canary(&host, request), expected, "{user}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_configuration_names_the_field() {
+    for (config, named) in [
+        (json!({}), "neither mark nor authority"),
+        (
+            json!({"authority": "a", "percent": 101, "by": {"header": "x"}}),
+            "percent: ",
+        ),
+        (json!({"authority": "a", "percent": 1}), "by: "),
+        (json!({"mark": {"name": "X-Canary"}}), "mark.name: "),
+        (json!({"authority": "a", "by": {"label": "x"}}), "by: "),
+    ] {
+        let err = TestHost::<Canary>::new(config)
+            .err()
+            .expect("it is refused");
+        assert!(err.contains(named), "{err}");
+    }
+}

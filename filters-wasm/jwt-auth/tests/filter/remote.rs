@@ -1,0 +1,138 @@
+//! Keys that a Service has.
+
+use std::time::Duration;
+
+use filter_jwt_auth::JwtAuth;
+use serde_json::json;
+use weft_sdk::FetchError;
+use weft_sdk::testing::{Answer, TestFetch, TestHost};
+
+use crate::{NOW, RSA_TOKEN, answer, ask, claims, config, host, jwks, signed, token, with};
+
+fn remote() -> TestHost<JwtAuth> {
+    host(config(|it| {
+        it["keys"] = json!({"service": {"service": "issuer.auth:80", "path": "/keys"}});
+    }))
+}
+
+#[test]
+fn keys_are_fetched_once_for_all_that_wait() {
+    let host = remote();
+    let answer_later =
+        |_: &TestFetch| Answer::ok(jwks().to_string()).after(Duration::from_millis(50));
+    host.answer("issuer.auth:80", answer_later);
+    let token = token(&claims());
+    let waiting: Vec<_> = (0..10).map(|_| host.send(with(&token))).collect();
+    assert!(waiting.iter().all(|exchange| exchange.request().held()));
+    host.advance(Duration::from_millis(50));
+    assert!(waiting.iter().all(|exchange| exchange.request().passed()));
+    assert_eq!(host.fetches().len(), 1);
+    assert_eq!(host.fetches()[0].path, "/keys");
+    // Kept, and then fetched again.
+    assert_eq!(ask(&host, with(RSA_TOKEN)), None);
+    assert_eq!(host.fetches().len(), 1);
+    host.advance(Duration::from_secs(301));
+    let late = host.send(with(RSA_TOKEN));
+    host.advance(Duration::from_millis(50));
+    assert_eq!(answer(&late), None);
+    assert_eq!(host.fetches().len(), 2);
+}
+
+#[test]
+fn one_that_waits_goes_on_when_the_one_that_fetches_is_gone() {
+    let host = remote();
+    host.answer("issuer.auth:80", |_| {
+        Answer::ok(jwks().to_string()).after(Duration::from_millis(50))
+    });
+    let token = token(&claims());
+    let first = host.send(with(&token));
+    let second = host.send(with(&token));
+    host.advance(Duration::from_millis(10));
+    drop(first);
+    host.advance(Duration::from_millis(60));
+    assert_eq!(answer(&second), None);
+    assert_eq!(host.fetches().len(), 2);
+}
+
+#[test]
+fn a_new_key_is_found_and_inventing_keys_makes_no_load() {
+    let host = remote();
+    let mut old = jwks();
+    let all = jwks();
+    old["keys"].as_array_mut().expect("keys").truncate(1);
+    host.answer("issuer.auth:80", move |_| Answer::ok(old.to_string()));
+    assert_eq!(ask(&host, with(RSA_TOKEN)), None);
+    let token = token(&claims());
+    assert_eq!(ask(&host, with(&token)).map(|it| it.0), Some(401));
+    assert_eq!(host.fetches().len(), 1, "too soon to ask again");
+    host.answer("issuer.auth:80", move |_| Answer::ok(all.to_string()));
+    host.advance(Duration::from_secs(10));
+    assert_eq!(ask(&host, with(&token)), None);
+    assert_eq!(host.fetches().len(), 2);
+    let invented = signed(&json!({"alg": "EdDSA", "kid": "mine"}), &claims(), |_| {
+        vec![0; 64]
+    });
+    for _ in 0..5 {
+        assert_eq!(ask(&host, with(&invented)).map(|it| it.0), Some(401));
+    }
+    assert_eq!(host.fetches().len(), 2);
+}
+
+#[test]
+fn a_withdrawn_key_is_good_no_longer_than_the_set() {
+    let host = remote();
+    host.answer("issuer.auth:80", |_| Answer::ok(jwks().to_string()));
+    let mut long = claims();
+    long["exp"] = (NOW + 100_000).into();
+    let token = token(&long);
+    assert_eq!(ask(&host, with(&token)), None);
+    let mut without = jwks();
+    without["keys"]
+        .as_array_mut()
+        .expect("keys")
+        .retain(|key| key["kid"] != "ed-1");
+    host.answer("issuer.auth:80", move |_| Answer::ok(without.to_string()));
+    host.advance(Duration::from_secs(299));
+    assert_eq!(ask(&host, with(&token)), None);
+    host.advance(Duration::from_secs(1));
+    assert_eq!(ask(&host, with(&token)).map(|it| it.0), Some(401));
+}
+
+#[test]
+fn without_keys_nothing_is_decided() {
+    for bad in [
+        Answer::error(FetchError::Denied),
+        Answer::status(500),
+        Answer::ok("[]"),
+        Answer::ok(json!({"keys": []}).to_string()),
+        Answer::never(),
+    ] {
+        let host = remote();
+        host.answer("issuer.auth:80", move |_| bad.clone());
+        let exchange = host.send(with(&token(&claims())));
+        host.advance(Duration::from_secs(1));
+        let failure = exchange.failure().expect("a failure");
+        assert!(
+            failure.starts_with("the key set of issuer.auth:80: "),
+            "{failure}"
+        );
+        assert!(
+            host.logs()
+                .iter()
+                .any(|line| line.field("service") == Some("issuer.auth:80"))
+        );
+    }
+}
+
+#[test]
+fn old_keys_do_for_a_while_when_the_issuer_is_away() {
+    let host = remote();
+    host.answer("issuer.auth:80", |_| Answer::ok(jwks().to_string()));
+    assert_eq!(ask(&host, with(RSA_TOKEN)), None);
+    host.answer("issuer.auth:80", |_| Answer::status(503));
+    host.advance(Duration::from_secs(3000));
+    assert_eq!(ask(&host, with(RSA_TOKEN)), None);
+    host.advance(Duration::from_secs(3000));
+    let exchange = host.send(with(RSA_TOKEN));
+    assert!(exchange.failure().expect("too old").contains("status 503"));
+}

@@ -1,0 +1,176 @@
+//! The filter on requests good and bad.
+#![expect(clippy::expect_used, reason = "helpers of tests fail as the tests do")]
+
+use filter_request_inspect::RequestInspect;
+use serde_json::{Value, json};
+use weft_sdk::testing::{TestHost, TestRequest};
+
+fn host(config: Value) -> TestHost<RequestInspect> {
+    TestHost::new(config).expect("the configuration is good")
+}
+
+/// Status and reason of a refusal.
+fn refusal(host: &TestHost<RequestInspect>, request: TestRequest) -> Option<(u16, String)> {
+    let exchange = host.send(request);
+    assert_eq!(exchange.failure(), None);
+    let reply = exchange.reply();
+    assert_eq!(reply.is_none(), exchange.request().passed());
+    reply.map(|reply| (reply.status, reply.reason))
+}
+
+fn status(host: &TestHost<RequestInspect>, request: TestRequest) -> Option<u16> {
+    refusal(host, request).map(|it| it.0)
+}
+
+#[test]
+fn the_head_is_limited() {
+    let host = host(json!({
+        "methods": ["GET", "POST"],
+        "max_path_bytes": 10,
+        "max_headers": 2,
+        "max_header_bytes": 20,
+    }));
+    assert_eq!(status(&host, TestRequest::get("/short")), None);
+    let method = refusal(&host, TestRequest::new("TRACE", "/"));
+    assert_eq!(method, Some((405, "method TRACE".to_owned())));
+    assert_eq!(status(&host, TestRequest::get("/much/too/long")), Some(414));
+    assert_eq!(status(&host, TestRequest::get("/?q=1234567")), Some(414));
+    let with = |names: &[&str]| {
+        names.iter().fold(TestRequest::get("/"), |request, name| {
+            request.header(name, "1")
+        })
+    };
+    assert_eq!(status(&host, with(&["a", "b"])), None);
+    assert_eq!(status(&host, with(&["a", "b", "c"])), Some(431));
+    assert_eq!(status(&host, with(&["a-name-of-20-letters"])), Some(431));
+}
+
+#[test]
+fn the_body_is_limited_however_it_comes() {
+    let host = host(json!({"max_body_bytes": 5}));
+    assert_eq!(status(&host, TestRequest::post("/").body("12345")), None);
+    assert_eq!(
+        status(&host, TestRequest::post("/").body("123").body("456")),
+        Some(413)
+    );
+    let said = TestRequest::post("/")
+        .header("content-length", "6")
+        .body("123456");
+    assert_eq!(
+        refusal(&host, said),
+        Some((413, "a body of 6 bytes".to_owned()))
+    );
+    // A length that is none says nothing.
+    let lie = TestRequest::post("/")
+        .header("content-length", "-1")
+        .body("123456");
+    assert_eq!(status(&host, lie), Some(413));
+    assert_eq!(status(&host, TestRequest::get("/")), None);
+}
+
+#[test]
+fn only_some_kinds_of_content_come_in() {
+    let host = host(json!({"content_types": ["application/json", "image/*"]}));
+    let of = |kind: &str| {
+        TestRequest::post("/")
+            .header("content-type", kind)
+            .body("{}")
+    };
+    assert_eq!(status(&host, of("application/json")), None);
+    assert_eq!(status(&host, of("Application/JSON; charset=utf-8")), None);
+    assert_eq!(status(&host, of("image/png")), None);
+    assert_eq!(status(&host, of("application/jsonp")), Some(415));
+    assert_eq!(status(&host, of("imagery/png")), Some(415));
+    assert_eq!(status(&host, TestRequest::post("/").body("{}")), Some(415));
+    assert_eq!(
+        status(&host, TestRequest::get("/")),
+        None,
+        "no body, no kind"
+    );
+}
+
+#[test]
+fn patterns_are_found_where_they_are_looked_for() {
+    let host = host(json!({"deny": [
+        {"name": "dotfiles", "in": "path", "pattern": r"/\.[a-z]", "status": 404},
+        {"name": "sql", "in": "query", "pattern": r"(?i)\bunion\b.+\bselect\b"},
+        {"name": "bots", "in": "header", "header": "User-Agent", "pattern": "(?i)badbot"},
+        {"name": "shellshock", "in": "header", "pattern": r"\(\)\s*\{"},
+        {"name": "card", "in": "body", "pattern": r"\b\d{16}\b"},
+    ]}));
+    let of = |name: &str, status| Some((status, format!("rule {name}")));
+    assert_eq!(
+        refusal(&host, TestRequest::get("/a/.git/config")),
+        of("dotfiles", 404)
+    );
+    assert_eq!(refusal(&host, TestRequest::get("/?file=/.git")), None);
+    assert_eq!(
+        refusal(&host, TestRequest::get("/?q=1+UNION+all+Select+1")),
+        of("sql", 403)
+    );
+    let agent = |name: &str| TestRequest::get("/").header(name, "BadBot/1.0");
+    assert_eq!(refusal(&host, agent("user-agent")), of("bots", 403));
+    assert_eq!(refusal(&host, agent("x-agent")), None);
+    let shock = TestRequest::get("/").header("x-any", "() { :; }");
+    assert_eq!(refusal(&host, shock), of("shellshock", 403));
+    // Across two parts, and among bytes that are no text.
+    let body = TestRequest::post("/")
+        .body(b"\xff\xfe 41111111")
+        .body(b"11111111 \xff");
+    assert_eq!(refusal(&host, body), of("card", 403));
+    let fine = TestRequest::post("/").body("411111111111").body("111");
+    assert_eq!(refusal(&host, fine), None);
+}
+
+#[test]
+fn a_body_that_cannot_be_searched_is_refused() {
+    let host = host(json!({
+        "deny": [{"name": "x", "in": "body", "pattern": "x"}],
+        "max_searched_bytes": 4,
+    }));
+    assert_eq!(status(&host, TestRequest::post("/").body("abcd")), None);
+    assert_eq!(
+        status(&host, TestRequest::post("/").body("abcde")),
+        Some(413)
+    );
+}
+
+#[test]
+fn a_pattern_takes_time_in_proportion_to_its_text() {
+    let host = host(json!({"deny": [{"name": "evil", "in": "body", "pattern": "(a+)+$"}]}));
+    let body = format!("{}b", "a".repeat(200_000));
+    // With backtracking this would not end.
+    assert_eq!(status(&host, TestRequest::post("/").body(body)), None);
+}
+
+#[test]
+fn a_dry_run_only_tells() {
+    let host = host(json!({"methods": ["GET"], "dry_run": true}));
+    let exchange = host.send(TestRequest::post("/").body("x"));
+    assert!(exchange.request().passed());
+    assert_eq!(exchange.request().body(), b"x");
+    assert_eq!(host.logs()[0].field("why"), Some("method POST"));
+    let refused = host.metric("requests", &[("outcome", "refused")]);
+    assert!((refused - 1.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_wrong_configuration_names_the_field() {
+    let rule = |pattern: &str| json!({"deny": [{"name": "a", "in": "path", "pattern": pattern}]});
+    for (config, named) in [
+        (rule("("), "deny[0].pattern: "),
+        (rule(r"a{9999}{9999}"), "deny[0].pattern: "),
+        (json!({"content_types": ["json"]}), "content_types[0]: "),
+        (
+            json!({"deny": [{"name": "a", "in": "cookie", "pattern": "x"}]}),
+            "deny[0].in: ",
+        ),
+        (json!({"max_headers": -1}), "max_headers: "),
+        (json!({"max_bytes": 1}), "max_bytes"),
+    ] {
+        let err = TestHost::<RequestInspect>::new(config)
+            .err()
+            .expect("it is refused");
+        assert!(err.contains(named), "{err}");
+    }
+}
