@@ -85,6 +85,11 @@ const BANNED: &[Banned] = &[
         why: "the agent is privileged and runs no code of filters",
     },
     Banned {
+        from: "weft-wasm-host",
+        linked: &["tokio", "hyper", "mio", "socket2"],
+        why: "the host of filters is called and answers: it does no I/O, and waits for nothing",
+    },
+    Banned {
         from: "weft",
         linked: &["aya", "wasmtime"],
         why: "the command line only talks to the other processes",

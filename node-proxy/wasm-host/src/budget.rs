@@ -1,0 +1,312 @@
+//! How much CPU time the filters of one namespace may use, and what becomes of those that use more.
+//!
+//! A filter that burns just under its deadline on every request breaks no limit of a single call
+//! and takes the worker from everybody else. So the time of all calls of a namespace, on all
+//! workers, is paid from one account: it fills at a fixed rate, holds some reserve, and a call that
+//! finds it empty waits until it is paid for. A namespace that keeps it empty is put into
+//! quarantine, each time for longer.
+//!
+//! Pure: time comes from the caller, workers meet in three atomics.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a namespace may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetLimits {
+    /// CPU time per second, over all workers.
+    pub per_second: Duration,
+    /// CPU time that can be saved up for bursts.
+    pub reserve: Duration,
+    /// A call waits at most this long; where it would be longer it is refused.
+    pub max_wait: Duration,
+    /// So long without an account that is paid off, and it is quarantine.
+    pub patience: Duration,
+    /// The first quarantine. Each one that follows is twice as long.
+    pub quarantine: Duration,
+    /// The longest one.
+    pub max_quarantine: Duration,
+}
+
+impl Default for BudgetLimits {
+    fn default() -> Self {
+        Self {
+            per_second: Duration::from_millis(100),
+            reserve: Duration::from_millis(100),
+            max_wait: Duration::from_millis(500),
+            patience: Duration::from_secs(5),
+            quarantine: Duration::from_secs(10),
+            max_quarantine: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Whether a filter may be called now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// At once.
+    Run,
+    /// After this long: slowed. Its place in the account is taken.
+    Wait(Duration),
+    /// Not now: there is more waiting than can be paid for. Its policy of timeouts decides.
+    Refused,
+    /// Not before this moment. Its policy of timeouts decides.
+    Quarantined {
+        /// Nanoseconds of the caller's clock.
+        until: u64,
+    },
+}
+
+/// Taken by [`Budget::admit`] for one call, to be given back with [`Budget::settle`].
+#[derive(Debug)]
+#[must_use = "what was reserved for the call is to be settled"]
+pub struct Ticket {
+    reserved: u64,
+}
+
+/// The account of one namespace.
+#[derive(Debug)]
+pub struct Budget {
+    limits: BudgetLimits,
+    /// Nanoseconds of the clock that one nanosecond of CPU time costs, in 1/1024.
+    price: u64,
+    /// The moment at which all that was used is paid for.
+    paid: AtomicU64,
+    /// Since when it has been in debt; 0 is not.
+    indebted: AtomicU64,
+    /// Moment of release from the last quarantine; 0 is none.
+    released: AtomicU64,
+    strikes: AtomicU32,
+    /// What a call takes, on average.
+    expected: AtomicU64,
+}
+
+impl Budget {
+    /// An account with its full reserve.
+    #[must_use]
+    pub fn new(limits: BudgetLimits) -> Self {
+        let per_second = nanos(limits.per_second).max(1);
+        Self {
+            limits,
+            price: (1_000_000_000_u64.saturating_mul(1024) / per_second).max(1),
+            paid: AtomicU64::new(0),
+            indebted: AtomicU64::new(0),
+            released: AtomicU64::new(0),
+            strikes: AtomicU32::new(0),
+            expected: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks before a call. What it will probably take is reserved, so that many that ask at once do
+    /// not all find the same room.
+    pub fn admit(&self, now: u64) -> (Admission, Ticket) {
+        let until = self.released.load(Ordering::Relaxed);
+        if until > now {
+            return (Admission::Quarantined { until }, Ticket { reserved: 0 });
+        }
+        let wait = self.debt(now);
+        if wait == 0 {
+            self.indebted.store(0, Ordering::Relaxed);
+        } else if let Some(until) = self.judge(now) {
+            return (Admission::Quarantined { until }, Ticket { reserved: 0 });
+        }
+        if wait > nanos(self.limits.max_wait) {
+            return (Admission::Refused, Ticket { reserved: 0 });
+        }
+        let reserved = self.expected.load(Ordering::Relaxed);
+        self.pay(now, reserved, 0);
+        let admission = match wait {
+            0 => Admission::Run,
+            wait => Admission::Wait(Duration::from_nanos(wait)),
+        };
+        (admission, Ticket { reserved })
+    }
+
+    /// Pays for a call.
+    pub fn settle(&self, ticket: Ticket, spent: Duration, now: u64) {
+        let spent = nanos(spent);
+        let average = |expected: u64| Some(expected - expected / 8 + spent / 8);
+        // It is never refused.
+        let _before = self
+            .expected
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
+        self.pay(now, spent, ticket.reserved);
+    }
+
+    /// The end of the quarantine that it is in.
+    #[must_use]
+    pub fn quarantined(&self, now: u64) -> Option<u64> {
+        let until = self.released.load(Ordering::Relaxed);
+        (until > now).then_some(until)
+    }
+
+    /// Whether its calls have to wait.
+    #[must_use]
+    pub fn slowed(&self, now: u64) -> bool {
+        self.debt(now) > 0
+    }
+
+    /// How long it takes until there is room for a call again.
+    fn debt(&self, now: u64) -> u64 {
+        let reserve = self.cost(nanos(self.limits.reserve));
+        let paid = self.paid.load(Ordering::Relaxed);
+        paid.saturating_sub(now).saturating_sub(reserve)
+    }
+
+    /// It is in debt: for how long already, and is that too long?
+    fn judge(&self, now: u64) -> Option<u64> {
+        let since = self.indebted.load(Ordering::Relaxed);
+        if since == 0 {
+            // Whoever is first sets it; the others mean the same moment.
+            let _lost =
+                self.indebted
+                    .compare_exchange(0, now.max(1), Ordering::Relaxed, Ordering::Relaxed);
+            return None;
+        }
+        if now.saturating_sub(since) < nanos(self.limits.patience) {
+            return None;
+        }
+        // One worker pronounces it.
+        self.indebted
+            .compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed)
+            .ok()?;
+        let last = self.released.load(Ordering::Relaxed);
+        let well_behaved =
+            last != 0 && now.saturating_sub(last) > nanos(self.limits.max_quarantine);
+        if well_behaved {
+            self.strikes.store(0, Ordering::Relaxed);
+        }
+        let strikes = self.strikes.fetch_add(1, Ordering::Relaxed).min(20);
+        let length = nanos(self.limits.quarantine)
+            .saturating_mul(1 << strikes)
+            .min(nanos(self.limits.max_quarantine));
+        let until = now.saturating_add(length);
+        self.released.store(until, Ordering::Relaxed);
+        // What it owes is forgiven: it begins anew.
+        self.paid.store(until, Ordering::Relaxed);
+        Some(until)
+    }
+
+    fn pay(&self, now: u64, spent: u64, reserved: u64) {
+        let (spent, reserved) = (self.cost(spent), self.cost(reserved));
+        let pay = |paid: u64| Some(paid.max(now).saturating_add(spent).saturating_sub(reserved));
+        // It is never refused.
+        let _before = self
+            .paid
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
+    }
+
+    fn cost(&self, cpu: u64) -> u64 {
+        let cost = u128::from(cpu) * u128::from(self.price) / 1024;
+        u64::try_from(cost).unwrap_or(u64::MAX)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Admission, Budget, BudgetLimits};
+
+    const MS: u64 = 1_000_000;
+    const S: u64 = 1_000 * MS;
+
+    /// Calls of `spent` one after another until `end`; a wait is kept. Returns the CPU time used.
+    fn drive(budget: &Budget, now: &mut u64, end: u64, spent: Duration) -> Duration {
+        let mut used = Duration::ZERO;
+        while *now < end {
+            let (admission, ticket) = budget.admit(*now);
+            match admission {
+                Admission::Run => {}
+                Admission::Wait(wait) => *now += wait.as_nanos() as u64,
+                Admission::Refused => *now += MS,
+                Admission::Quarantined { .. } => return used,
+            }
+            if admission != Admission::Refused {
+                *now += spent.as_nanos() as u64;
+                used += spent;
+                budget.settle(ticket, spent, *now);
+            }
+        }
+        used
+    }
+
+    #[test]
+    fn a_modest_filter_never_waits() {
+        let budget = Budget::new(BudgetLimits::default());
+        let mut now = S;
+        for _call in 0..100_000 {
+            let (admission, ticket) = budget.admit(now);
+            assert_eq!(admission, Admission::Run);
+            budget.settle(ticket, Duration::from_micros(2), now);
+            now += 100_000;
+        }
+        assert!(!budget.slowed(now));
+    }
+
+    #[test]
+    fn a_greedy_one_is_slowed_to_its_share() {
+        let limits = BudgetLimits {
+            patience: Duration::from_secs(3600),
+            ..BudgetLimits::default()
+        };
+        let budget = Budget::new(limits);
+        let mut now = S;
+        let used = drive(&budget, &mut now, 11 * S, Duration::from_micros(4900));
+        // 10 s at 100 ms a second, and the reserve once.
+        let fair = Duration::from_millis(1100);
+        assert!(used > fair * 9 / 10 && used < fair * 11 / 10, "{used:?}");
+        assert!(budget.slowed(now));
+    }
+
+    #[test]
+    fn many_that_ask_at_once_wait_behind_each_other() {
+        let budget = Budget::new(BudgetLimits::default());
+        let mut now = S;
+        drive(&budget, &mut now, 2 * S, Duration::from_millis(4));
+        let waits: Vec<_> = (0..3).map(|_call| budget.admit(now).0).collect();
+        let Admission::Wait(first) = waits[0] else {
+            panic!("{waits:?}");
+        };
+        let Admission::Wait(second) = waits[1] else {
+            panic!("{waits:?}");
+        };
+        assert!(second > first + Duration::from_millis(20), "{waits:?}");
+        let all: Vec<_> = (0..100).map(|_call| budget.admit(now).0).collect();
+        assert!(all.contains(&Admission::Refused), "the queue has an end");
+    }
+
+    #[test]
+    fn who_stays_in_debt_is_quarantined_each_time_for_longer() {
+        let budget = Budget::new(BudgetLimits::default());
+        let mut now = S;
+        let mut lengths = Vec::new();
+        for _round in 0..3 {
+            let end = now + 20 * S;
+            drive(&budget, &mut now, end, Duration::from_micros(4900));
+            let until = budget.quarantined(now).expect("in quarantine");
+            assert_eq!(budget.admit(now).0, Admission::Quarantined { until });
+            lengths.push((until - now) / S);
+            now = until;
+            assert_eq!(budget.quarantined(now), None);
+        }
+        assert_eq!(lengths, [10, 20, 40]);
+    }
+
+    #[test]
+    fn a_burst_is_not_held_against_anybody() {
+        let budget = Budget::new(BudgetLimits::default());
+        let mut now = S;
+        for _minute in 0..20 {
+            let end = now + S;
+            drive(&budget, &mut now, end, Duration::from_millis(4));
+            now += 60 * S;
+            assert_eq!(budget.quarantined(now), None);
+            assert!(!budget.slowed(now));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Between the host's own words and those of the contract.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::bindings::weft::filter::types as wit;
+use crate::exchange::{Attributes, Direction, Exchange, Peer, Target};
+use crate::fault::Fault;
+use crate::headers::{self, Refusal};
+use crate::shared::kv::{KvEntry, KvError};
+use crate::shared::metrics::MetricKind;
+use crate::types::{
+    Event, FetchError, FetchRequest, Fields, Interests, Labels, Level, Manifest, Reply, Step,
+};
+
+/// Longest name, service, path and the like that a fetch may have.
+const MAX_TEXT: usize = 8 * 1024;
+
+pub(super) fn manifest(manifest: wit::Manifest) -> Manifest {
+    let wants = |interest| manifest.interests.contains(interest);
+    Manifest {
+        interests: Interests {
+            request_headers: wants(wit::Interests::REQUEST_HEADERS),
+            request_body: wants(wit::Interests::REQUEST_BODY),
+            request_trailers: wants(wit::Interests::REQUEST_TRAILERS),
+            response_headers: wants(wit::Interests::RESPONSE_HEADERS),
+            response_body: wants(wit::Interests::RESPONSE_BODY),
+            response_trailers: wants(wit::Interests::RESPONSE_TRAILERS),
+        },
+        name: manifest.name,
+        version: manifest.version,
+        sdk: manifest.sdk,
+        config_schema: manifest.config_schema,
+    }
+}
+
+/// Shows an event to `call`, in the form of the contract: bodies are not copied for it.
+pub(super) fn with_event<R>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> R) -> R {
+    match event {
+        Event::RequestHeaders { end } => call(wit::Event::RequestHeaders(*end)),
+        Event::RequestBody { data, end } => {
+            call(wit::Event::RequestBody(wit::Chunk { data, end: *end }))
+        }
+        Event::RequestTrailers => call(wit::Event::RequestTrailers),
+        Event::ResponseHeaders { end } => call(wit::Event::ResponseHeaders(*end)),
+        Event::ResponseBody { data, end } => {
+            call(wit::Event::ResponseBody(wit::Chunk { data, end: *end }))
+        }
+        Event::ResponseTrailers => call(wit::Event::ResponseTrailers),
+        Event::Timer { id } => call(wit::Event::Timer(*id)),
+        Event::FetchDone { id, result } => match result {
+            Ok(response) => {
+                let headers = borrowed(&response.headers);
+                let trailers = borrowed(&response.trailers);
+                let result = Ok(wit::FetchResponse {
+                    status: response.status.as_u16(),
+                    headers: &headers,
+                    body: &response.body,
+                    trailers: &trailers,
+                });
+                call(wit::Event::FetchDone(wit::Fetched { id: *id, result }))
+            }
+            Err(error) => {
+                let result = Err(match error {
+                    FetchError::Denied => wit::FetchErrorParam::Denied,
+                    FetchError::NoEndpoint => wit::FetchErrorParam::NoEndpoint,
+                    FetchError::Timeout => wit::FetchErrorParam::Timeout,
+                    FetchError::TooLarge => wit::FetchErrorParam::TooLarge,
+                    FetchError::Overloaded => wit::FetchErrorParam::Overloaded,
+                    FetchError::Invalid(why) => wit::FetchErrorParam::Invalid(why),
+                    FetchError::Failed(why) => wit::FetchErrorParam::Failed(why),
+                });
+                call(wit::Event::FetchDone(wit::Fetched { id: *id, result }))
+            }
+        },
+    }
+}
+
+fn borrowed(headers: &HeaderMap) -> Vec<wit::HeaderParam<'_>> {
+    headers
+        .iter()
+        .map(|(name, value)| wit::HeaderParam {
+            name: name.as_str().as_bytes(),
+            value: value.as_bytes(),
+        })
+        .collect()
+}
+
+pub(super) fn step(step: wit::Step) -> Result<Step, Fault> {
+    Ok(match step {
+        wit::Step::Pending => Step::Pending,
+        wit::Step::More => Step::More,
+        wit::Step::Proceed => Step::Proceed,
+        wit::Step::Emit(bytes) => Step::Emit(bytes.into()),
+        wit::Step::Pass => Step::Pass,
+        wit::Step::Reply(reply) => Step::Reply(Box::new(self::reply(reply)?)),
+    })
+}
+
+fn reply(reply: wit::Reply) -> Result<Reply, Fault> {
+    let status = StatusCode::from_u16(reply.status)
+        .ok()
+        .filter(|status| (200..600).contains(&status.as_u16()))
+        .ok_or_else(|| {
+            Fault::Answer(format!(
+                "a reply of status {}, which is not between 200 and 599",
+                reply.status
+            ))
+        })?;
+    let headers = collect(&reply.headers)
+        .map_err(|error| Fault::Answer(format!("a reply whose headers cannot be sent: {error}")))?;
+    Ok(Reply {
+        status,
+        headers,
+        body: reply.body.into(),
+        reason: reply.reason,
+    })
+}
+
+fn collect(list: &[wit::HeaderResult]) -> Result<HeaderMap, Refusal> {
+    headers::collect(
+        list.iter()
+            .map(|header| (header.name.as_slice(), header.value.as_slice())),
+    )
+}
+
+pub(super) fn fetch_request(request: wit::FetchRequest) -> Result<FetchRequest, FetchError> {
+    let invalid = |what: &str| FetchError::Invalid(what.to_owned());
+    let texts = [&request.service, &request.path, &request.method];
+    if texts.iter().any(|text| text.len() > MAX_TEXT) {
+        return Err(FetchError::Invalid(format!(
+            "service, path and method have at most {MAX_TEXT} bytes"
+        )));
+    }
+    if !request.path.starts_with('/') || request.path.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        return Err(invalid("the path must begin with / and have no spaces"));
+    }
+    let method = Method::from_bytes(request.method.as_bytes())
+        .ok()
+        .filter(|method| *method != Method::CONNECT)
+        .ok_or_else(|| invalid("the method is not allowed"))?;
+    let map = |what: &str, list: &[wit::HeaderResult]| {
+        collect(list).map_err(|error| FetchError::Invalid(format!("{what}: {error}")))
+    };
+    Ok(FetchRequest {
+        headers: map("headers", &request.headers)?,
+        trailers: map("trailers", &request.trailers)?,
+        service: request.service,
+        method,
+        authority: None,
+        path: request.path,
+        body: Bytes::from(request.body),
+        http2: request.http2,
+        timeout: Duration::from_millis(u64::from(request.timeout_ms)),
+    })
+}
+
+pub(super) fn fetch_error(error: FetchError) -> wit::FetchErrorResult {
+    match error {
+        FetchError::Denied => wit::FetchErrorResult::Denied,
+        FetchError::NoEndpoint => wit::FetchErrorResult::NoEndpoint,
+        FetchError::Timeout => wit::FetchErrorResult::Timeout,
+        FetchError::TooLarge => wit::FetchErrorResult::TooLarge,
+        FetchError::Overloaded => wit::FetchErrorResult::Overloaded,
+        FetchError::Invalid(why) => wit::FetchErrorResult::Invalid(why),
+        FetchError::Failed(why) => wit::FetchErrorResult::Failed(why),
+    }
+}
+
+pub(super) const fn fields(of: wit::Fields) -> Fields {
+    match of {
+        wit::Fields::RequestHeaders => Fields::RequestHeaders,
+        wit::Fields::RequestTrailers => Fields::RequestTrailers,
+        wit::Fields::ResponseHeaders => Fields::ResponseHeaders,
+        wit::Fields::ResponseTrailers => Fields::ResponseTrailers,
+    }
+}
+
+pub(super) const fn level(level: wit::Level) -> Level {
+    match level {
+        wit::Level::Trace => Level::Trace,
+        wit::Level::Debug => Level::Debug,
+        wit::Level::Info => Level::Info,
+        wit::Level::Warn => Level::Warn,
+        wit::Level::Error => Level::Error,
+    }
+}
+
+pub(super) const fn metric_kind(kind: wit::MetricKind) -> MetricKind {
+    match kind {
+        wit::MetricKind::Counter => MetricKind::Counter,
+        wit::MetricKind::Gauge => MetricKind::Gauge,
+        wit::MetricKind::Histogram => MetricKind::Histogram,
+    }
+}
+
+pub(super) fn labels(labels: Vec<wit::Label>) -> Labels {
+    labels
+        .into_iter()
+        .map(|label| (label.key, label.value))
+        .collect()
+}
+
+pub(super) fn target(part: &str) -> Option<Target> {
+    match part {
+        "method" => Some(Target::Method),
+        "authority" => Some(Target::Authority),
+        "path" => Some(Target::Path),
+        _ => None,
+    }
+}
+
+pub(super) fn attributes(exchange: Option<&dyn Exchange>) -> wit::Attributes {
+    let known = exchange.map_or_else(Attributes::default, Exchange::attributes);
+    let target = |part| exchange.map_or_else(String::new, |e| e.target(part).to_owned());
+    wit::Attributes {
+        request_id: known.request_id,
+        trace_id: known.trace_id,
+        direction: match known.direction {
+            Direction::Egress => wit::Direction::Egress,
+            Direction::Ingress => wit::Direction::Ingress,
+        },
+        source: peer(known.source),
+        destination: peer(known.destination),
+        verdict: known.verdict,
+        rule: known.rule,
+        route: known.route,
+        method: target(Target::Method),
+        scheme: target(Target::Scheme),
+        authority: target(Target::Authority),
+        path: target(Target::Path),
+        http_version: known.http_version,
+    }
+}
+
+fn peer(peer: Peer) -> wit::Peer {
+    wit::Peer {
+        address: peer.address,
+        port: peer.port,
+        identity: peer.identity,
+        namespace: peer.namespace,
+        pod: peer.pod,
+        labels: peer
+            .labels
+            .into_iter()
+            .map(|(key, value)| wit::Label { key, value })
+            .collect(),
+    }
+}
+
+pub(super) fn kv_entry(entry: KvEntry) -> wit::KvEntry {
+    wit::KvEntry {
+        value: entry.value.to_vec(),
+        version: entry.version,
+    }
+}
+
+pub(super) fn kv_error(error: KvError) -> wit::KvError {
+    match error {
+        KvError::Conflict(version) => wit::KvError::Conflict(version),
+        KvError::Quota => wit::KvError::Quota,
+        KvError::Invalid(why) => wit::KvError::Invalid(why),
+    }
+}

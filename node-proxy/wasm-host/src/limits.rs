@@ -1,0 +1,93 @@
+//! What one filter may take.
+
+use std::time::Duration;
+
+use crate::shared::kv::KvQuota;
+
+/// Most memory that any filter may have; what [`Limits::memory`] can be set to.
+pub const MAX_MEMORY: usize = 256 << 20;
+/// Longest deadline of one event.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(1);
+/// Most elements of a table.
+pub const MAX_TABLE: usize = 20_000;
+
+/// Limits of one filter, for each of its instances where it says nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: usize,
+    /// Elements of its tables.
+    pub table: usize,
+    /// CPU time of one event.
+    pub deadline: Duration,
+    /// CPU time to start and to take the configuration.
+    pub start_deadline: Duration,
+    /// Requests in it at once.
+    pub contexts: usize,
+    /// Fetches of one request at once.
+    pub fetches_per_context: usize,
+    /// Fetches at once.
+    pub fetches: usize,
+    /// Bytes of the body of a fetch's request, and of its answer.
+    pub fetch_body: usize,
+    /// Longest time that a fetch may take.
+    pub fetch_timeout: Duration,
+    /// Timers of one request at once.
+    pub timers_per_context: usize,
+    /// Bytes of a body that are held for it.
+    pub held_body: usize,
+    /// Values that all its instances share.
+    pub kv: KvQuota,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 32 << 20,
+            table: 10_000,
+            deadline: Duration::from_millis(5),
+            start_deadline: Duration::from_secs(1),
+            contexts: 65_536,
+            fetches_per_context: 16,
+            fetches: 65_536,
+            fetch_body: 1 << 20,
+            fetch_timeout: Duration::from_secs(30),
+            timers_per_context: 16,
+            held_body: 1 << 20,
+            kv: KvQuota::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Says which limit is beyond what a node allows.
+    ///
+    /// # Errors
+    /// Names the field and its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |field: &str, value: usize, most: usize| match value {
+            0 => Err(format!("limits.{field} must be at least 1")),
+            value if value > most => Err(format!("limits.{field} is {value}, the most is {most}")),
+            _ => Ok(()),
+        };
+        within("memory", self.memory, MAX_MEMORY)?;
+        within("table", self.table, MAX_TABLE)?;
+        within("contexts", self.contexts, 1 << 20)?;
+        within("fetchBody", self.fetch_body, 64 << 20)?;
+        within("heldBody", self.held_body, 64 << 20)?;
+        let deadlines = [
+            ("deadline", self.deadline, MAX_DEADLINE),
+            ("startDeadline", self.start_deadline, 10 * MAX_DEADLINE),
+        ];
+        for (field, value, most) in deadlines {
+            if value.is_zero() || value > most {
+                return Err(format!(
+                    "limits.{field} is {} ms, it must be between 1 and {}",
+                    value.as_millis(),
+                    most.as_millis()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! What filters log.
+
+use crate::exchange::Exchange;
+use crate::types::Level;
+
+/// Longest message that is kept.
+const MAX_MESSAGE: usize = 4096;
+
+/// One line.
+#[derive(Clone, Copy)]
+pub struct LogRecord<'a> {
+    /// The filter.
+    pub filter: &'a str,
+    /// How much it has to say.
+    pub level: Level,
+    /// Without control characters, and of a bounded length.
+    pub message: &'a str,
+    /// The same holds for these.
+    pub labels: &'a [(String, String)],
+    /// The exchange that it is about.
+    pub exchange: Option<&'a dyn Exchange>,
+}
+
+/// Where filters' lines go. Called on a worker: it must not wait.
+pub trait Log: Send + Sync {
+    /// Whether anybody reads such lines.
+    fn enabled(&self, filter: &str, level: Level) -> bool;
+
+    /// Takes one line.
+    fn log(&self, record: LogRecord<'_>);
+}
+
+/// Nowhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoLog;
+
+impl Log for NoLog {
+    fn enabled(&self, _filter: &str, _level: Level) -> bool {
+        false
+    }
+
+    fn log(&self, _record: LogRecord<'_>) {}
+}
+
+/// What a filter wants to say, so that one line stays one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(MAX_MESSAGE));
+    for c in text.chars() {
+        if line.len() >= MAX_MESSAGE {
+            line.push('…');
+            break;
+        }
+        match c {
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_MESSAGE, one_line};
+
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(one_line("a\r\nb\tc\u{1b}[31m"), "a\\r\\nb\\tc\\u{1b}[31m");
+        assert_eq!(one_line("prix: 5 €"), "prix: 5 €");
+    }
+
+    #[test]
+    fn a_line_has_an_end() {
+        let line = one_line(&"x".repeat(10 * MAX_MESSAGE));
+        assert_eq!(line.chars().count(), MAX_MESSAGE + 1);
+    }
+}

@@ -1,0 +1,159 @@
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::{Kv, KvError, KvQuota};
+
+const MS: u64 = 1_000_000;
+
+fn kv(keys: usize, bytes: usize) -> Kv {
+    Kv::new(KvQuota {
+        keys,
+        bytes,
+        ..KvQuota::default()
+    })
+}
+
+fn read(kv: &Kv, key: &str, now: u64) -> Option<Vec<u8>> {
+    kv.get(key, now).map(|entry| entry.value.to_vec())
+}
+
+#[test]
+fn a_value_lives_as_long_as_it_was_told_to() {
+    let kv = Kv::new(KvQuota::default());
+    let ttl = Some(Duration::from_millis(10));
+    kv.set("a", b"1", ttl, 0).expect("room");
+    assert_eq!(read(&kv, "a", 10 * MS - 1), Some(b"1".to_vec()));
+    assert_eq!(read(&kv, "a", 10 * MS), None);
+    kv.set("a", b"2", None, 10 * MS).expect("room");
+    assert_eq!(read(&kv, "a", u64::MAX), Some(b"2".to_vec()));
+    assert_eq!(kv.keys(), 1);
+}
+
+#[test]
+fn a_swap_needs_the_version_that_is_there() {
+    let kv = Kv::new(KvQuota::default());
+    let first = kv.compare_and_swap("a", None, b"1", None, 0).expect("new");
+    assert_eq!(
+        kv.compare_and_swap("a", None, b"2", None, 0),
+        Err(KvError::Conflict(Some(first)))
+    );
+    let second = kv
+        .compare_and_swap("a", Some(first), b"2", None, 0)
+        .expect("unchanged");
+    assert!(second > first);
+    assert_eq!(
+        kv.compare_and_swap("a", Some(first), b"3", None, 0),
+        Err(KvError::Conflict(Some(second)))
+    );
+    kv.remove("a");
+    assert_eq!(
+        kv.compare_and_swap("a", Some(second), b"3", None, 0),
+        Err(KvError::Conflict(None))
+    );
+}
+
+#[test]
+fn a_swap_takes_what_is_over_for_gone() {
+    let kv = Kv::new(KvQuota::default());
+    let ttl = Some(Duration::from_millis(1));
+    let version = kv.set("a", b"1", ttl, 0).expect("room");
+    assert_eq!(
+        kv.compare_and_swap("a", Some(version), b"2", None, MS),
+        Err(KvError::Conflict(None))
+    );
+    kv.compare_and_swap("a", None, b"2", None, MS)
+        .expect("gone");
+}
+
+#[test]
+fn a_counter_counts_from_its_first_increment() {
+    let kv = Kv::new(KvQuota::default());
+    let ttl = Some(Duration::from_secs(1));
+    assert_eq!(kv.increment("n", 2, ttl, 0), Ok(2));
+    assert_eq!(kv.increment("n", -5, ttl, 999 * MS), Ok(-3));
+    assert_eq!(kv.increment("n", 1, ttl, 1000 * MS), Ok(1), "a new window");
+    assert_eq!(
+        read(&kv, "n", 1000 * MS),
+        Some(1_i64.to_le_bytes().to_vec())
+    );
+}
+
+#[test]
+fn a_counter_neither_overflows_nor_adds_to_text() {
+    let kv = Kv::new(KvQuota::default());
+    kv.set("text", b"one", None, 0).expect("room");
+    assert!(matches!(
+        kv.increment("text", 1, None, 0),
+        Err(KvError::Invalid(_))
+    ));
+    assert_eq!(kv.increment("n", i64::MAX, None, 0), Ok(i64::MAX));
+    assert!(matches!(
+        kv.increment("n", 1, None, 0),
+        Err(KvError::Invalid(_))
+    ));
+    assert_eq!(kv.increment("n", 0, None, 0), Ok(i64::MAX));
+}
+
+#[test]
+fn the_quota_is_of_keys_and_of_bytes() {
+    let kv = kv(2, 1000);
+    kv.set("a", &[0; 300], None, 0).expect("room");
+    kv.set("b", &[0; 300], None, 0).expect("room");
+    assert_eq!(kv.set("c", b"", None, 0), Err(KvError::Quota));
+    assert_eq!(kv.increment("c", 1, None, 0), Err(KvError::Quota));
+    assert_eq!(kv.set("b", &[0; 600], None, 0), Err(KvError::Quota));
+    kv.set("b", &[0; 400], None, 0)
+        .expect("in place of another");
+    kv.remove("a");
+    kv.set("c", b"", None, 0).expect("room again");
+    assert_eq!(kv.keys(), 2);
+    kv.remove("b");
+    kv.remove("c");
+    assert_eq!((kv.keys(), kv.bytes()), (0, 0));
+}
+
+#[test]
+fn what_is_over_makes_room() {
+    let kv = kv(2, 10_000);
+    let ttl = Some(Duration::from_millis(1));
+    kv.set("a", b"", ttl, 0).expect("room");
+    kv.set("b", b"", ttl, 0).expect("room");
+    assert_eq!(kv.set("c", b"", None, 0), Err(KvError::Quota));
+    kv.set("c", b"", None, MS).expect("both are over");
+    assert_eq!(kv.keys(), 1);
+}
+
+#[test]
+fn keys_and_values_have_a_length() {
+    let kv = Kv::new(KvQuota::default());
+    let long = "k".repeat(513);
+    for (key, value) in [("", 0), (long.as_str(), 0), ("k", (1 << 20) + 1)] {
+        let error = kv.set(key, &vec![0; value], None, 0);
+        assert!(matches!(error, Err(KvError::Invalid(_))), "{error:?}");
+    }
+    assert_eq!(kv.keys(), 0);
+}
+
+#[test]
+fn no_increment_of_many_threads_is_lost() {
+    let kv = Arc::new(Kv::new(KvQuota::default()));
+    let threads: Vec<_> = (0..4)
+        .map(|_thread| {
+            let kv = Arc::clone(&kv);
+            thread::spawn(move || {
+                for round in 0..1000 {
+                    kv.increment(&format!("n{}", round % 5), 1, None, 0)
+                        .expect("room");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    for key in 0..5 {
+        assert_eq!(kv.increment(&format!("n{key}"), 0, None, 0), Ok(800));
+    }
+    assert_eq!(kv.keys(), 5);
+}
