@@ -1,0 +1,51 @@
+//! Filters for proxy-wasm.
+
+mod calls;
+mod headers;
+mod life;
+mod messages;
+
+use weft_wasm_host::Step;
+use weft_wasm_host::exchange::Target;
+
+use crate::support::guest::ProxyWasm;
+use crate::support::{FakeExchange, HEAD, Setup, header, open};
+
+/// One that logs a digit for the status of each of these calls, at the head of each request.
+fn statuses(calls: &[&str]) -> ProxyWasm {
+    let tell: Vec<String> = calls
+        .iter()
+        .map(|call| format!("(call $tell {call})"))
+        .collect();
+    ProxyWasm::on_headers(&format!("{} (i32.const 0)", tell.join("\n")))
+}
+
+/// What it logged, in one word.
+fn word(lines: Vec<String>) -> String {
+    lines
+        .iter()
+        .map(|line| line.trim_start_matches("Info "))
+        .collect()
+}
+
+/// The same for a request.
+fn told(module: &ProxyWasm, exchange: FakeExchange) -> (String, FakeTarget) {
+    let setup = Setup::new();
+    let mut guest = setup.instance(&module.wasm());
+    let context = open(&mut *guest, exchange);
+    assert_eq!(guest.on_event(context, HEAD), Ok(Step::Proceed));
+    let exchange = guest.reclaim(context).expect("lent");
+    let target = FakeTarget {
+        path: exchange.target(Target::Path).to_owned(),
+        authority: exchange.target(Target::Authority).to_owned(),
+        x: header(&*exchange, "x"),
+    };
+    (word(setup.lines.take()), target)
+}
+
+#[derive(Debug, PartialEq)]
+struct FakeTarget {
+    path: String,
+    authority: String,
+    x: Option<String>,
+}
