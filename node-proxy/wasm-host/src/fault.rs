@@ -23,6 +23,9 @@ pub enum Fault {
     /// What it answered cannot be done.
     #[error("the filter answered with {0}")]
     Answer(String),
+    /// It says itself that it cannot decide about this request. The instance is sound.
+    #[error("the filter could not decide: {0}")]
+    Undecided(String),
     /// It did not take its configuration.
     #[error("the filter refused its configuration: {0}")]
     Config(String),
@@ -58,9 +61,11 @@ impl Fault {
             Self::Config(_) => FaultKind::Config,
             Self::NoRoom(_) => FaultKind::Load,
             Self::Down { of } => *of,
-            Self::Trap(_) | Self::Memory { .. } | Self::Answer(_) | Self::Misuse(_) => {
-                FaultKind::Trap
-            }
+            Self::Trap(_)
+            | Self::Memory { .. }
+            | Self::Answer(_)
+            | Self::Undecided(_)
+            | Self::Misuse(_) => FaultKind::Trap,
         }
     }
 }
@@ -72,7 +77,8 @@ pub enum FaultKind {
     Load,
     /// It refused its configuration.
     Config,
-    /// It trapped.
+    /// It trapped, or had no answer that can be used: it said that it cannot decide, or answered
+    /// with what cannot be done.
     Trap,
     /// It ran too long.
     Timeout,
@@ -95,7 +101,7 @@ pub struct OnError {
     pub load: FailPolicy,
     /// It refused its configuration.
     pub config: FailPolicy,
-    /// It trapped.
+    /// It trapped, or had no answer that can be used.
     pub trap: FailPolicy,
     /// It ran too long.
     pub timeout: FailPolicy,

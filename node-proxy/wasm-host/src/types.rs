@@ -99,28 +99,30 @@ pub struct Manifest {
 pub enum Event {
     /// The request's head is complete.
     RequestHeaders {
-        /// No body follows.
+        /// Neither body nor trailers follow.
         end: bool,
     },
     /// A part of the request's body.
     RequestBody {
         /// Its bytes.
         data: Bytes,
-        /// It is the last; trailers come after it all the same.
+        /// It is the last part of the message: no trailers follow. Trailers end a message by
+        /// themselves.
         end: bool,
     },
     /// The request ends with trailers.
     RequestTrailers,
     /// The response's head is complete.
     ResponseHeaders {
-        /// No body follows.
+        /// Neither body nor trailers follow.
         end: bool,
     },
     /// A part of the response's body.
     ResponseBody {
         /// Its bytes.
         data: Bytes,
-        /// It is the last; trailers come after it all the same.
+        /// It is the last part of the message: no trailers follow. Trailers end a message by
+        /// themselves.
         end: bool,
     },
     /// The response ends with trailers.

@@ -96,6 +96,7 @@ pub(super) fn step(step: wit::Step) -> Result<Step, Fault> {
         wit::Step::Emit(bytes) => Step::Emit(bytes.into()),
         wit::Step::Pass => Step::Pass,
         wit::Step::Reply(reply) => Step::Reply(Box::new(self::reply(reply)?)),
+        wit::Step::Fail(why) => return Err(Fault::Undecided(why)),
     })
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_wasm_host::{
-    Command, Effect, Event, Fault, FaultKind, Isolation, Published, Slot, Step, Ticket,
+    Command, Effect, Event, FailPolicy, Fault, FaultKind, Isolation, OnError, Published, Slot,
+    Step, Ticket,
 };
 
 use crate::support::guest::{
-    Component, PASS, PENDING, PROCEED, REQUEST_BODY, REQUEST_HEADERS, TIMER,
+    Component, FAIL, PASS, PENDING, PROCEED, REQUEST_BODY, REQUEST_HEADERS, TIMER,
 };
 use crate::support::{FakeExchange, HEAD, ManualClock, Setup, body, own_runtime};
 
@@ -72,6 +73,41 @@ fn a_trap_harms_who_is_in_the_instance_and_nobody_else() {
         Ok(Step::Proceed)
     );
     assert_eq!(failed(&mut other_worker), []);
+}
+
+#[test]
+fn who_cannot_decide_fails_one_request_and_goes_on() {
+    let undecided = Component::new(&format!(
+        "(if (i32.eq (local.get $kind) (i32.const {REQUEST_HEADERS})) (then
+           (return (i32.const 1040))))
+         (call $step (i32.const {PROCEED}))"
+    ))
+    .with(&format!(
+        r#"(data (i32.const 1040) "\{FAIL:02x}\00\00\00\00\08\00\00\07\00\00\00")
+           (data (i32.const 2048) "no keys")"#
+    ));
+    let mut setup = Setup::new();
+    setup.spec.on_error = OnError {
+        trap: FailPolicy::Open,
+        ..OnError::default()
+    };
+    let filter = setup.filter(&undecided.wasm());
+    let mut slot = Slot::new(Arc::clone(&filter));
+    let bystander = open(&mut slot);
+    // More often than an instance may trap before its successor has to wait.
+    for _request in 0..4 {
+        let ticket = open(&mut slot);
+        let outcome = slot.on_event(ticket, HEAD);
+        let fault = Fault::Undecided("no keys".to_owned());
+        assert_eq!(filter.on_error().policy(fault.kind()), FailPolicy::Open);
+        assert_eq!(outcome.step, Err(fault));
+        assert_eq!(failed(&mut slot), [], "nobody else hears of it");
+        assert!(slot.reclaim(ticket).is_some());
+        slot.close(ticket);
+    }
+    let outcome = slot.on_event(bystander, body(b"", true));
+    assert_eq!(outcome.step, Ok(Step::Proceed), "its instance is the same");
+    assert_eq!((slot.instances(), slot.contexts()), (1, 1));
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub const PROCEED: u32 = 2;
 pub const EMIT: u32 = 3;
 pub const PASS: u32 = 4;
 pub const REPLY: u32 = 5;
+pub const FAIL: u32 = 6;
 
 /// Events, as a component reads them.
 pub const REQUEST_HEADERS: u32 = 0;
