@@ -51,13 +51,8 @@ pub fn ensure_bpffs() -> io::Result<()> {
 /// # Errors
 /// When the register cannot be written.
 pub fn remember_mount(path: impl AsRef<Path>) -> io::Result<()> {
-    use std::io::Write;
     fs::create_dir_all(RUN_DIR)?;
-    let mut register = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(OWN_MOUNTS)?;
-    writeln!(register, "{}", path.as_ref().display())
+    crate::state::append_line(Path::new(OWN_MOUNTS), &path.as_ref().display().to_string())
 }
 
 /// After the last lab: removes the mounts that labs made and the directory

@@ -199,11 +199,7 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written.
     pub fn note_netns(&self, name: &str) -> io::Result<()> {
-        let mut journal = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.netns_journal())?;
-        writeln!(journal, "{name}")
+        append_line(&self.netns_journal(), name)
     }
 
     /// Names of all namespaces that the lab ever made.
@@ -249,4 +245,45 @@ pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> io::Result<()>
     staged.push(".new");
     fs::write(&staged, serde_json::to_vec_pretty(value)?)?;
     fs::rename(&staged, path)
+}
+
+/// Adds a line to a journal. Pods come up side by side: a line and its end are
+/// one write, or two lines would mix and name what never was.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn append_line(journal: &Path, line: &str) -> io::Result<()> {
+    fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(journal)?
+        .write_all(format!("{line}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_noted_at_once_stay_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir {
+            root: dir.path().to_owned(),
+        };
+        let mut noted: Vec<_> = (0..8)
+            .flat_map(|pod| (0..500).map(move |n| format!("lab-default-pod{pod}-{n}")))
+            .collect();
+        std::thread::scope(|scope| {
+            for names in noted.chunks(500) {
+                let state = &state;
+                scope.spawn(move || {
+                    for name in names {
+                        state.note_netns(name).unwrap();
+                    }
+                });
+            }
+        });
+        noted.sort();
+        assert_eq!(state.netns_names(), noted);
+    }
 }
