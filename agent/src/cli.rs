@@ -141,7 +141,7 @@ fn most_entries() -> u32 {
 /// when they change.
 #[derive(Debug, Clone, Args, PartialEq, Eq)]
 pub struct MarkArgs {
-    /// Bits of packet marks that belong to weft; the two marks lie in them.
+    /// Bits of packet marks that belong to weft; the three marks lie in them.
     #[arg(long, env = "WEFT_MARK_MASK", value_parser = number, default_value = "0xf00")]
     pub mark_mask: u32,
     /// Mark of packets on their way to the proxy.
@@ -150,6 +150,9 @@ pub struct MarkArgs {
     /// Mark of packets that the proxy sends; the proxy is told.
     #[arg(long, env = "WEFT_MARK_FROM_PROXY", value_parser = number, default_value = "0xa00")]
     pub mark_from_proxy: u32,
+    /// Mark of pods' packets that leave the node as they are.
+    #[arg(long, env = "WEFT_MARK_JUDGED", value_parser = number, default_value = "0xf00")]
+    pub mark_judged: u32,
     /// Routing table that takes packets marked for the proxy to its socket.
     #[arg(long, env = "WEFT_PROXY_TABLE", default_value_t = PROXY_TABLE)]
     pub proxy_table: u32,
@@ -166,6 +169,7 @@ impl MarkArgs {
             mask: self.mark_mask,
             to_proxy: self.mark_to_proxy,
             from_proxy: self.mark_from_proxy,
+            judged: self.mark_judged,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use weft_datapath::testing::{Bench, Outcome, Packet, endpoint};
-use weft_datapath::{Address, Config, Direction, Endpoint, PolicyEntry, Verdict};
+use weft_datapath::{Address, Config, Direction, Endpoint, Marks, PolicyEntry, Verdict};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 const OTHER_NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
@@ -73,15 +73,27 @@ fn main() {
         let run = bench.run(program, &packet).expect("a run");
         assert_eq!(run.outcome, Outcome::Pass, "{:?}", bench.events());
     }
-    for (program, packet) in [("from_pod", sent(ACK)), ("to_pod", received(ACK))] {
+    let judged = Marks::default().judged;
+    for (program, packet, mark) in [
+        ("from_pod", sent(ACK), 0),
+        ("to_net", sent(ACK), 0),
+        ("to_net", sent(ACK), judged),
+        ("from_net", received(ACK), 0),
+        ("to_pod", received(ACK), 0),
+    ] {
         let mut rounds: Vec<u64> = (0..ROUNDS)
             .map(|_round| {
-                let run = bench.run_marked(program, &packet, 0, RUNS).expect("runs");
+                let run = bench
+                    .run_marked(program, &packet, mark, RUNS)
+                    .expect("runs");
                 assert_eq!(run.outcome, Outcome::Pass, "{:?}", bench.events());
                 run.nanos
             })
             .collect();
         rounds.sort_unstable();
-        println!("{program}: {} ns a packet", rounds[ROUNDS / 2]);
+        println!(
+            "{program}, mark {mark:#x}: {} ns a packet",
+            rounds[ROUNDS / 2]
+        );
     }
 }

@@ -20,6 +20,9 @@ pub struct Marks {
     pub to_proxy: u32,
     /// On packets that the proxy sends (`SO_MARK` of its sockets).
     pub from_proxy: u32,
+    /// On packets of pods that leave the node as they are: the programs on the
+    /// way out let them pass unseen.
+    pub judged: u32,
 }
 
 impl Default for Marks {
@@ -28,6 +31,7 @@ impl Default for Marks {
             mask: 0x0f00,
             to_proxy: 0x0200,
             from_proxy: 0x0a00,
+            judged: 0x0f00,
         }
     }
 }
@@ -147,9 +151,12 @@ impl Config {
             mask,
             to_proxy,
             from_proxy,
+            judged,
         } = self.marks;
-        let outside = (to_proxy | from_proxy) & !mask != 0;
-        let wrong = if outside || to_proxy == from_proxy || to_proxy == 0 || from_proxy == 0 {
+        let marks = [to_proxy, from_proxy, judged];
+        let outside = marks.iter().any(|mark| mark & !mask != 0 || *mark == 0);
+        let same = to_proxy == from_proxy || to_proxy == judged || from_proxy == judged;
+        let wrong = if outside || same {
             "marks must differ, be none of them 0, and lie inside their mask"
         } else if self.snat_ports.is_empty() || *self.snat_ports.start() == 0 {
             "no ports for masquerading"
@@ -184,6 +191,7 @@ impl Config {
             mark_mask: self.marks.mask,
             mark_to_proxy: self.marks.to_proxy,
             mark_from_proxy: self.marks.from_proxy,
+            mark_judged: self.marks.judged,
             flags: flags
                 .iter()
                 .filter(|(on, _)| *on)
@@ -235,6 +243,9 @@ mod tests {
         assert!(refused(|config| config.marks.to_proxy = 0x1200));
         assert!(refused(|config| config.marks.from_proxy = 0x0200));
         assert!(refused(|config| config.marks.to_proxy = 0));
+        assert!(refused(
+            |config| config.marks.judged = config.marks.from_proxy
+        ));
         #[expect(clippy::reversed_empty_ranges, reason = "an empty range is the point")]
         let empty = |config: &mut Config| config.snat_ports = 62000..=61000;
         assert!(refused(empty));

@@ -31,7 +31,7 @@ pub use maps::{
 /// Raise it with any change to a type or a map's kind: a pin of another layout
 /// cannot be reused, and the kernel would refuse to load the programs. Another
 /// size is no other layout.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Bits of a policy key before the protocol: endpoint, identity, direction.
 pub const POLICY_FIXED_BITS: u32 = 72;

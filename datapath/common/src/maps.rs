@@ -194,6 +194,8 @@ pub struct Config {
     pub mark_to_proxy: u32,
     /// Mark of packets sent by the proxy.
     pub mark_from_proxy: u32,
+    /// Mark of packets that are judged and need nothing more on this node.
+    pub mark_judged: u32,
     /// [`config_flags`].
     pub flags: u32,
     /// Seconds after which a flow that goes on is reported again.

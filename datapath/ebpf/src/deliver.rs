@@ -29,7 +29,7 @@ pub fn onward(
     }
     match maps::endpoint_by_addr(flow.packet.dst) {
         Some(pod) => to_pod(skb, config, flow, entry, pod, reply, now),
-        None => to_stack(config, flow, entry, reply, now),
+        None => to_stack(skb, config, flow, entry, reply, now),
     }
 }
 
@@ -81,12 +81,26 @@ pub fn finish(
 }
 
 #[inline(always)]
-fn to_stack(config: &Config, flow: &mut Flow, entry: Entry, reply: bool, now: u64) -> Outcome {
+fn to_stack(
+    skb: Skb,
+    config: &Config,
+    flow: &mut Flow,
+    entry: Entry,
+    reply: bool,
+    now: u64,
+) -> Outcome {
     if lost_its_pod(config, flow) {
         return Err(DropReason::NoEndpoint);
     }
+    if flow.origin != Origin::Pod {
+        return Ok(());
+    }
     // Peeked at first: who the receiver is costs a lookup.
-    if flow.origin == Origin::Pod && entry.has_news(config, &flow.packet, reply, now) {
+    if !entry.has_news(config, &flow.packet, reply, now) {
+        if !entry.has(ct_flags::MASQUERADE) {
+            skb.mark_judged(config);
+        }
+    } else {
         flow.identify(config);
         // What goes into the overlay is reported there.
         let overlay = config.flags & config_flags::OVERLAY != 0 && flow.to_remote_pod;

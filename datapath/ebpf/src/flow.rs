@@ -13,7 +13,7 @@ use crate::skb::Skb;
 #[repr(u8)]
 pub enum Origin {
     /// A pod of this node.
-    Pod,
+    Pod = 0,
     /// The node's own stack: routed or made there.
     Stack,
     /// The underlay.
@@ -22,8 +22,8 @@ pub enum Origin {
     Overlay,
 }
 
-/// A packet and its circumstances.
-#[repr(C)]
+/// A packet and its circumstances. Blank it is all zeroes, and whole words.
+#[repr(C, align(8))]
 pub struct Flow {
     /// Its headers.
     pub packet: Packet,
@@ -66,40 +66,13 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Nothing but the place is known.
+    /// Notes in a blank flow where its packet was caught.
     #[inline(always)]
-    pub fn new(skb: Skb, direction: u8, origin: Origin) -> Self {
-        Self {
-            packet: Packet {
-                src: 0,
-                dst: 0,
-                src_port: 0,
-                dst_port: 0,
-                l4: 0,
-                protocol: 0,
-                tcp_flags: 0,
-                icmp_type: 0,
-                icmp_code: 0,
-            },
-            src_identity: 0,
-            dst_identity: 0,
-            endpoint: 0,
-            rule: 0,
-            ifindex: skb.ifindex(),
-            verdict: TC_ACT_OK,
-            service: 0,
-            service_port: 0,
-            proxy_port: 0,
-            direction,
-            origin,
-            identified: false,
-            proxied_by_ingress: false,
-            from_remote_pod: false,
-            to_remote_pod: false,
-            quiet: false,
-            hairpin: false,
-            masqueraded: false,
-        }
+    pub fn begin(&mut self, skb: Skb, direction: u8, origin: Origin) {
+        self.ifindex = skb.ifindex();
+        self.verdict = TC_ACT_OK;
+        self.direction = direction;
+        self.origin = origin;
     }
 
     /// Finds out who sends and who receives. Left to the moment it is needed:

@@ -103,7 +103,7 @@ fn run(
     let Some(flow) = maps::scratch() else {
         return TC_ACT_SHOT;
     };
-    *flow = Flow::new(skb, direction, origin);
+    flow.begin(skb, direction, origin);
     match handle(skb, config, flow) {
         Ok(()) => flow.verdict,
         Err(reason) => {

@@ -67,13 +67,20 @@ pub fn config() -> Option<&'static Config> {
 ///
 /// A classifier runs with softirqs off, so no other one uses this CPU's place
 /// meanwhile.
+///
+/// It is blank. Cleared word by word: of a plain assignment the compiler makes
+/// a call to a loop over single bytes, a tenth of what a packet costs.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Flow> {
-    // SAFETY: initialised before use, and used by one program at a time, see
+    let flow = SCRATCH.get_ptr_mut(0)?;
+    let words = flow.cast::<u64>();
+    for word in 0..size_of::<Flow>() / size_of::<u64>() {
+        // SAFETY: inside this CPU's place, which is aligned for words.
+        unsafe { words.add(word).write_volatile(0) }
+    }
+    // SAFETY: zeroes are a valid flow, and one program at a time uses it, see
     // above.
-    SCRATCH
-        .get_ptr_mut(0)
-        .and_then(|flow| unsafe { flow.as_mut() })
+    unsafe { flow.as_mut() }
 }
 
 /// Number of the policies now in force.

@@ -7,7 +7,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated;
 use aya_ebpf::programs::TcContext;
-use weft_datapath_common::DropReason;
+use weft_datapath_common::{Config, DropReason};
 
 /// Bytes of an Ethernet header.
 pub const ETH_LEN: u32 = 14;
@@ -62,6 +62,18 @@ impl Skb {
     #[inline(always)]
     pub fn set_mark(self, mask: u32, mark: u32) {
         self.tc().set_mark(self.mark() & !mask | mark);
+    }
+
+    /// Notes that a program of this node has done all there is to do.
+    #[inline(always)]
+    pub fn mark_judged(self, config: &Config) {
+        self.set_mark(config.mark_mask, config.mark_judged);
+    }
+
+    /// Whether a program has noted so.
+    #[inline(always)]
+    pub fn is_judged(self, config: &Config) -> bool {
+        self.mark() & config.mark_mask == config.mark_judged
     }
 
     /// EtherType, host order.

@@ -12,7 +12,7 @@ use crate::{Outcome, event, maps, masquerade, proxy, steer, to_pod};
 /// outside, and keeps in what no program judged.
 #[inline(always)]
 pub fn handle(skb: Skb, config: &'static Config, flow: &mut Flow) -> Outcome {
-    if skb.ethertype() != ethertype::IPV4 {
+    if skb.ethertype() != ethertype::IPV4 || skb.is_judged(config) {
         return Ok(());
     }
     let parsed = flow.packet.parse(skb);

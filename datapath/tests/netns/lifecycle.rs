@@ -270,6 +270,7 @@ fn routing_by_marks_may_be_elsewhere() {
         mask: 0xf_0000,
         to_proxy: 0x1_0000,
         from_proxy: 0xb_0000,
+        judged: 0xd_0000,
     };
     let usual = NodeSettings::new(&marks);
     for (table, preference) in [(0, 9), (254, 9), (255, 9), (2004, 0), (2004, 32766)] {

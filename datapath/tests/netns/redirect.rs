@@ -133,6 +133,7 @@ fn by_other_marks() {
         mask: 0xf_0000,
         to_proxy: 0x1_0000,
         from_proxy: 0xb_0000,
+        judged: 0xd_0000,
     };
     for same in [true, false] {
         let cluster = Cluster::with(Routing::Vxlan, |config| config.marks = marks);

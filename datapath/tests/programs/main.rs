@@ -9,6 +9,7 @@
 mod addresses;
 mod conntrack;
 mod headers;
+mod judged;
 mod masquerade;
 mod policy;
 mod service;

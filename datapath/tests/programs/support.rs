@@ -19,6 +19,7 @@ pub const POD_ID: u32 = 7;
 pub const PROXY_PORT: u16 = 15001;
 pub const TO_PROXY: u32 = 0x200;
 pub const FROM_PROXY: u32 = 0xa00;
+pub const JUDGED: u32 = 0xf00;
 
 pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
@@ -132,7 +133,9 @@ pub fn passes(bench: &mut Bench, program: &'static str, packet: &[u8]) -> Run {
         "{program}: {:?}",
         bench.events()
     );
-    assert_eq!(run.mark, 0, "{program}");
+    // Of a known packet nothing is left to do on its way out.
+    let done = program == "from_pod" && run.mark == JUDGED;
+    assert!(run.mark == 0 || done, "{program}: {:#x}", run.mark);
     run
 }
 
