@@ -17,7 +17,7 @@ use crate::policy::{PeerRule, PortPolicy};
 
 mod settings;
 
-pub use settings::{Settings, SettingsError};
+pub use settings::{MOST_HEADERS, Settings, SettingsError};
 
 /// The node that a proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
 use weft_api::node as wire;
 pub use weft_core::snapshot::{Settings, SettingsError};
 
@@ -76,8 +75,7 @@ fn durations(settings: &mut Settings, wire: &wire::Settings) -> Result<(), Setti
     ];
     for (setting, field, value) in durations {
         if let Some(value) = value {
-            *setting = duration(value)
-                .ok_or_else(|| SettingsError::new(field, "must be longer than zero"))?;
+            *setting = duration(value).ok_or_else(|| SettingsError::not_longer(field))?;
         }
     }
     Ok(())
@@ -106,19 +104,6 @@ fn numbers(settings: &mut Settings, wire: &wire::Settings) {
     }
 }
 
-/// The `server` header of responses; none when the upstream's is to stay.
-///
-/// # Errors
-/// When the name cannot stand in a header.
-pub fn server_name(settings: &Settings) -> Result<Option<HeaderValue>, SettingsError> {
-    if settings.server_name.is_empty() {
-        return Ok(None);
-    }
-    HeaderValue::from_str(&settings.server_name)
-        .map(Some)
-        .map_err(|_error| SettingsError::new("server_name", "is not a header value"))
-}
-
 /// A duration of the wire; `None` when it is negative, zero or malformed.
 #[must_use]
 pub fn duration(value: &pbjson_types::Duration) -> Option<Duration> {
@@ -132,7 +117,7 @@ pub fn duration(value: &pbjson_types::Duration) -> Option<Duration> {
 mod tests {
     use std::time::Duration;
 
-    use super::{from_wire, server_name, wire};
+    use super::{from_wire, wire};
 
     #[test]
     fn unset_fields_keep_their_defaults() {
@@ -143,7 +128,7 @@ mod tests {
         let settings = from_wire(Some(&wire)).expect("valid");
         assert_eq!(settings.max_headers, 50);
         assert_eq!(settings.detect_timeout, Duration::from_secs(1));
-        let server = server_name(&settings).expect("valid").expect("default");
+        let server = settings.server_header().expect("valid").expect("default");
         assert_eq!(server, "envoy");
     }
 
@@ -154,7 +139,7 @@ mod tests {
             ..Default::default()
         };
         let settings = from_wire(Some(&wire)).expect("valid");
-        assert_eq!(server_name(&settings).expect("valid"), None);
+        assert_eq!(settings.server_header().expect("valid"), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
 
@@ -24,9 +26,10 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long a connection may take to show its protocol. Default 1 s.
     pub detect_timeout: Duration,
-    /// Largest request head in bytes; above it 431. Default 60 KiB.
+    /// Largest head in bytes, of a request (above it 431) and of a response
+    /// (above it 502). Default 60 KiB.
     pub max_header_bytes: u32,
-    /// Most header lines; above it 431. Default 100.
+    /// Most header lines, likewise. Default 100.
     pub max_headers: u32,
     /// Most downstream connections of the proxy. Default 65,536.
     pub max_connections: u32,
@@ -88,12 +91,20 @@ impl SettingsError {
         let reason = reason.into();
         Self { field, reason }
     }
+
+    /// This deadline has passed before it begins.
+    pub fn not_longer(field: &'static str) -> Self {
+        Self::new(field, "must be longer than zero, such as `10s`")
+    }
 }
+
+/// Most header lines that [`Settings::max_headers`] may allow.
+pub const MOST_HEADERS: usize = 1024;
 
 /// Smallest and largest sensible values; outside of them a typo is likelier
 /// than an intention.
 const HEADER_BYTES: RangeInclusive<u64> = 1024..=1024 * 1024;
-const HEADERS: RangeInclusive<u64> = 8..=1024;
+const HEADERS: RangeInclusive<u64> = 8..=MOST_HEADERS as u64;
 const STREAMS: RangeInclusive<u64> = 1..=10_000;
 /// At least a frame of the usual size.
 const STREAM_BYTES: RangeInclusive<u64> = 16 * 1024..=16 * 1024 * 1024;
@@ -107,8 +118,7 @@ impl Settings {
     /// # Errors
     /// The first that is not.
     pub fn check(&self) -> Result<(), SettingsError> {
-        http::HeaderValue::from_str(&self.server_name)
-            .map_err(|_error| SettingsError::new("server_name", "is not a header value"))?;
+        self.server_header()?;
         for (field, duration) in [
             ("request_timeout", self.request_timeout),
             ("idle_timeout", self.idle_timeout),
@@ -116,7 +126,7 @@ impl Settings {
             ("detect_timeout", self.detect_timeout),
         ] {
             if duration.is_zero() {
-                return Err(SettingsError::new(field, "must be longer than zero"));
+                return Err(SettingsError::not_longer(field));
             }
         }
         self.check_numbers()?;
@@ -125,6 +135,21 @@ impl Settings {
             return Err(SettingsError::new("connection_window", reason));
         }
         self.upgrades.iter().try_for_each(|name| upgrade(name))
+    }
+
+    /// The `server` header of responses; none when the upstream's is to stay.
+    ///
+    /// # Errors
+    /// When the name cannot stand in a header.
+    pub fn server_header(&self) -> Result<Option<HeaderValue>, SettingsError> {
+        let name = &*self.server_name;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        HeaderValue::from_str(name).map(Some).map_err(|_error| {
+            let reason = format!("{name:?} cannot stand in a header: leave line breaks and other control characters out");
+            SettingsError::new("server_name", reason)
+        })
     }
 
     fn check_numbers(&self) -> Result<(), SettingsError> {
@@ -218,6 +243,11 @@ mod tests {
         for (field, change) in cases {
             assert_eq!(refused(change).field, field);
         }
+        let error = refused(|one| one.server_name = "a\nb".into()).to_string();
+        assert!(
+            error.starts_with(r#"server_name: "a\nb" cannot"#),
+            "{error}"
+        );
         let error = refused(|one| one.max_headers = 2);
         assert_eq!(
             error.to_string(),

@@ -7,7 +7,7 @@ use weft_core::snapshot::{Node, Parts, Snapshot, SnapshotError};
 
 pub use weft_core::snapshot::{Cluster, Listener, ListenerMode};
 
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 
 /// One version of the configuration; replaced as a whole.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Config {
     ) -> Result<Self, SnapshotError> {
         let snapshot = Snapshot::build(parts, previous.map(|config| &config.snapshot))?;
         let settings = Arc::clone(snapshot.settings());
-        let server = settings::server_name(&settings).map_err(|error| SnapshotError {
+        let server = settings.server_header().map_err(|error| SnapshotError {
             field: format!("settings.{}", error.field),
             reason: error.reason,
         })?;

@@ -33,18 +33,25 @@ const CONNECTIONS: usize = 8;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Largest header list of a response.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
-
 /// Finds peers that vanished without a word.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How a worker's connections are opened, kept and bounded.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Opening them.
+    pub connect: connect::Options,
+    /// How long an unused one is kept.
+    pub idle_timeout: Duration,
+    /// Largest head of a response, in bytes.
+    pub max_head_bytes: usize,
+}
+
 /// The HTTP/2 connections of one worker.
 #[derive(Debug)]
 pub struct Pool<B> {
-    connect: connect::Options,
-    idle_timeout: Duration,
+    options: Options,
     budget: Budget,
     slots: RefCell<ByTarget<Rc<Slot<B>>>>,
 }
@@ -102,10 +109,9 @@ where
 {
     /// A pool without connections.
     #[must_use]
-    pub fn new(connect: connect::Options, idle_timeout: Duration, budget: Budget) -> Self {
+    pub fn new(options: Options, budget: Budget) -> Self {
         Self {
-            connect,
-            idle_timeout,
+            options,
             budget,
             slots: RefCell::default(),
         }
@@ -161,7 +167,7 @@ where
             live.retain(|connection| {
                 let idle = connection.load.streams.get() == 0
                     && now.saturating_duration_since(connection.load.idle_since.get())
-                        > self.idle_timeout;
+                        > self.options.idle_timeout;
                 connection.usable() && !idle
             });
             !live.is_empty() || Rc::strong_count(slot) > 1
@@ -217,12 +223,13 @@ where
 
     async fn dial(&self, target: &Target) -> Result<Rc<Live<B>>, Failure> {
         let permit = self.budget.take(target.source, target.identity)?;
-        let stream = connect::connect(target, &self.connect).await?;
+        let stream = connect::connect(target, &self.options.connect).await?;
+        let head_bytes = u32::try_from(self.options.max_head_bytes).unwrap_or(u32::MAX);
         let handshake = http2::Builder::new(LocalExec)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
+            .max_header_list_size(head_bytes)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .handshake(TokioIo::new(stream));

@@ -69,7 +69,14 @@ impl Upstream {
                 },
                 budget.clone(),
             ),
-            http2: h2::Pool::new(options.connect, options.idle_timeout, budget.clone()),
+            http2: h2::Pool::new(
+                h2::Options {
+                    connect: options.connect,
+                    idle_timeout: options.idle_timeout,
+                    max_head_bytes: options.max_head_bytes,
+                },
+                budget.clone(),
+            ),
             budget,
         }))
     }

@@ -6,11 +6,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use httparse::{ParserConfig, Status};
+use weft_core::snapshot::MOST_HEADERS;
 
 use crate::failure::Failure;
-
-/// Most header fields that are read; a stricter limit comes from the settings.
-const MOST_HEADERS: usize = 256;
 
 /// Bounds of a response's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +69,7 @@ pub(super) fn parse(
     limits: Limits,
 ) -> Result<Option<Head>, Failure> {
     loop {
+        // Room for what settings may allow at most; `limits` has what they do.
         let mut fields = [MaybeUninit::uninit(); MOST_HEADERS];
         let mut response = httparse::Response::new(&mut []);
         let parsed = ParserConfig::default()
@@ -240,7 +239,7 @@ fn ending(status: StatusCode, fields: &Fields, asked: Asked) -> Result<Ending, F
 mod tests {
     use bytes::BytesMut;
 
-    use super::{Asked, Ending, Head, Limits, parse};
+    use super::{Asked, Ending, Head, Limits, MOST_HEADERS, parse};
     use crate::failure::Failure;
 
     const GET: Asked = Asked {
@@ -288,6 +287,26 @@ mod tests {
             "the client asked for it"
         );
         assert!(answer.keep_alive);
+    }
+
+    #[test]
+    fn as_many_headers_are_read_as_settings_may_allow() {
+        let read = |count: usize, headers: usize| {
+            let fields: String = (0..count)
+                .map(|index| format!("x-{index}: a\r\n"))
+                .collect();
+            let text = format!("HTTP/1.1 204 x\r\n{fields}\r\n");
+            let limits = Limits {
+                head_bytes: text.len(),
+                headers,
+            };
+            parse(&mut BytesMut::from(&*text), GET, limits)
+        };
+        let head = read(MOST_HEADERS, MOST_HEADERS);
+        let head = head.expect("within the limit").expect("complete");
+        assert_eq!(head.headers.len(), MOST_HEADERS);
+        assert!(read(300, 299).is_err());
+        assert!(read(MOST_HEADERS + 1, usize::MAX).is_err());
     }
 
     #[test]

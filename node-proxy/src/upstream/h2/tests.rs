@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{Pool, STREAMS};
+use super::{Options, Pool, STREAMS};
 use crate::failure::Failure;
 use crate::upstream::budget::Budget;
 use crate::upstream::connect;
@@ -53,9 +53,16 @@ fn empty() -> Fed {
 }
 
 fn pool(connections: usize) -> Rc<Pool<Fed>> {
+    pool_of(connections, 8192)
+}
+
+fn pool_of(connections: usize, max_head_bytes: usize) -> Rc<Pool<Fed>> {
     Rc::new(Pool::new(
-        connect::Options { mark: None },
-        Duration::from_secs(60),
+        Options {
+            connect: connect::Options { mark: None },
+            idle_timeout: Duration::from_secs(60),
+            max_head_bytes,
+        },
         Budget::new(connections),
     ))
 }
@@ -257,6 +264,31 @@ async fn a_full_connection_gets_a_second_one_beside_it() {
         }
         assert_eq!(pool.live(&target), 2);
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_may_be_as_large_as_settings_say() {
+    run(async {
+        let (listener, target) = listener().await;
+        tokio::task::spawn_local(async move {
+            loop {
+                let mut connection = accept(&listener).await;
+                tokio::task::spawn_local(async move {
+                    while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                        let mut response = http::Response::new(());
+                        let large = http::HeaderValue::try_from("x".repeat(100_000));
+                        response.headers_mut().insert("x", large.expect("valid"));
+                        let _refused = respond.send_response(response, true);
+                    }
+                });
+            }
+        });
+        let large = pool_of(1, 200_000).send(&target, &head("/"), empty()).await;
+        assert_eq!(large.expect("answered").headers()["x"].len(), 100_000);
+        let small = pool_of(1, 90_000).send(&target, &head("/"), empty()).await;
+        assert!(small.is_err());
     })
     .await;
 }
