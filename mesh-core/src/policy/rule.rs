@@ -64,6 +64,11 @@ impl Origin {
             rule: rule.into(),
         }
     }
+
+    /// The object's name for users: `CiliumNetworkPolicy default/rule1`.
+    pub fn object(&self) -> String {
+        self.rule_ref("").object()
+    }
 }
 
 /// Which policy object, and which place in it, made a decision.
@@ -79,14 +84,20 @@ pub struct RuleRef {
     pub rule: Arc<str>,
 }
 
+impl RuleRef {
+    /// The object that it is in: `CiliumNetworkPolicy default/rule1`.
+    pub fn object(&self) -> String {
+        match &*self.namespace {
+            "" => format!("{} {}", self.kind, self.name),
+            namespace => format!("{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
 impl fmt::Display for RuleRef {
     /// `CiliumNetworkPolicy default/rule1 ingress[0]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.kind)?;
-        if !self.namespace.is_empty() {
-            write!(f, "{}/", self.namespace)?;
-        }
-        write!(f, "{} {}", self.name, self.rule)
+        write!(f, "{} {}", self.object(), self.rule)
     }
 }
 

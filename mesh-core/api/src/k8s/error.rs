@@ -103,8 +103,11 @@ impl Errors {
             return Ok(value);
         }
         if self.untold > 0 {
+            // Where the first of them is: in `spec` or in `specs`.
+            let first = self.told.first().map_or("spec", |error| &*error.path);
+            let root = first.split(['.', '[']).next().unwrap_or(first).to_owned();
             self.told.push(FieldError {
-                path: "spec".into(),
+                path: root,
                 message: format!("has {} more errors", self.untold),
             });
         }

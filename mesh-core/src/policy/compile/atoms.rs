@@ -100,9 +100,14 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
         }
     }
 
-    /// Adds what holds without any policy and returns all atoms; none when they
-    /// were too many.
-    pub(super) fn finish(mut self, default_deny: bool) -> Option<Vec<Atom>> {
+    /// Adds what holds without any policy and returns all atoms.
+    ///
+    /// # Errors
+    /// The first [`MAX_ATOMS`] when there were more.
+    pub(super) fn finish(mut self, default_deny: bool) -> Result<Vec<Atom>, Vec<Atom>> {
+        if self.full {
+            return Err(self.atoms);
+        }
         let implicit = |peers, priority| Atom {
             peers,
             scope: Scope::Everything,
@@ -118,7 +123,7 @@ impl<'c, 'i, 's> Builder<'c, 'i, 's> {
         if !default_deny {
             self.atoms.push(implicit(PeerSet::Any, Priority::PLAIN));
         }
-        (!self.full).then_some(self.atoms)
+        Ok(self.atoms)
     }
 
     fn add_traffic(&mut self, traffic: &TrafficRule, place: &Place<'_>, effect: Effect) {

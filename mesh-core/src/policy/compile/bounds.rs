@@ -20,14 +20,20 @@ pub struct Bounds {
     pub http_tables: usize,
 }
 
+impl Bounds {
+    /// Those of the agent unless it is told otherwise: a sixteenth of the
+    /// kernel's map and of the largest snapshot, a quarter of the tables that the
+    /// proxy keeps. The agent, which knows all three, is not built otherwise.
+    pub const USUAL: Self = Self {
+        entries: 16_384,
+        http_bytes: 4 << 20,
+        http_tables: 64 << 20,
+    };
+}
+
 impl Default for Bounds {
-    /// A sixteenth of the kernel's map and of the largest snapshot.
     fn default() -> Self {
-        Self {
-            entries: 16_384,
-            http_bytes: 4 << 20,
-            http_tables: 64 << 20,
-        }
+        Self::USUAL
     }
 }
 
@@ -39,21 +45,29 @@ pub enum Bounded {
     Rules,
     /// [`Bounds::entries`].
     Entries,
+    /// What is looked at to make the entries: those that several rules make
+    /// count for each of them.
+    EntrySteps,
     /// [`Bounds::http_bytes`].
     HttpBytes,
     /// [`Bounds::http_tables`].
     HttpTables,
+    /// The rules that are looked at for what the proxy judges, counted for every
+    /// range of ports.
+    HttpSteps,
     /// Ranges of addresses that need an identity, of all policies of a node.
     Ranges,
 }
 
 impl Bounded {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Rules,
         Self::Entries,
+        Self::EntrySteps,
         Self::HttpBytes,
         Self::HttpTables,
+        Self::HttpSteps,
         Self::Ranges,
     ];
 
@@ -62,8 +76,10 @@ impl Bounded {
         match self {
             Self::Rules => "rules",
             Self::Entries => "entries",
+            Self::EntrySteps => "entry_steps",
             Self::HttpBytes => "http_bytes",
             Self::HttpTables => "http_tables",
+            Self::HttpSteps => "http_steps",
             Self::Ranges => "ranges",
         }
     }
@@ -82,21 +98,31 @@ pub struct Excess {
 
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = self.limit;
         let what = match self.of {
             Bounded::Ranges => {
-                let limit = self.limit;
-                return write!(
+                write!(
                     f,
-                    "all policies name more than {limit} ranges of addresses, and some that only \
-                     its own name find no room"
-                );
+                    "the policies of the cluster name more than {limit} ranges of addresses"
+                )?;
+                if let Some((object, amount)) = &self.most {
+                    write!(f, ", and there is no room for {amount} of {object}")?;
+                }
+                return Ok(());
             }
-            Bounded::Rules => "rules",
+            Bounded::Rules => "rules of one port and protocol",
             Bounded::Entries => "policy entries (peers times ports)",
+            Bounded::EntrySteps => {
+                "policy entries (peers times ports, the same ones counted for every rule that \
+                 makes them)"
+            }
             Bounded::HttpBytes => "bytes of HTTP rules (counted on every range of ports)",
             Bounded::HttpTables => "bytes for expressions in HTTP rules",
+            Bounded::HttpSteps => {
+                "rules on ports with HTTP rules (counted on every range of ports)"
+            }
         };
-        write!(f, "its policies come to more than {} {what}", self.limit)?;
+        write!(f, "its policies come to more than {limit} {what}")?;
         if let Some((object, amount)) = &self.most {
             write!(f, "; most of them are {object}'s: {amount}")?;
         }
@@ -130,7 +156,7 @@ impl Excess {
                     name: name.clone(),
                     rule: "".into(),
                 };
-                (object.to_string().trim_end().to_owned(), amount)
+                (object.object(), amount)
             });
         Self { of, limit, most }
     }

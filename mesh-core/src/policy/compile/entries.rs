@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::bounds::Bounded;
 use super::{Atom, PeerSet, atoms::Scope};
 use crate::model::{Direction, NumericIdentity, Protocol};
 use crate::policy::entry::{PREFIX_PEER, PREFIX_PORT, PREFIX_PROTOCOL};
@@ -10,39 +11,48 @@ use crate::policy::{
     Decision, EntryKey, EntryValue, MapEntry, RuleId, RuleTable, ports::port_prefixes,
 };
 
-/// Rules that say the same of the same keys over and over may do so this many
-/// times as often as there may be entries: past that, time is what they take.
-const REPEATS: usize = 64;
+/// How much there may be of the entries of one direction.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    /// Entries.
+    pub entries: usize,
+    /// What is looked at for them.
+    pub steps: usize,
+}
+
+/// How much may be looked at for so many entries. Rules that say the same of the
+/// same keys over and over may do so many times as often: past that, time is what
+/// they take.
+pub(super) fn most_steps(entries: usize) -> usize {
+    const REPEATS: usize = 64;
+    entries.saturating_mul(REPEATS)
+}
 
 /// Any peer, as a key has it.
 const ANY: [NumericIdentity; 1] = [NumericIdentity::UNKNOWN];
 
-/// There would be more entries than there may be.
-#[derive(Debug)]
-pub(super) struct TooMany;
-
-/// The entries of one direction, in no order.
+/// The entries of one direction, in no order; or of what there would be too much.
 ///
 /// A lookup returns the longest entry only, so what shorter entries say has to
 /// be said again by every longer one that they cover: the strongest of all.
 pub(super) fn build(
     direction: Direction,
     atoms: &[Atom],
-    limit: usize,
+    limit: Limit,
     table: &mut RuleTable,
-) -> Result<Vec<MapEntry>, TooMany> {
-    if atoms.iter().map(keys_of).sum::<usize>() > limit.saturating_mul(REPEATS) {
+) -> Result<Vec<MapEntry>, Bounded> {
+    if atoms.iter().map(keys_of).sum::<usize>() > limit.steps {
         // Many rules that say the same of the same peers count once.
         let mut steps = 0;
         let mut seen = HashSet::new();
         for atom in atoms.iter().filter(|atom| seen.insert(likeness(atom))) {
             steps += keys_of(atom);
         }
-        if steps > limit.saturating_mul(REPEATS) {
-            return Err(TooMany);
+        if steps > limit.steps {
+            return Err(Bounded::EntrySteps);
         }
     }
-    let mut plain = Plain::new(direction, limit);
+    let mut plain = Plain::new(direction, limit.entries);
     for atom in atoms {
         plain.add(atom, table)?;
     }
@@ -56,17 +66,17 @@ pub(super) fn build_held(
     direction: Direction,
     atoms: &[Atom],
     held: &[EntryKey],
-    limit: usize,
+    limit: Limit,
     table: &mut RuleTable,
-) -> Result<Vec<MapEntry>, TooMany> {
+) -> Result<Vec<MapEntry>, Bounded> {
     let (adding, kept): (Vec<&Atom>, Vec<&Atom>) = atoms
         .iter()
         .partition(|atom| atom.decision == Decision::Allow && atom.rule.is_some());
     let steps: usize = kept.iter().map(|atom| keys_of(atom)).sum();
-    if steps > limit.saturating_mul(REPEATS) {
-        return Err(TooMany);
+    if steps > limit.steps {
+        return Err(Bounded::EntrySteps);
     }
-    let mut plain = Plain::new(direction, limit);
+    let mut plain = Plain::new(direction, limit.entries);
     for atom in kept {
         plain.add(atom, table)?;
     }
@@ -83,8 +93,8 @@ pub(super) fn build_held(
                 continue;
             };
             steps += left.len().min(identities(&atom.peers).len());
-            if steps > limit.saturating_mul(REPEATS) {
-                return Err(TooMany);
+            if steps > limit.steps {
+                return Err(Bounded::EntrySteps);
             }
             // The first rule that allows a key has it: the others say the same.
             for identity in take(left, identities(&atom.peers)) {
@@ -142,7 +152,7 @@ impl Plain {
         }
     }
 
-    fn add(&mut self, atom: &Atom, table: &mut RuleTable) -> Result<(), TooMany> {
+    fn add(&mut self, atom: &Atom, table: &mut RuleTable) -> Result<(), Bounded> {
         if !self.seen.insert(likeness(atom)) {
             return Ok(());
         }
@@ -161,7 +171,7 @@ impl Plain {
         (protocol, port, prefix_len): Prefix,
         atom: &Atom,
         rule: RuleId,
-    ) -> Result<(), TooMany> {
+    ) -> Result<(), Bounded> {
         let key = EntryKey {
             direction: self.direction,
             identity,
@@ -181,7 +191,7 @@ impl Plain {
             .and_modify(|known| *known = stronger(*known, value))
             .or_insert(value);
         if self.entries.len() > self.limit {
-            return Err(TooMany);
+            return Err(Bounded::Entries);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::atoms::{self, Scope};
-use super::bounds::{Bounded, Bounds};
+use super::bounds::{Bounded, Bounds, Excess};
 use super::entries::all_ports;
 use super::{Atom, Compiler, PeerRule, PeerSet, PortPolicy, Subject};
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, Protocol};
@@ -12,7 +12,7 @@ use crate::policy::{Decision, IdentityTable, Rule, RuleRef};
 
 /// Most rules that are looked at for all ranges of ports of one direction, each
 /// as often as it holds on one.
-const MAX_STEPS: usize = 1 << 18;
+pub(super) const MAX_STEPS: usize = 1 << 18;
 
 /// Tags, lengths and numbers of a rule, or of a range of ports, in a snapshot.
 const AROUND: usize = 40;
@@ -27,8 +27,11 @@ pub struct HttpLoad {
 }
 
 /// What one object's rules alone are to a pod that all of them select, whoever
-/// the peers are. `None` when it takes too long to tell.
-pub fn http_load(rules: &[Rule]) -> Option<HttpLoad> {
+/// the peers are.
+///
+/// # Errors
+/// Of what there is so much that it takes too long to tell.
+pub fn http_load(rules: &[Rule]) -> Result<HttpLoad, Excess> {
     let identities = IdentityTable::new();
     let mut compiler = Compiler::new(&identities);
     let subject = Subject {
@@ -45,10 +48,13 @@ pub fn http_load(rules: &[Rule]) -> Option<HttpLoad> {
     for direction in Direction::ALL {
         let mut builder = atoms::Builder::for_anybody(&mut compiler, &subject, direction);
         rules.iter().for_each(|rule| builder.add(rule));
-        let atoms = builder.finish(true)?;
-        build(subject.id, direction, &atoms, &all, &mut load).ok()?;
+        let atoms = builder
+            .finish(true)
+            .map_err(|first| Excess::new(Bounded::Rules, atoms::MAX_ATOMS, &first, |_| 1))?;
+        build(subject.id, direction, &atoms, &all, &mut load)
+            .map_err(|of| Excess::new(of, MAX_STEPS, &atoms, ranges_of(&atoms)))?;
     }
-    Some(load)
+    Ok(load)
 }
 
 /// The L7 policies of one direction: for every range of TCP ports on which
@@ -78,7 +84,7 @@ pub(super) fn build(
         }
         steps += held.atoms.len();
         if steps > MAX_STEPS {
-            return Err(Bounded::HttpBytes);
+            return Err(Bounded::HttpSteps);
         }
         let these = held.atoms.iter().filter_map(|index| atoms.get(*index));
         let rules: Arc<[PeerRule]> = these.map(peer_rule).collect();
@@ -133,10 +139,8 @@ struct Border {
 fn borders(atoms: &[Atom]) -> BTreeMap<u32, Border> {
     let mut borders = BTreeMap::from([(0, Border::default())]);
     for (index, atom) in atoms.iter().enumerate() {
-        let (first, end) = match atom.scope {
-            Scope::Ports(Protocol::Tcp, range) => (range.first.into(), u32::from(range.last) + 1),
-            scope if all_ports(scope, Protocol::Tcp) => (0, PORTS),
-            _ => continue,
+        let Some((first, end)) = tcp_ports(atom.scope) else {
+            continue;
         };
         borders.entry(first).or_default().begin.push(index);
         if end < PORTS {
@@ -144,6 +148,27 @@ fn borders(atoms: &[Atom]) -> BTreeMap<u32, Border> {
         }
     }
     borders
+}
+
+/// On how many ranges of ports each of these holds.
+pub(super) fn ranges_of(atoms: &[Atom]) -> impl Fn(&Atom) -> usize + use<> {
+    let begins: Vec<u32> = borders(atoms).into_keys().collect();
+    move |atom| {
+        let Some((first, end)) = tcp_ports(atom.scope) else {
+            return 0;
+        };
+        let at = |port| begins.partition_point(|begin| *begin < port);
+        at(end) - at(first)
+    }
+}
+
+/// The first TCP port for which something holds, and the one after the last.
+fn tcp_ports(scope: Scope) -> Option<(u32, u32)> {
+    match scope {
+        Scope::Ports(Protocol::Tcp, range) => Some((range.first.into(), u32::from(range.last) + 1)),
+        scope if all_ports(scope, Protocol::Tcp) => Some((0, PORTS)),
+        _ => None,
+    }
 }
 
 /// The atoms that hold between two borders, in the order of the policies.

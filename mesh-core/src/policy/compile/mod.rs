@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::atoms::Atom;
 pub use self::bounds::{Bounded, Bounds, Excess};
-use self::entries::TooMany;
+use self::entries::Limit;
 pub use self::l7::{HttpLoad, http_load};
 use self::selections::Selections;
 pub use self::touched::Touched;
@@ -222,14 +222,15 @@ impl<'a> Compiler<'a> {
             .into_iter()
             .zip([ingress, egress])
         {
-            let Some(atoms) = self.atoms(subject, &selected, direction, default_deny) else {
-                policy
-                    .excess
-                    .push(Excess::new(Bounded::Rules, atoms::MAX_ATOMS, [], |_| 1));
-                policy.close();
-                return policy;
-            };
-            sides.push(Side { direction, atoms });
+            match self.atoms(subject, &selected, direction, default_deny) {
+                Ok(atoms) => sides.push(Side { direction, atoms }),
+                Err(first) => {
+                    let excess = Excess::new(Bounded::Rules, atoms::MAX_ATOMS, &first, |_| 1);
+                    policy.excess.push(excess);
+                    policy.close();
+                    return policy;
+                }
+            }
         }
         if self.add_entries(&mut policy, &sides, table, held) {
             self.add_ports(&mut policy, &sides);
@@ -243,7 +244,7 @@ impl<'a> Compiler<'a> {
         rules: &[&Rule],
         direction: Direction,
         default_deny: bool,
-    ) -> Option<Vec<Atom>> {
+    ) -> Result<Vec<Atom>, Vec<Atom>> {
         let mut builder = atoms::Builder::new(self, subject, direction);
         for rule in rules {
             builder.add(rule);
@@ -259,20 +260,31 @@ impl<'a> Compiler<'a> {
         table: &mut RuleTable,
         held: impl FnOnce() -> Vec<EntryKey>,
     ) -> bool {
-        let limit = self.bounds.entries;
-        let all = within(sides, limit, |side, room| {
-            entries::build(side.direction, &side.atoms, room, table)
+        let entries = self.bounds.entries;
+        let limit = Limit {
+            entries,
+            steps: entries::most_steps(entries),
+        };
+        let all = within(sides, limit, |side, limit| {
+            entries::build(side.direction, &side.atoms, limit, table)
         });
-        if let Ok(entries) = all {
-            policy.entries = entries;
-            return true;
-        }
+        let of = match all {
+            Ok(entries) => {
+                policy.entries = entries;
+                return true;
+            }
+            Err(of) => of,
+        };
+        let most = match of {
+            Bounded::EntrySteps => limit.steps,
+            _ => limit.entries,
+        };
         let atoms = sides.iter().flat_map(|side| &side.atoms);
-        let excess = Excess::new(Bounded::Entries, limit, atoms, entries::keys_of);
+        let excess = Excess::new(of, most, atoms, entries::keys_of);
         policy.excess.push(excess);
         let held = held();
-        let kept = within(sides, limit, |side, room| {
-            entries::build_held(side.direction, &side.atoms, &held, room, table)
+        let kept = within(sides, limit, |side, limit| {
+            entries::build_held(side.direction, &side.atoms, &held, limit, table)
         });
         let Ok(kept) = kept else {
             policy.close();
@@ -299,12 +311,18 @@ impl<'a> Compiler<'a> {
                 }
                 Err(of) => of,
             };
-            let (limit, amount): (_, fn(&Atom) -> usize) = match of {
-                Bounded::HttpTables => (self.bounds.http_tables, |atom| atom.http.cost()),
-                _ => (self.bounds.http_bytes, l7::bytes_of),
-            };
             let atoms = sides.iter().flat_map(|side| &side.atoms);
-            policy.excess.push(Excess::new(of, limit, atoms, amount));
+            let excess = match of {
+                Bounded::HttpSteps => {
+                    let holds = l7::ranges_of(&side.atoms);
+                    Excess::new(of, l7::MAX_STEPS, &side.atoms, holds)
+                }
+                Bounded::HttpTables => {
+                    Excess::new(of, self.bounds.http_tables, atoms, |atom| atom.http.cost())
+                }
+                _ => Excess::new(of, self.bounds.http_bytes, atoms, l7::bytes_of),
+            };
+            policy.excess.push(excess);
             policy.close_http();
             return;
         }
@@ -312,15 +330,22 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The entries of all sides, sorted by key, when they are not too many.
+/// The entries of all sides, sorted by key; or of what there is too much.
 fn within(
     sides: &[Side],
-    limit: usize,
-    mut build: impl FnMut(&Side, usize) -> Result<Vec<MapEntry>, TooMany>,
-) -> Result<Arc<[MapEntry]>, TooMany> {
+    limit: Limit,
+    mut build: impl FnMut(&Side, Limit) -> Result<Vec<MapEntry>, Bounded>,
+) -> Result<Arc<[MapEntry]>, Bounded> {
     let mut entries = Vec::new();
     for side in sides {
-        entries.extend(build(side, limit - entries.len())?);
+        let room = limit.entries - entries.len();
+        entries.extend(build(
+            side,
+            Limit {
+                entries: room,
+                ..limit
+            },
+        )?);
     }
     entries.sort_unstable_by_key(|entry: &MapEntry| entry.key);
     Ok(entries.into())

@@ -94,13 +94,17 @@ fn dense(nfa: &thompson::NFA, limit: usize) -> Option<DenseDfa> {
         .ok()
 }
 
-/// The innermost error: the outer ones say only where they passed.
+/// The innermost error: the outer ones say only where they passed. One that
+/// draws where in the translated pattern it is says what is wrong in its last
+/// line; messages are a line each.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    let text = innermost.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
 /// A set of patterns; a walk tells all of them that match the whole text.

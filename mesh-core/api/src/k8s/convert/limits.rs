@@ -5,7 +5,8 @@
 //! far above what people write and below what takes a node's memory or time.
 //! An object above a limit is refused as a whole.
 
-use weft_core::policy::{Bounds, PortMatch, PortRange, Rule, http_load, port_parts};
+use weft_core::policy::{Bounded, Bounds, PortMatch, PortRange, Rule, http_load, port_parts};
+use weft_core::snapshot::MOST_HEADERS;
 
 use super::super::error::{Errors, Path};
 use super::super::spec::{CidrRule, L7Rules, LabelSelector, PolicySpec, PortProtocol};
@@ -18,8 +19,9 @@ pub(in crate::k8s) const MAX_SPECS: usize = 100;
 const MAX_TABLES: usize = 16 << 20;
 /// What an expression counts for that is refused: finding out took time.
 const REFUSED: usize = 1 << 20;
-/// Most conditions on headers of one HTTP rule; requests have no more headers.
-const MAX_CONDITIONS: usize = 100;
+/// Most conditions on headers of one HTTP rule: the proxy takes no request with
+/// more headers, whatever it is set to.
+const MAX_CONDITIONS: usize = MOST_HEADERS;
 
 /// Something that an object may have only so many of.
 struct Limit {
@@ -263,7 +265,8 @@ pub(super) fn conditions(count: usize, path: &Path, errors: &mut Errors) -> Opti
         return Some(());
     }
     let message = format!(
-        "has {count} conditions on headers, more than {MAX_CONDITIONS}: no request has so many"
+        "has {count} conditions on headers, more than {MAX_CONDITIONS}; no request with so many \
+         headers gets through the proxy, so name fewer"
     );
     errors.add(path, message);
     None
@@ -276,19 +279,29 @@ pub(in crate::k8s) fn http(rules: &[Rule], path: &Path, errors: &mut Errors) {
         http_tables,
         ..
     } = Bounds::default();
-    let (found, most, what) = match http_load(rules) {
-        Some(load) if load.bytes > http_bytes => (load.bytes.to_string(), http_bytes, "texts"),
-        Some(load) if load.tables > http_tables => {
-            (load.tables.to_string(), http_tables, "expressions")
+    let message = match http_load(rules) {
+        Ok(load) if load.bytes > http_bytes => bytes("texts", load.bytes, http_bytes),
+        Ok(load) if load.tables > http_tables => bytes("expressions", load.tables, http_tables),
+        Ok(_) => return,
+        Err(excess) => {
+            let what = match excess.of {
+                Bounded::Rules => "rules of one port and protocol",
+                _ => "rules on ports with HTTP rules, each on every range where it holds",
+            };
+            format!("has more than {} {what}; {FEWER}", excess.limit)
         }
-        Some(_) => return,
-        None => ("far too many".to_owned(), http_bytes, "texts"),
     };
-    let message = format!(
-        "the {what} of its HTTP rules come to {found} bytes on the ranges of ports where they \
-         hold, more than {most}; let fewer ranges overlap, or make several objects of it"
-    );
     errors.add(path, message);
+}
+
+/// What to do when HTTP rules are too many.
+const FEWER: &str = "let fewer ranges overlap, or make several objects of it";
+
+fn bytes(what: &str, found: usize, most: usize) -> String {
+    format!(
+        "the {what} of its HTTP rules come to {found} bytes on the ranges of ports where they \
+         hold, more than {most}; {FEWER}"
+    )
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use crate::policy::Decision::{Allow, Deny, Redirect};
 use crate::policy::http::{HttpRule, HttpRules};
 use crate::policy::testing::cases::{Case, cases};
 use crate::policy::{
-    Bounded, Bounds, Compiler, Decision, DirectionRules, EndpointPolicy, EntryKey, IdentityTable,
-    L7Rules, PortRule, Rule, RuleTable, Subject, http_load, lookup,
+    Bounded, Bounds, Compiler, Decision, DirectionRules, EndpointPolicy, EndpointSelector,
+    EntryKey, IdentityTable, L7Rules, Operator, Peer, Peers, PortRule, Requirement, Rule,
+    RuleTable, Subject, http_load, lookup,
 };
 
 const PODS: u32 = 200;
@@ -175,6 +176,70 @@ fn rules_without_number_are_not_even_compiled() {
     );
     assert_eq!(policy.excess[0].of, Bounded::Rules);
     assert!(policy.entries.is_empty() && policy.ingress_default_deny);
+    assert_eq!(
+        policy.excess[0].to_string(),
+        "its policies come to more than 65536 rules of one port and protocol; most of them are \
+         CiliumNetworkPolicy default/rule1's: 65536"
+    );
+}
+
+#[test]
+fn rules_that_say_the_same_of_too_many_in_other_words_are_told_as_that() {
+    // Each selects all pods by another requirement: what they make are the same
+    // 210 entries, and 120 times as much is looked at.
+    let others = (0..120).map(|index| {
+        let operator = Operator::NotIn(vec!["v".into()]);
+        let requirement = Requirement::parse(&format!("x{index}"), operator).unwrap();
+        let peer = Peer::Endpoints(EndpointSelector::new([requirement]));
+        rule(Peers::Listed(vec![peer]), vec![tcp(80, 80)])
+    });
+    let policy = compiled(&[ingress(allow(others.collect()))], bounded(300), &[]);
+    let excess = &policy.excess[0];
+    assert_eq!((excess.of, excess.limit), (Bounded::EntrySteps, 19_200));
+    let text = excess.to_string();
+    assert!(text.contains("more than 19200 policy entries"), "{text}");
+    assert!(
+        text.contains("counted for every rule") && text.contains("default/rule1's: 25200"),
+        "{text}"
+    );
+}
+
+#[test]
+fn http_rules_that_are_looked_at_too_often_are_told_as_that() {
+    // The n-th of these ranges lies in all before it.
+    let nested = (0..600).map(|index| {
+        let range = tcp(1 + index, 60_000 - index);
+        match index {
+            0 => PortRule {
+                l7: heavy(1, 10, 0).l7,
+                ..range
+            },
+            _ => range,
+        }
+    });
+    let rules = [ingress(allow(vec![rule(org("empire"), nested.collect())]))];
+    assert_eq!(http_load(&rules).unwrap_err().of, Bounded::HttpSteps);
+    let mut identities = IdentityTable::new();
+    identities.insert(EMPIRE, labels(&["k8s:org=empire"]));
+    let subject = Subject {
+        id: EndpointId(1),
+        labels: &Labels::default(),
+        named_ports: &NamedPorts::default(),
+    };
+    let bounds = Bounds {
+        http_bytes: usize::MAX,
+        ..bounded(1 << 20)
+    };
+    let mut table = RuleTable::default();
+    let policy = Compiler::bounded(&identities, bounds).compile(&subject, &rules, &mut table);
+    let text = policy.excess[0].to_string();
+    assert_eq!(policy.excess[0].of, Bounded::HttpSteps);
+    assert!(
+        text.contains("more than 262144 rules on ports with HTTP rules")
+            && text.contains("CiliumNetworkPolicy default/rule1's: 360"),
+        "{text}"
+    );
+    assert!(policy.http_closed && policy.ports.is_empty());
 }
 
 fn range(port: u16) -> crate::policy::PortRange {

@@ -102,9 +102,10 @@ fn cases() -> Vec<Case> {
             says: "spec.ingress[0].toPorts[0].rules.http: the object has 5100 conditions",
         },
         Case {
-            most: with_requests(1, |_| headers(100)),
-            more: with_requests(1, |_| headers(101)),
-            says: "spec.ingress[0].toPorts[0].rules.http[0]: has 101 conditions on headers",
+            most: with_requests(1, |_| headers(1024)),
+            more: with_requests(1, |_| headers(1025)),
+            says: "spec.ingress[0].toPorts[0].rules.http[0]: has 1025 conditions on headers, more \
+                   than 1024; no request with so many headers gets through the proxy, so name fewer",
         },
     ]
 }
@@ -200,6 +201,13 @@ fn http_rules_on_ranges_that_overlap_are_limited() {
         ingress(json!({ "toPorts": lists }))
     };
     accepted(nested(100));
+    // Each of a thousand rules that hold on all of them is looked at for each.
+    let mut everywhere = nested(250);
+    let rules = everywhere["ingress"].as_array_mut().unwrap();
+    rules.extend((0..900).map(|_| json!({ "fromEntities": ["cluster"] })));
+    let found = errors(everywhere);
+    let says = "spec: has more than 262144 rules on ports with HTTP rules";
+    assert!(found[0].starts_with(says), "{found:?}");
     let found = errors(nested(250));
     let says = "spec: the texts of its HTTP rules come to ";
     assert!(found[0].starts_with(says), "{found:?}");
@@ -227,6 +235,11 @@ fn what_is_told_of_an_object_fits_into_its_status() {
     let found = errors(wrong(5000));
     assert_eq!(found.len(), 21);
     assert_eq!(found[20], "spec: has 4980 more errors");
+    let mut object = cnp(&wrong(1));
+    object.specs = Some(json!([wrong(30)]));
+    object.spec = None;
+    let found = object.rules().unwrap_err().0;
+    assert_eq!(found[20].to_string(), "specs: has 10 more errors");
     // However long the names are that a user made up.
     let name = "x".repeat(1 << 20);
     let spec = json!({ "endpointSelector": {}, "ingress": [{ name.clone(): 1 }], name: 1 });
