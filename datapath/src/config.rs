@@ -51,11 +51,11 @@ pub struct TableSizes {
 }
 
 impl TableSizes {
-    /// The kernel hands entries to CPUs by the hundred: fewer would be evicted
-    /// while in use.
-    const LEAST: u32 = 1024;
-    /// Two gigabytes are a mistake.
-    const MOST: u32 = 1 << 24;
+    /// Smallest size of a table: the kernel hands entries to CPUs by the hundred,
+    /// and fewer would be evicted while in use.
+    pub const LEAST: u32 = 1024;
+    /// Largest size: two gigabytes are a mistake.
+    pub const MOST: u32 = 1 << 24;
 
     fn possible(self) -> bool {
         [self.conntrack, self.nat]

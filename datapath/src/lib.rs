@@ -45,7 +45,8 @@ pub use policy::{PolicyEntry, PolicyMap, Verdict};
 pub use services::{Service, Services};
 pub use tables::TableUse;
 pub use weft_datapath_common::{
-    CLOSED_PORT, DropReason, LAYOUT_VERSION, MatchType, TracePoint, XlatePoint, identity,
+    CLOSED_PORT, DropReason, IPCACHE_ENTRIES, LAYOUT_VERSION, MatchType, POLICY_ENTRIES,
+    TracePoint, XlatePoint, identity,
 };
 
 /// How many entries of a map changed.

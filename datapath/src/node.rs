@@ -73,7 +73,7 @@ impl NodeSettings {
     /// addresses and the main table.
     pub fn routing(self, table: u32, preference: u32) -> Result<Self, Error> {
         let wrong = if table == 0 || KERNEL_TABLES.contains(&table) {
-            format!("routing table {table} is the kernel's own")
+            format!("routing table {table} is the kernel's own, take another")
         } else if !PREFERENCES.contains(&preference) {
             let (first, last) = (PREFERENCES.start(), PREFERENCES.end());
             format!("rule preference {preference} is not between {first} and {last}")
@@ -84,7 +84,7 @@ impl NodeSettings {
                 ..self
             });
         };
-        Err(Error::Invalid(format!("node settings: {wrong}")))
+        Err(Error::Invalid(wrong))
     }
 
     /// Applies the settings; previous values of sysctls go to `state_file`,

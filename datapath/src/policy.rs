@@ -12,7 +12,7 @@ use weft_datapath_common::{POLICY_FIXED_BITS, PolicyKey, PolicyValue, map_names,
 use crate::endpoints::gone;
 use crate::pins::Pins;
 use crate::{Difference, Direction, Error, TableUse};
-use steps::{Step, steps};
+use steps::{Step, is_strict, steps};
 
 /// What a policy entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,11 +285,6 @@ impl Writing<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether an entry takes something away from what shorter ones allow.
-fn is_strict(value: &PolicyValue) -> bool {
-    value.flags & policy_flags::DENY != 0 || value.proxy_port != 0
 }
 
 impl PolicyMap {

@@ -36,6 +36,12 @@ pub const LAYOUT_VERSION: u32 = 3;
 /// Bits of a policy key before the protocol: endpoint, identity, direction.
 pub const POLICY_FIXED_BITS: u32 = 72;
 
+/// Policy entries that the map of all pods of a node has room for.
+pub const POLICY_ENTRIES: u32 = 262_144;
+
+/// Addresses and ranges whose identity the kernel has room for.
+pub const IPCACHE_ENTRIES: u32 = 262_144;
+
 /// In a policy entry's place for the proxy's port: the traffic is the proxy's,
 /// which does not have the rules for it yet. Until it has, nothing passes in
 /// either direction's name. Nothing may listen for the proxy there.

@@ -10,8 +10,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use weft_datapath_common::{
-    Backend, Config, Counter, CtEntry, CtKey, EndpointEntry, IpcacheEntry, NatEntry, NatKey,
-    PolicyKey, PolicyValue, ServiceKey, ServiceValue,
+    Backend, Config, Counter, CtEntry, CtKey, EndpointEntry, IPCACHE_ENTRIES, IpcacheEntry,
+    NatEntry, NatKey, POLICY_ENTRIES, PolicyKey, PolicyValue, ServiceKey, ServiceValue,
 };
 
 /// A table in a slot: the loader puts one of the size there that its
@@ -24,9 +24,9 @@ static EP_BY_IF: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
 #[map]
 static EP_BY_IP: HashMap<u32, EndpointEntry> = HashMap::pinned(1024, 0);
 #[map]
-static IPCACHE: LpmTrie<u32, IpcacheEntry> = LpmTrie::pinned(262_144, 0);
+static IPCACHE: LpmTrie<u32, IpcacheEntry> = LpmTrie::pinned(IPCACHE_ENTRIES, 0);
 #[map]
-static POLICY: LpmTrie<PolicyKey, PolicyValue> = LpmTrie::pinned(262_144, 0);
+static POLICY: LpmTrie<PolicyKey, PolicyValue> = LpmTrie::pinned(POLICY_ENTRIES, 0);
 #[btf_map]
 static CT: Slot<CtKey, CtEntry> = ArrayOfMaps::new();
 #[btf_map]

@@ -28,7 +28,7 @@ impl Step {
     /// away.
     pub(super) fn loosens(self, held: &Entries) -> bool {
         match self {
-            Self::Put(key, value) => denied(held, &key) || !(denies(&value) || redirects(&value)),
+            Self::Put(key, value) => denied(held, &key) || !is_strict(&value),
             Self::Remove(key) => denied(held, &key),
         }
     }
@@ -69,6 +69,11 @@ fn denied(held: &Entries, key: &RawKey) -> bool {
 
 fn redirects(value: &PolicyValue) -> bool {
     value.proxy_port != 0
+}
+
+/// Whether an entry takes something away from what shorter ones allow.
+pub(super) fn is_strict(value: &PolicyValue) -> bool {
+    denies(value) || redirects(value)
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::gettid;
 
 use crate::Error;
+
+/// How long strace may take to attach.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs this and returns how many bpf(2) calls it took of this thread, and what
 /// it gave back.
@@ -38,10 +41,16 @@ impl Strace {
         let mut this = Self { child };
         let tracer = format!("TracerPid:\t{}\n", this.child.id());
         let status = "/proc/thread-self/status";
+        let began = Instant::now();
         while !fs::read_to_string(status)
             .map_err(Error::io(status))?
             .contains(&tracer)
         {
+            if began.elapsed() > PATIENCE {
+                return Err(Error::Invalid(format!(
+                    "strace did not attach within {PATIENCE:?}"
+                )));
+            }
             if let Ok(Some(status)) = this.child.try_wait() {
                 return Err(Error::Invalid(format!(
                     "strace cannot trace here: {status}"

@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use weft_datapath::{Address, Ipcache, Verdict};
+use weft_datapath::{Address, IPCACHE_ENTRIES, Ipcache, Verdict};
 
 use crate::support::*;
 
-const CAPACITY: usize = 262_144;
+const CAPACITY: usize = IPCACHE_ENTRIES as usize;
 
 fn address(identity: u32) -> Address {
     Address {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use weft_datapath::testing::{Bench, Outcome, Packet};
 use weft_datapath::{
-    Action, Direction, DropReason, EventKind, MatchType, PolicyEntry, TracePoint, Verdict,
+    Action, Direction, DropReason, EventKind, MatchType, POLICY_ENTRIES, PolicyEntry, TracePoint,
+    Verdict,
 };
 
 use crate::support::*;
@@ -67,8 +68,9 @@ fn crowd_out(bench: &mut Bench) -> u32 {
     let held = policy.len();
     assert!(policy.apply(other, &crowd).is_err());
     let full = policy.usage();
-    assert_eq!((full.entries, full.capacity), (262_144, 262_144));
-    assert_eq!(full.refused, (held + crowd.len() - 262_144) as u64);
+    let room = POLICY_ENTRIES as usize;
+    assert_eq!((full.entries, full.capacity), (room, POLICY_ENTRIES));
+    assert_eq!(full.refused, (held + crowd.len() - room) as u64);
     other
 }
 
