@@ -8,7 +8,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::json;
 use weft_agent::endpoint::{Interface, LocalEndpoint};
-use weft_agent::plan::{Compiled, Held, Rules};
+use weft_agent::plan::{Compiled, KernelEntries, Rules};
 use weft_agent::policy::parse;
 use weft_agent::state::ObjectKey;
 use weft_core::model::{Labels, NamedPorts, NumericIdentity};
@@ -89,7 +89,7 @@ fn updating(c: &mut Criterion) {
             || known.clone(),
             |known| {
                 let mut compiled = Compiled::default();
-                compiled.update(&endpoints, &rules, known, &mut table, &Held::new());
+                compiled.update(&endpoints, &rules, known, &mut table, &KernelEntries::new());
                 compiled
             },
             BatchSize::LargeInput,
@@ -97,7 +97,13 @@ fn updating(c: &mut Criterion) {
     });
 
     let mut compiled = Compiled::default();
-    compiled.update(&endpoints, &rules, known.clone(), &mut table, &Held::new());
+    compiled.update(
+        &endpoints,
+        &rules,
+        known.clone(),
+        &mut table,
+        &KernelEntries::new(),
+    );
     let versions = [rule(17, 8080), rule(17, 9090)];
     let mut turn = versions.iter().cycle();
     c.bench_function("one of 1,000 policies changed", |b| {
@@ -108,7 +114,7 @@ fn updating(c: &mut Criterion) {
                     *place = version.clone();
                 }
                 rules.replace(list.clone());
-                compiled.update(&endpoints, &rules, known, &mut table, &Held::new());
+                compiled.update(&endpoints, &rules, known, &mut table, &KernelEntries::new());
             },
             BatchSize::LargeInput,
         );
@@ -118,7 +124,7 @@ fn updating(c: &mut Criterion) {
     c.bench_function("an identity came or went under 1,000 policies", |b| {
         b.iter_batched(
             || turn.next().unwrap_or(&known).clone(),
-            |known| compiled.update(&endpoints, &rules, known, &mut table, &Held::new()),
+            |known| compiled.update(&endpoints, &rules, known, &mut table, &KernelEntries::new()),
             BatchSize::LargeInput,
         );
     });
@@ -181,7 +187,7 @@ fn nasty(c: &mut Criterion) {
                 || known.clone(),
                 |known| {
                     let mut compiled = Compiled::default();
-                    compiled.update(&endpoints, &rules, known, &mut table, &Held::new());
+                    compiled.update(&endpoints, &rules, known, &mut table, &KernelEntries::new());
                     // It is really compiled, and not given up.
                     assert_eq!(compiled.compiled, endpoints.len());
                     let fits = |policy: &EndpointPolicy| policy.excess.is_empty();

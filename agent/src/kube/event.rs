@@ -17,8 +17,12 @@ pub(crate) struct Teller<'a> {
     pub host: Option<&'a str>,
 }
 
+/// Where events about objects of the whole cluster are.
+const CLUSTERWIDE: &str = "default";
+
 /// A warning about an object. Its name follows from the object's and from
 /// `about`: what was told before is not told again, however often it is seen.
+/// What users are to hear of again, such as another cause, belongs there too.
 pub(crate) fn warning(
     object: ObjectReference,
     about: &[&str],
@@ -31,7 +35,7 @@ pub(crate) fn warning(
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{}.{version:016x}", start(name))),
-            namespace: object.namespace.clone(),
+            namespace: Some(object.namespace.clone().unwrap_or(CLUSTERWIDE.into())),
             ..ObjectMeta::default()
         },
         involved_object: object,

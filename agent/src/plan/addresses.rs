@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net};
 use weft_core::model::{Labels, NumericIdentity};
 use weft_core::policy::{Rule, cidrs_of};
+use weft_datapath::IPCACHE_ENTRIES;
 
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::state::{ClusterState, Node, ObjectKey};
@@ -24,7 +25,7 @@ pub struct Address {
 
 /// Most ranges that get an identity for a policy's sake: a quarter of the
 /// kernel's table of addresses, so that pods and nodes always find room in it.
-pub const MAX_RANGES: usize = 65_536;
+pub const MAX_RANGES: usize = IPCACHE_ENTRIES as usize / 4;
 
 /// The ranges that need an identity because a rule names them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,16 @@ pub struct Ranges {
     pub numbered: BTreeSet<Ipv4Net>,
     /// Rules for all of whose ranges there is no room: of those that are new
     /// the ones with the most.
-    pub refused: Vec<Arc<Rule>>,
+    pub refused: Vec<Unnumbered>,
+}
+
+/// A rule for whose ranges there is no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unnumbered {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// How many ranges it names.
+    pub ranges: usize,
 }
 
 /// The IPv4 ranges that need an identity because a rule names them. `known` are
@@ -54,12 +64,13 @@ pub fn ranges(rules: &[Arc<Rule>], known: &CidrIdentities, room: usize) -> Range
         .collect();
     claims.sort_by_key(|(order, ..)| *order);
     let mut result = Ranges::default();
-    for (_, own, rule) in claims {
+    for ((_, ranges), own, rule) in claims {
         let more = own.difference(&result.numbered).count();
         if result.numbered.len() + more <= room {
             result.numbered.extend(own);
         } else {
-            result.refused.push(rule.clone());
+            let rule = rule.clone();
+            result.refused.push(Unnumbered { rule, ranges });
         }
     }
     result

@@ -24,7 +24,7 @@ use meanwhile::meanwhile;
 
 /// How long traffic may be treated as before. Within what a revocation may
 /// take.
-const PATIENCE: Duration = Duration::from_millis(80);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(80);
 /// Snapshots that are remembered; a proxy further behind counts as new.
 const REMEMBERED: usize = 32;
 

@@ -3,13 +3,19 @@
 
 mod addresses;
 mod gate;
+mod names;
 mod policies;
 mod room;
 mod services;
 mod snapshot;
 
-pub use addresses::{Address, MAX_RANGES, Ranges, addresses, ranges};
+pub use addresses::{Address, MAX_RANGES, Ranges, Unnumbered, addresses, ranges};
+#[cfg(test)]
+pub(crate) use gate::PATIENCE;
 pub use gate::{Coverage, Gate, Gated};
-pub use policies::{Compiled, Held, InForce, Rules, identities, map_entries};
+pub use names::{UnknownName, unknown_names};
+pub use policies::{Compiled, KernelEntries, Rules, identities, map_entries};
+pub(crate) use room::HTTP_TABLES;
+pub use room::PortsByEndpoint;
 pub use services::{Frontend, ServiceEntry, frontends};
 pub use snapshot::{SnapshotParts, TooLarge, room_for_ports, rule_ref, snapshot};

@@ -8,13 +8,11 @@ use std::sync::Arc;
 use weft_core::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity};
 use weft_core::policy::{
     Bounded, Bounds, Compiler, Decision, EndpointPolicy, EntryKey, Excess, IdentityTable,
-    PREFIX_PEER, PREFIX_PROTOCOL, PortPolicy, Rule, RuleTable, Subject, Touched,
+    PREFIX_PEER, PREFIX_PROTOCOL, Rule, RuleTable, Subject, Touched,
 };
 use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
 
-use super::addresses::MAX_RANGES;
-use super::room::{Claim, give_way};
-
+use super::addresses::{MAX_RANGES, Unnumbered};
 use crate::endpoint::LocalEndpoint;
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::state::ClusterState;
@@ -27,7 +25,7 @@ pub struct Rules {
     /// Those of which some address ranges have no identity: what they say of
     /// these cannot be told apart from what others say, so everything is denied
     /// to the pods that they select.
-    pub unnumbered: Vec<Arc<Rule>>,
+    pub unnumbered: Vec<Unnumbered>,
     generation: u64,
 }
 
@@ -39,42 +37,41 @@ impl Rules {
         self.generation += 1;
     }
 
-    fn any_unnumbered(&self, selected: &[Arc<Rule>]) -> bool {
-        let unnumbered =
-            |rule: &Arc<Rule>| self.unnumbered.iter().any(|one| Arc::ptr_eq(one, rule));
-        !self.unnumbered.is_empty() && selected.iter().any(unnumbered)
+    /// Of these the rule with the most ranges among those whose ranges have no
+    /// identity.
+    fn unnumbered_of(&self, selected: &[Arc<Rule>]) -> Option<&Unnumbered> {
+        let selects = |one: &&Unnumbered| selected.iter().any(|rule| Arc::ptr_eq(&one.rule, rule));
+        let unnumbered = self.unnumbered.iter().filter(selects);
+        unnumbered.max_by_key(|one| one.ranges)
     }
 }
 
-fn close_unnumbered(policy: &mut EndpointPolicy) {
+/// Denies everything on account of a rule whose ranges have no identity.
+fn close_unnumbered(policy: &mut EndpointPolicy, of: &Unnumbered) {
     policy.close();
     policy.excess = vec![Excess {
         of: Bounded::Ranges,
         limit: MAX_RANGES,
-        most: None,
+        most: Some((of.rule.origin.object(), of.ranges)),
     }];
 }
 
 /// What of an endpoint its policy depends on.
-type SubjectKey = (Labels, NamedPorts);
-
-/// Bytes of tables that all expressions of a node may need: what the proxy keeps
-/// of them.
-const HTTP_TABLES: usize = 256 << 20;
+pub(super) type SubjectKey = (Labels, NamedPorts);
 
 /// Entries in the kernel, by endpoint number.
-pub type Held = BTreeMap<u32, Vec<PolicyEntry>>;
+pub type KernelEntries = BTreeMap<u32, Vec<PolicyEntry>>;
 
 /// The policy of all endpoints with the same labels and named ports.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     /// The rules that select them.
     selected: Vec<Arc<Rule>>,
-    policy: EndpointPolicy,
-    /// Some address ranges of the rules have no identity.
-    unnumbered: bool,
+    pub(super) policy: EndpointPolicy,
+    /// A rule among them whose address ranges have no identity.
+    unnumbered: Option<Unnumbered>,
     /// The endpoints.
-    endpoints: Vec<u32>,
+    pub(super) endpoints: Vec<u32>,
 }
 
 impl Shared {
@@ -95,7 +92,7 @@ pub struct Compiled {
     pub no_room: BTreeSet<u32>,
     bounds: Bounds,
     generation: u64,
-    subjects: HashMap<SubjectKey, Shared>,
+    pub(super) subjects: HashMap<SubjectKey, Shared>,
     /// Label sets that the last update compiled.
     pub compiled: usize,
 }
@@ -121,129 +118,115 @@ impl Compiled {
         rules: &Rules,
         identities: IdentityTable,
         table: &mut RuleTable,
-        held: &Held,
+        held: &KernelEntries,
     ) {
         let before = std::mem::replace(&mut self.identities, identities);
-        let touched = Touched::between(&before, &self.identities);
-        let mut known_touched: HashMap<*const Rule, bool> = HashMap::new();
-        let mut touches = |rule: &Arc<Rule>| {
-            // Rules stay while this runs, so an address is of one rule only.
-            let known = known_touched.entry(Arc::as_ptr(rule));
-            *known.or_insert_with(|| touched.touches(rule))
+        let mut pass = Pass {
+            endpoints,
+            rules,
+            replaced: self.generation != rules.generation,
+            touched: Touched::between(&before, &self.identities),
+            known_touched: HashMap::new(),
+            compiler: Compiler::bounded(&self.identities, self.bounds),
+            table,
+            held,
+            compiled: 0,
         };
-        let replaced = self.generation != rules.generation;
-        self.generation = rules.generation;
         let mut old = std::mem::take(&mut self.subjects);
-        let mut compiler = Compiler::bounded(&self.identities, self.bounds);
         self.policies.clear();
-        self.compiled = 0;
         for endpoint in endpoints.values() {
-            let id = EndpointId(endpoint.id);
             let key = (endpoint.labels.clone(), endpoint.ports.clone());
             let shared = match self.subjects.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
                     let known = old.remove(place.key());
-                    let selected = match &known {
-                        Some(known) if !replaced => known.selected.clone(),
-                        _ => selected(&rules.list, &endpoint.labels),
-                    };
-                    let unnumbered = rules.any_unnumbered(&selected);
-                    let fresh = known.as_ref().is_some_and(|known| {
-                        known.unnumbered == unnumbered
-                            && known.is_under(&selected)
-                            && !selected.iter().any(&mut touches)
-                    });
-                    let shared = match known {
-                        Some(known) if fresh => known,
-                        known => {
-                            self.compiled += 1;
-                            let subject = Subject {
-                                id,
-                                labels: &endpoint.labels,
-                                named_ports: &endpoint.ports,
-                            };
-                            let rules = selected.iter().map(AsRef::as_ref);
-                            let mut policy = compiler.compile_over(&subject, rules, table, || {
-                                allowed_before(known.as_ref(), endpoint, endpoints, held)
-                            });
-                            if unnumbered {
-                                close_unnumbered(&mut policy);
-                            }
-                            Shared {
-                                selected,
-                                policy,
-                                unnumbered,
-                                endpoints: Vec::new(),
-                            }
-                        }
-                    };
-                    let shared = place.insert(shared);
-                    shared.endpoints.clear();
-                    shared
+                    place.insert(pass.shared(endpoint, known))
                 }
             };
             shared.endpoints.push(endpoint.id);
-            self.policies
-                .insert(endpoint.id, shared.policy.for_endpoint(id));
+            let policy = shared.policy.for_endpoint(EndpointId(endpoint.id));
+            self.policies.insert(endpoint.id, policy);
         }
+        self.compiled = pass.compiled;
+        self.generation = rules.generation;
         self.no_room.clear();
-    }
-
-    /// Closes the HTTP rules of endpoints for which a snapshot has no room: all
-    /// of them together may take `room` bytes, and their expressions
-    /// [`HTTP_TABLES`] in the proxy. `in_force` are the ports of the last
-    /// snapshot that was published.
-    pub fn make_room(&mut self, room: usize, in_force: &InForce) {
-        let changes = |id: &u32, policy: &EndpointPolicy| {
-            let same = in_force
-                .get(id)
-                .is_some_and(|ports| alike(ports, &policy.ports));
-            !same
-        };
-        let bytes = self.policies.iter().map(|(id, policy)| Claim {
-            of: *id,
-            size: policy.http_load.bytes,
-            new: changes(id, policy),
-        });
-        let mut leaving = give_way(&bytes.collect::<Vec<_>>(), room);
-        // Endpoints with the same rules share the tables for them.
-        let tables = self.subjects.values().filter_map(|shared| {
-            Some(Claim {
-                of: *shared.endpoints.first()?,
-                size: shared.policy.http_load.tables,
-                new: shared
-                    .endpoints
-                    .iter()
-                    .all(|id| changes(id, &shared.policy)),
-            })
-        });
-        let crowding = give_way(&tables.collect::<Vec<_>>(), HTTP_TABLES);
-        for shared in self.subjects.values() {
-            if shared
-                .endpoints
-                .first()
-                .is_some_and(|first| crowding.contains(first))
-            {
-                leaving.extend(&shared.endpoints);
-            }
-        }
-        for id in &leaving {
-            if let Some(policy) = self.policies.get_mut(id) {
-                policy.close_http();
-            }
-        }
-        self.no_room = leaving;
     }
 }
 
-/// The ports that the last snapshot had, by endpoint number.
-pub type InForce = BTreeMap<u32, Vec<PortPolicy>>;
+/// One update: what is compiled from and what is known so far.
+struct Pass<'a> {
+    endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,
+    rules: &'a Rules,
+    /// There are other rules than in the update before.
+    replaced: bool,
+    touched: Touched<'a>,
+    /// Which rules the change of identities touches, as far as that was asked.
+    known_touched: HashMap<*const Rule, bool>,
+    compiler: Compiler<'a>,
+    table: &'a mut RuleTable,
+    held: &'a KernelEntries,
+    compiled: usize,
+}
 
-/// Whether the same is judged, for whichever endpoint.
-fn alike(one: &[PortPolicy], other: &[PortPolicy]) -> bool {
-    let what = |port: &PortPolicy| (port.direction, port.first, port.last, port.rules.clone());
-    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| what(a) == what(b))
+impl Pass<'_> {
+    /// The policy of all endpoints like this one, without the endpoints: the
+    /// `known` one when nothing that it depends on has changed.
+    fn shared(&mut self, endpoint: &LocalEndpoint, known: Option<Shared>) -> Shared {
+        let selected = match &known {
+            Some(known) if !self.replaced => known.selected.clone(),
+            _ => selected(&self.rules.list, &endpoint.labels),
+        };
+        let rules = self.rules;
+        let unnumbered = rules.unnumbered_of(&selected);
+        match known {
+            Some(mut known)
+                if known.unnumbered.as_ref() == unnumbered
+                    && known.is_under(&selected)
+                    && !selected.iter().any(|rule| self.touches(rule)) =>
+            {
+                known.endpoints.clear();
+                known
+            }
+            known => {
+                self.compiled += 1;
+                let mut policy = self.compile(endpoint, &selected, known.as_ref());
+                if let Some(of) = unnumbered {
+                    close_unnumbered(&mut policy, of);
+                }
+                Shared {
+                    selected,
+                    policy,
+                    unnumbered: unnumbered.cloned(),
+                    endpoints: Vec::new(),
+                }
+            }
+        }
+    }
+
+    fn compile(
+        &mut self,
+        endpoint: &LocalEndpoint,
+        selected: &[Arc<Rule>],
+        known: Option<&Shared>,
+    ) -> EndpointPolicy {
+        let subject = Subject {
+            id: EndpointId(endpoint.id),
+            labels: &endpoint.labels,
+            named_ports: &endpoint.ports,
+        };
+        let rules = selected.iter().map(AsRef::as_ref);
+        let (endpoints, held) = (self.endpoints, self.held);
+        self.compiler.compile_over(&subject, rules, self.table, || {
+            allowed_before(known, endpoint, endpoints, held)
+        })
+    }
+
+    /// Whether the change of identities may make a difference to a rule.
+    fn touches(&mut self, rule: &Arc<Rule>) -> bool {
+        // Rules stay while this runs, so an address is of one rule only.
+        let known = self.known_touched.entry(Arc::as_ptr(rule));
+        *known.or_insert_with(|| self.touched.touches(rule))
+    }
 }
 
 /// The keys of plain allows that an endpoint, or one with the same labels, had
@@ -252,7 +235,7 @@ fn allowed_before(
     known: Option<&Shared>,
     endpoint: &LocalEndpoint,
     endpoints: &BTreeMap<Ipv4Addr, LocalEndpoint>,
-    held: &Held,
+    held: &KernelEntries,
 ) -> Vec<EntryKey> {
     if let Some(known) = known {
         let entries = known.policy.entries.iter();

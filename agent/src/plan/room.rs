@@ -1,7 +1,18 @@
 //! What has to give way where not everything fits.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_core::policy::{EndpointPolicy, PortPolicy};
+
+use super::policies::{Compiled, Shared};
+
+/// Bytes of tables that all expressions of a node may need: what the proxy keeps
+/// of them.
+pub(crate) const HTTP_TABLES: usize = 256 << 20;
+
+/// What the proxy judges, by endpoint number.
+pub type PortsByEndpoint = BTreeMap<u32, Vec<PortPolicy>>;
 
 /// Something that takes room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +43,55 @@ pub fn give_way<K: Ord + Copy>(claims: &[Claim<K>], room: usize) -> BTreeSet<K> 
         }
     }
     leaving
+}
+
+impl Compiled {
+    /// Closes the HTTP rules of endpoints for which a snapshot has no room: all
+    /// of them together may take `room` bytes, and their expressions
+    /// [`HTTP_TABLES`] in the proxy. `in_force` are the ports of the last
+    /// snapshot that was published.
+    pub fn make_room(&mut self, room: usize, in_force: &PortsByEndpoint) {
+        let changes = |id: &u32, policy: &EndpointPolicy| {
+            let before = in_force.get(id);
+            !before.is_some_and(|ports| alike(ports, &policy.ports))
+        };
+        let bytes = self.policies.iter().map(|(id, policy)| Claim {
+            of: *id,
+            size: policy.http_load.bytes,
+            new: changes(id, policy),
+        });
+        let mut leaving = give_way(&bytes.collect::<Vec<_>>(), room);
+        // Endpoints with the same rules share the tables for them.
+        let tables = self.subjects.values().filter_map(|shared| {
+            let mut endpoints = shared.endpoints.iter();
+            Some(Claim {
+                of: first(shared)?,
+                size: shared.policy.http_load.tables,
+                new: endpoints.all(|id| changes(id, &shared.policy)),
+            })
+        });
+        let crowding = give_way(&tables.collect::<Vec<_>>(), HTTP_TABLES);
+        let shared = self.subjects.values();
+        let crowding = shared.filter(|one| first(one).is_some_and(|id| crowding.contains(&id)));
+        leaving.extend(crowding.flat_map(|shared| &shared.endpoints));
+        for id in &leaving {
+            if let Some(policy) = self.policies.get_mut(id) {
+                policy.close_http();
+            }
+        }
+        self.no_room = leaving;
+    }
+}
+
+/// The endpoint that stands for all with the same rules.
+fn first(shared: &Shared) -> Option<u32> {
+    shared.endpoints.first().copied()
+}
+
+/// Whether the same is judged, for whichever endpoint.
+fn alike(one: &[PortPolicy], other: &[PortPolicy]) -> bool {
+    let what = |port: &PortPolicy| (port.direction, port.first, port.last, port.rules.clone());
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| what(a) == what(b))
 }
 
 #[cfg(test)]

@@ -39,7 +39,10 @@ pub struct SnapshotParts<'a> {
 
 /// A snapshot is larger than a proxy accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot has {size} bytes, more than the {limit} that a proxy accepts")]
+#[error(
+    "the snapshot has {size} bytes, more than the {limit} that a proxy accepts, even without HTTP \
+     rules: let policies name fewer ranges of addresses, and have fewer pods on this node"
+)]
 pub struct TooLarge {
     /// Its size.
     pub size: usize,

@@ -52,7 +52,8 @@ pub enum Keep {
     Forget(PolicyId),
 }
 
-struct InForce {
+/// What is known of an object, and what of it is in force.
+struct Known {
     uid: String,
     /// The version that was read last, valid or not.
     seen: Arc<Value>,
@@ -62,7 +63,7 @@ struct InForce {
     valid_once: bool,
 }
 
-impl InForce {
+impl Known {
     /// Whether it was read from this very version. Comparing whole objects is
     /// for those that were listed again.
     fn is_of(&self, object: &PolicyObject) -> bool {
@@ -74,7 +75,7 @@ impl InForce {
 /// The policy objects and what is in force of them.
 #[derive(Default)]
 pub struct Repository {
-    objects: BTreeMap<PolicyId, InForce>,
+    objects: BTreeMap<PolicyId, Known>,
     /// Valid versions from before the agent's restart.
     saved: BTreeMap<PolicyId, Saved>,
 }
@@ -128,8 +129,8 @@ impl Repository {
         (changed, keep)
     }
 
-    fn next(&self, id: &PolicyId, object: &PolicyObject) -> (InForce, Option<Saved>) {
-        let mut next = InForce {
+    fn next(&self, id: &PolicyId, object: &PolicyObject) -> (Known, Option<Saved>) {
+        let mut next = Known {
             uid: object.uid.clone(),
             seen: object.raw.clone(),
             rules: Vec::new(),

@@ -15,7 +15,7 @@ use weft_datapath::{Endpoint, PolicyEntry, TableUse};
 pub use datapath::{Datapath, Leftovers};
 
 use crate::endpoint::LocalEndpoint;
-use crate::plan::{Address, Frontend, Gate, Gated, Held, ServiceEntry, map_entries};
+use crate::plan::{Address, Frontend, Gate, Gated, KernelEntries, ServiceEntry, map_entries};
 
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -137,7 +137,7 @@ impl<K: Kernel> Pass<'_, K> {
 #[derive(Debug, Default)]
 pub struct Programmer {
     /// Entries in the kernel by endpoint number.
-    entries: Held,
+    entries: KernelEntries,
     /// Endpoints in the kernel, by address.
     endpoints: BTreeMap<Ipv4Addr, Endpoint>,
     /// Those to which this process attached its programs.
@@ -151,7 +151,7 @@ pub struct Programmer {
 
 impl Programmer {
     /// Starts from what a former run left in the kernel.
-    pub fn restore(endpoints: impl IntoIterator<Item = Endpoint>, entries: Held) -> Self {
+    pub fn restore(endpoints: impl IntoIterator<Item = Endpoint>, entries: KernelEntries) -> Self {
         Self {
             entries,
             endpoints: endpoints.into_iter().map(|one| (one.addr, one)).collect(),
@@ -175,7 +175,7 @@ impl Programmer {
     }
 
     /// What is in the policy map, by endpoint number.
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &KernelEntries {
         &self.entries
     }
 

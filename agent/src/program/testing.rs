@@ -11,7 +11,7 @@ use crate::plan::{Address, Frontend, ServiceEntry};
 
 /// A kernel that writes down what it is told.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Recorder {
     pub(crate) calls: Vec<String>,
     pub(crate) entries: BTreeMap<u32, Vec<PolicyEntry>>,
     /// The call that fails.
@@ -19,7 +19,7 @@ pub(crate) struct Told {
     pub(crate) epoch: u32,
 }
 
-impl Told {
+impl Recorder {
     fn call(&mut self, what: &'static str, detail: String) -> Result<(), KernelError> {
         self.calls.push(format!("{what}{detail}"));
         if self.fail == Some(what) {
@@ -50,7 +50,7 @@ fn flags(endpoint: &Endpoint) -> String {
     )
 }
 
-impl Kernel for Told {
+impl Kernel for Recorder {
     fn detach(&mut self, ip: Ipv4Addr) -> Result<(), KernelError> {
         self.call("detach", format!(" {ip}"))
     }

@@ -4,7 +4,7 @@ use weft_core::model::Direction;
 use weft_core::model::{EndpointId, Labels, NamedPorts, NumericIdentity};
 use weft_core::policy::{Decision, EntryKey, EntryValue, HttpLoad, MapEntry, Priority, RuleId};
 
-use super::testing::Told;
+use super::testing::Recorder;
 use super::*;
 use crate::endpoint::Interface;
 use crate::state::ObjectKey;
@@ -62,7 +62,7 @@ fn policy(id: u32, ingress_denies: bool, decision: Decision) -> EndpointPolicy {
 /// A programmer with its kernel and gate.
 #[derive(Default)]
 struct Bench {
-    kernel: Told,
+    kernel: Recorder,
     programmer: Programmer,
     gate: Gate,
 }

@@ -33,9 +33,9 @@ impl<K: Kernel> Engine<K> {
             epoch: self.programmer.epoch(),
             identities: self.numbers.len(),
             policy_entries: self.programmer.entries(),
-            snapshot: self.version.clone(),
-            unsent: self.unsent.clone(),
-            proxy: self.proxy.clone(),
+            snapshot: self.publisher.version().into(),
+            unsent: self.publisher.unsent().into(),
+            proxy: self.publisher.proxy().clone(),
             rejected: self.repository.rejected(),
             ..AgentStatus::default()
         }

@@ -2,7 +2,9 @@
 
 mod bounds;
 mod describe;
+mod names;
 mod pass;
+mod publish;
 mod work;
 
 use std::time::Duration;

@@ -7,16 +7,17 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 use weft_core::model::{Labels, NumericIdentity};
-use weft_core::policy::{Bounds, PortPolicy, RuleTable};
+use weft_core::policy::{Bounds, RuleTable};
 
 use super::Start;
-use super::bounds::Told;
+use super::bounds::Reported;
+use super::publish::{Known, Publisher};
 use super::work::Work;
-use crate::control::{Control, ProxyStatus};
+use crate::control::ProxyStatus;
 use crate::endpoint::{Interfaces, Table, Update};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::metrics::Metrics;
-use crate::plan::{self, Compiled, Coverage, Frontend, Gate, InForce, Rules, ServiceEntry};
+use crate::plan::{self, Compiled, Frontend, Rules, ServiceEntry, UnknownName, Unnumbered};
 use crate::policy::{Keep, LastGood, Repository};
 use crate::program::{Kernel, Outcome, Programmer, Wanted};
 use crate::state::{Change, ClusterState, ObjectKey, Pod};
@@ -75,27 +76,20 @@ pub(super) struct Engine<K> {
     last_good: LastGood,
     /// Writes of valid policies that failed, to be tried again.
     unsaved: Vec<Keep>,
-    rules: Rules,
+    pub(super) rules: Rules,
     pub(super) compiled: Compiled,
     pub(super) rule_table: RuleTable,
-    gate: Gate,
-    /// What the proxy judges, by endpoint.
-    judged: InForce,
-    pub(super) proxy: ProxyStatus,
-    control: Control,
+    pub(super) publisher: Publisher,
     pub(super) view: ViewHandle,
     pub(super) status: StatusSender,
     pub(super) metrics: Metrics,
     pub(super) revision: u64,
-    pub(super) version: String,
-    /// Why the newest snapshot was not sent to the proxy; empty when it was.
-    pub(super) unsent: String,
-    /// What the last snapshot that was sent has the proxy judge.
-    in_force: InForce,
     /// Entries that tables had no room for, as counted so far.
     refused: BTreeMap<&'static str, u64>,
-    /// The endpoints over their bounds of which was told.
-    pub(super) told: Told,
+    /// The endpoints over their bounds, as they were reported.
+    pub(super) reported: Reported,
+    /// Names of ports that no pod has, of which was told.
+    pub(super) unknown_names: BTreeSet<UnknownName>,
     unfinished: bool,
     /// Everything was as wanted once.
     settled: bool,
@@ -119,19 +113,14 @@ impl<K: Kernel> Engine<K> {
             unsaved: Vec::new(),
             rules: Rules::default(),
             rule_table: RuleTable::default(),
-            gate: Gate::default(),
-            judged: InForce::new(),
-            proxy: ProxyStatus::default(),
-            control: start.control,
+            publisher: Publisher::new(start.control),
             view: start.view,
             status: start.status,
             metrics: start.metrics,
             revision: 0,
-            version: String::new(),
-            unsent: String::new(),
-            in_force: InForce::new(),
             refused: BTreeMap::new(),
-            told: Told::new(),
+            reported: Reported::new(),
+            unknown_names: BTreeSet::new(),
             unfinished: true,
             settled: false,
         }
@@ -167,9 +156,7 @@ impl<K: Kernel> Engine<K> {
 
     /// What is known of the proxy changed.
     pub(super) fn proxy(&mut self, proxy: ProxyStatus) {
-        self.gate
-            .proxy(proxy.connected, &proxy.acked, proxy.answered);
-        self.proxy = proxy;
+        self.publisher.heard(proxy);
     }
 
     /// The node's interfaces were read; true when they changed.
@@ -216,9 +203,8 @@ impl<K: Kernel> Engine<K> {
             &self.cidrs,
         );
         let services = plan::frontends(&self.state);
-        let parts = self.snapshot_parts(&compiled, &addresses, Vec::new());
-        let room = plan::room_for_ports(&parts, self.settings.max_snapshot);
-        compiled.make_room(room, &self.in_force);
+        let room = Known::of(settings, &self.table, &compiled, &addresses).room();
+        compiled.make_room(room, self.publisher.in_force());
         let wanted = Wanted {
             detach: &update.detach,
             endpoints: self.table.endpoints(),
@@ -229,18 +215,22 @@ impl<K: Kernel> Engine<K> {
         let mut outcome = self.programmer.run(
             &mut self.kernel,
             &wanted,
-            &mut self.gate,
+            &mut self.publisher.gate,
             settings.proxy_port,
             now,
         );
         // What is revoked is out of the kernel by now; what newly redirects
         // waits for the proxy's answer to this.
-        self.publish(&compiled, &addresses, &outcome.refused);
+        let known = Known::of(settings, &self.table, &compiled, &addresses);
+        let policies = &compiled.policies;
+        self.publisher
+            .publish(&known, policies, &outcome.refused, &self.metrics);
         if outcome.changed || self.revision == 0 {
             self.revision += 1;
         }
         self.introduce(&mut outcome, now);
         self.tell_bounds(&compiled, work);
+        self.tell_names(&compiled, work);
         self.count_tables();
         self.describe(&update, &compiled, &addresses, &services, &outcome);
         self.save_policies();
@@ -260,7 +250,7 @@ impl<K: Kernel> Engine<K> {
     /// Notes the pods that the proxy has not heard of yet.
     fn introduce(&mut self, outcome: &mut Outcome, now: Instant) {
         for endpoint in self.table.endpoints().values() {
-            if let Err(until) = self.gate.introduced(endpoint.id, now) {
+            if let Err(until) = self.publisher.gate.introduced(endpoint.id, now) {
                 outcome.strangers.insert(endpoint.id);
                 outcome.again_at(until);
             }
@@ -366,88 +356,22 @@ impl<K: Kernel> Engine<K> {
     fn number_ranges(&mut self) {
         let plan::Ranges { numbered, refused } =
             plan::ranges(&self.rules.list, &self.cidrs, plan::MAX_RANGES);
-        if refused.len() != self.rules.unnumbered.len() {
-            let (ranges, refused) = (numbered.len(), refused.len());
-            warn!(ranges, refused, "rules whose address ranges find no room");
+        let objects = objects_of(&refused);
+        if objects != objects_of(&self.rules.unnumbered) {
+            if objects.is_empty() {
+                info!("all address ranges of policies find room again");
+            } else {
+                warn!(
+                    ranges = numbered.len(),
+                    most = plan::MAX_RANGES,
+                    policies = %some_of(&objects),
+                    "no room for the address ranges of these policies: everything is denied to the \
+                     pods that they select; name fewer ranges, or larger ones"
+                );
+            }
         }
         self.rules.unnumbered = refused;
         self.cidrs.update(&numbered);
-    }
-
-    fn snapshot_parts<'a>(
-        &'a self,
-        compiled: &'a Compiled,
-        addresses: &'a BTreeMap<ipnet::Ipv4Net, plan::Address>,
-        ports: Vec<&'a PortPolicy>,
-    ) -> plan::SnapshotParts<'a> {
-        let settings = &self.settings;
-        let private_ports = settings.private_ports.iter().copied().map(u32::from);
-        plan::SnapshotParts {
-            node: weft_api::node::Node {
-                name: settings.node.clone(),
-                ip: settings.ip.to_string(),
-                cluster: settings.cluster.clone(),
-                private_ports: private_ports.collect(),
-            },
-            proxy_port: settings.proxy_port,
-            proxy_mark: settings.proxy_mark,
-            settings: &settings.proxy,
-            endpoints: self.table.endpoints(),
-            identities: &compiled.identities,
-            addresses,
-            ports,
-        }
-    }
-
-    /// Publishes what the proxy is to judge. Endpoints whose entries the kernel
-    /// `refused` are judged as before: what it goes on redirecting must not
-    /// find a proxy without rules for it.
-    fn publish(
-        &mut self,
-        compiled: &Compiled,
-        addresses: &BTreeMap<ipnet::Ipv4Net, plan::Address>,
-        refused: &BTreeSet<u32>,
-    ) {
-        self.judged
-            .retain(|id, _| compiled.policies.contains_key(id));
-        for (id, policy) in &compiled.policies {
-            if !refused.contains(id) {
-                self.judged.insert(*id, policy.ports.clone());
-            }
-        }
-        let ports: Vec<_> = self.judged.values().flatten().collect();
-        let endpoints = self.table.endpoints().values();
-        let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
-        let parts = self.snapshot_parts(compiled, addresses, ports);
-        let built = plan::snapshot(&parts, self.settings.max_snapshot);
-        let snapshot = match built {
-            Ok((snapshot, size)) => {
-                self.metrics.snapshot(size);
-                self.unsent.clear();
-                snapshot
-            }
-            // The proxy stays with the last one, and nothing is redirected to it
-            // on account of this one.
-            Err(error) => {
-                self.metrics.snapshot(error.size);
-                if self.unsent.is_empty() {
-                    warn!(%error, "the snapshot is not sent");
-                    self.metrics.unsent_snapshot();
-                }
-                self.unsent = error.to_string();
-                return;
-            }
-        };
-        if self.version != snapshot.version {
-            self.in_force.clone_from(&self.judged);
-        }
-        self.version.clone_from(&snapshot.version);
-        let number = self.control.publish(snapshot);
-        self.gate.published(number, &self.version, coverage);
-        // The proxy may be running it already (after a restart of the agent).
-        let proxy = &self.proxy;
-        self.gate
-            .proxy(proxy.connected, &proxy.acked, proxy.answered);
     }
 
     fn describe(
@@ -462,5 +386,22 @@ impl<K: Kernel> Engine<K> {
         self.view.store(view);
         let status = self.status_of(update, compiled, services, outcome);
         self.status.send_replace(Arc::new(status));
+    }
+}
+
+/// The objects of these rules.
+fn objects_of(rules: &[Unnumbered]) -> BTreeSet<String> {
+    let objects = rules.iter().map(|one| one.rule.origin.object());
+    objects.collect()
+}
+
+/// The first of these names, and how many more there are.
+fn some_of(names: &BTreeSet<String>) -> String {
+    const NAMED: usize = 10;
+    let named: Vec<_> = names.iter().take(NAMED).map(String::as_str).collect();
+    let named = named.join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }

@@ -1,4 +1,5 @@
 mod bounds;
+mod names;
 mod scale;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use weft_datapath::{CLOSED_PORT, Verdict};
 use super::pass::Passed;
 use super::*;
 use crate::endpoint::{Interface, Interfaces};
-use crate::program::testing::Told;
+use crate::program::testing::Recorder;
 use crate::state::{Delta, Kind, Namespace, Node, ObjectKey, Pod, PolicyKind, PolicyObject};
 use crate::status::{AgentStatus, EndpointPhase, StatusReceiver};
 
@@ -54,7 +55,7 @@ fn api() -> (kube::Client, Arc<Mutex<Vec<Value>>>) {
 }
 
 struct Rig {
-    engine: Engine<Told>,
+    engine: Engine<Recorder>,
     work: Work,
     created: Arc<Mutex<Vec<Value>>>,
     control: Control,
@@ -90,7 +91,7 @@ impl Rig {
                 bounds,
                 max_snapshot,
             },
-            kernel: Told::default(),
+            kernel: Recorder::default(),
             programmer: Programmer::default(),
             found: vec![],
             cidrs: CidrIdentities::default(),
@@ -173,14 +174,19 @@ impl Rig {
     }
 
     fn policy(&mut self, spec: &Value) {
+        self.policy_of("rule1", spec);
+    }
+
+    fn policy_of(&mut self, name: &str, spec: &Value) {
+        let uid = format!("{name}-uid");
         let raw = json!({
             "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
-            "metadata": {"name": "rule1", "namespace": "default", "uid": "p1"},
+            "metadata": {"name": name, "namespace": "default", "uid": uid},
             "spec": spec,
         });
         let object = PolicyObject {
-            key: ObjectKey::new("default", "rule1"),
-            uid: "p1".into(),
+            key: ObjectKey::new("default", name),
+            uid,
             generation: 1,
             raw: raw.into(),
         };

@@ -3,6 +3,7 @@ use weft_core::policy::{PolicyKind, lookup};
 
 use super::*;
 use crate::endpoint::Interface;
+use crate::plan::PortsByEndpoint;
 use crate::policy::parse;
 use crate::state::ObjectKey;
 
@@ -74,7 +75,7 @@ impl Rig {
             &self.rules,
             identities.clone(),
             &mut self.table,
-            &Held::new(),
+            &KernelEntries::new(),
         );
         // Whatever was not compiled again is what compiling anew gives.
         let mut anew = Compiled::default();
@@ -83,7 +84,7 @@ impl Rig {
             &self.rules,
             identities.clone(),
             &mut self.table,
-            &Held::new(),
+            &KernelEntries::new(),
         );
         assert_eq!(self.compiled.policies, anew.policies);
         self.compiled.compiled
@@ -216,12 +217,24 @@ fn an_endpoint_over_its_bound_keeps_what_was_compiled_for_it() {
     let mut table = RuleTable::default();
     let endpoints = endpoints(&["a", "b"]);
     rules.replace(vec![wide("a", 80..82), wide("b", 80..82)]);
-    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    compiled.update(
+        &endpoints,
+        &rules,
+        crowd(),
+        &mut table,
+        &KernelEntries::new(),
+    );
     assert!(compiled.policies[&1].excess.is_empty());
     // More ports than fit for one of the two.
     rules.replace(vec![wide("a", 81..90), wide("b", 81..83)]);
     for _ in 0..2 {
-        compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+        compiled.update(
+            &endpoints,
+            &rules,
+            crowd(),
+            &mut table,
+            &KernelEntries::new(),
+        );
         let over = &compiled.policies[&1];
         assert_eq!(over.excess.len(), 1);
         assert_eq!(decision(over, 300, 80), None, "no longer allowed");
@@ -232,7 +245,13 @@ fn an_endpoint_over_its_bound_keeps_what_was_compiled_for_it() {
         assert_eq!(decision(within, 300, 82), Some(Decision::Allow));
     }
     rules.replace(vec![wide("a", 82..84), wide("b", 81..83)]);
-    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    compiled.update(
+        &endpoints,
+        &rules,
+        crowd(),
+        &mut table,
+        &KernelEntries::new(),
+    );
     assert_eq!(
         decision(&compiled.policies[&1], 300, 82),
         Some(Decision::Allow)
@@ -246,9 +265,15 @@ fn after_a_restart_it_keeps_what_the_kernel_has() {
     let endpoints = endpoints(&["a", "a"]);
     rules.replace(vec![wide("a", 80..82)]);
     let mut before = Compiled::bounded(SMALL);
-    before.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    before.update(
+        &endpoints,
+        &rules,
+        crowd(),
+        &mut table,
+        &KernelEntries::new(),
+    );
     // Of the two with the same labels one is new to the kernel.
-    let held = Held::from([(1, vec![]), (2, map_entries(&before.policies[&2], 15001))]);
+    let held = KernelEntries::from([(1, vec![]), (2, map_entries(&before.policies[&2], 15001))]);
     rules.replace(vec![wide("a", 81..90)]);
     let mut after = Compiled::bounded(SMALL);
     after.update(&endpoints, &rules, crowd(), &mut table, &held);
@@ -268,14 +293,34 @@ fn rules_whose_ranges_have_no_identity_close_the_pods_that_they_select() {
     let endpoints = endpoints(&["a", "b"]);
     let (one, other) = (wide("a", 80..81), wide("b", 80..81));
     rules.replace(vec![one.clone(), other]);
-    rules.unnumbered = vec![one];
-    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    rules.unnumbered = vec![Unnumbered {
+        rule: one,
+        ranges: 7,
+    }];
+    compiled.update(
+        &endpoints,
+        &rules,
+        crowd(),
+        &mut table,
+        &KernelEntries::new(),
+    );
     let closed = &compiled.policies[&1];
     assert!(closed.entries.is_empty() && closed.ingress_default_deny && closed.egress_default_deny);
     assert_eq!(closed.excess[0].of, Bounded::Ranges);
+    assert_eq!(
+        closed.excess[0].to_string(),
+        "the policies of the cluster name more than 65536 ranges of addresses, and there is no \
+         room for 7 of CiliumNetworkPolicy default/wide"
+    );
     assert!(compiled.policies[&2].excess.is_empty());
     rules.unnumbered.clear();
-    compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+    compiled.update(
+        &endpoints,
+        &rules,
+        crowd(),
+        &mut table,
+        &KernelEntries::new(),
+    );
     assert!(compiled.policies[&1].excess.is_empty(), "room was made");
 }
 
@@ -304,20 +349,26 @@ fn http_rules_that_find_no_room_are_closed_the_new_and_large_first() {
     let mut rules = Rules::default();
     let mut table = RuleTable::default();
     let endpoints = endpoints(&["old", "small", "large"]);
-    let in_force = |compiled: &Compiled| -> InForce {
+    let in_force = |compiled: &Compiled| -> PortsByEndpoint {
         let policies = compiled.policies.iter();
         policies
             .map(|(id, policy)| (*id, policy.ports.clone()))
             .collect()
     };
-    let mut update = |compiled: &mut Compiled, list, force: &InForce| {
+    let mut update = |compiled: &mut Compiled, list, force: &PortsByEndpoint| {
         rules.replace(list);
-        compiled.update(&endpoints, &rules, crowd(), &mut table, &Held::new());
+        compiled.update(
+            &endpoints,
+            &rules,
+            crowd(),
+            &mut table,
+            &KernelEntries::new(),
+        );
         compiled.make_room(60_000, force);
         compiled.no_room.iter().copied().collect::<Vec<_>>()
     };
     let old = heavy("old", 40_000);
-    let gone = update(&mut compiled, vec![old.clone()], &InForce::new());
+    let gone = update(&mut compiled, vec![old.clone()], &PortsByEndpoint::new());
     assert!(gone.is_empty());
     let force = in_force(&compiled);
     let more = vec![old, heavy("small", 10_000), heavy("large", 30_000)];

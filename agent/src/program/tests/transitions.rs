@@ -21,10 +21,9 @@ use weft_core::policy::http::Request;
 use weft_core::policy::testing::cases::{Case, PeerOf, Tuple, cases};
 use weft_core::policy::testing::reference::{self, Outcome, Question, Who};
 
+use crate::plan::PATIENCE;
 use world::{Fate, LOCAL, World};
 
-/// How long traffic may be treated as before.
-const PATIENCE: Duration = Duration::from_millis(80);
 const TCP: u8 = 6;
 
 /// Something that happens.

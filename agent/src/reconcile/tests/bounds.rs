@@ -92,6 +92,31 @@ async fn a_pod_over_its_bound_gets_nothing_new_and_it_is_said_once() {
 }
 
 #[tokio::test]
+async fn another_policy_to_blame_is_told_of_as_well() {
+    let mut rig = Rig::within(within(60), 1 << 20).and_endpoint().await;
+    rig.policy(&ranges(20, &[81, 82, 83, 84]));
+    rig.pass();
+    rig.answer().await;
+    // More of the same from elsewhere is nothing new.
+    rig.policy_of("rule2", &ranges(20, &[90]));
+    rig.pass();
+    assert_eq!(rig.events().len(), 1);
+    rig.policy_of("rule2", &ranges(20, &[90, 91, 92, 93, 94, 95]));
+    rig.pass();
+    rig.answer().await;
+    let events = rig.events();
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert!(events[1].contains("default/rule2's: 120"), "{events:?}");
+    let names = |object: &Value| object["metadata"]["name"].as_str().map(str::to_owned);
+    let created = rig.created.lock().expect("readable");
+    let events = created
+        .iter()
+        .filter(|one| one["reason"] == "PolicyOverBounds");
+    let distinct: std::collections::BTreeSet<_> = events.map(names).collect();
+    assert_eq!(distinct.len(), 2, "the API would refuse the same name");
+}
+
+#[tokio::test]
 async fn denies_that_do_not_fit_close_the_pod_before_old_ones_go() {
     let mut rig = Rig::within(within(60), 1 << 20).and_endpoint().await;
     let deny = |count| {

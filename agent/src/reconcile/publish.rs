@@ -1,0 +1,175 @@
+//! The proxy's snapshots: what they are made of, and what is known of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use tracing::warn;
+use weft_core::policy::{EndpointPolicy, IdentityTable, PortPolicy};
+
+use super::pass::Settings;
+use crate::control::{Control, ProxyStatus};
+use crate::endpoint::{LocalEndpoint, Table};
+use crate::metrics::Metrics;
+use crate::plan::{self, Address, Compiled, Coverage, Gate, PortsByEndpoint, SnapshotParts};
+
+/// What of a snapshot does not depend on policies.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    settings: &'a Settings,
+    endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,
+    identities: &'a IdentityTable,
+    addresses: &'a BTreeMap<Ipv4Net, Address>,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn of(
+        settings: &'a Settings,
+        table: &'a Table,
+        compiled: &'a Compiled,
+        addresses: &'a BTreeMap<Ipv4Net, Address>,
+    ) -> Self {
+        Self {
+            settings,
+            endpoints: table.endpoints(),
+            identities: &compiled.identities,
+            addresses,
+        }
+    }
+
+    /// How many bytes it leaves for what the proxy judges.
+    pub(super) fn room(&self) -> usize {
+        plan::room_for_ports(&self.parts(Vec::new()), self.settings.max_snapshot)
+    }
+
+    fn parts(&self, ports: Vec<&'a PortPolicy>) -> SnapshotParts<'a> {
+        let settings = self.settings;
+        let private_ports = settings.private_ports.iter().copied().map(u32::from);
+        SnapshotParts {
+            node: weft_api::node::Node {
+                name: settings.node.clone(),
+                ip: settings.ip.to_string(),
+                cluster: settings.cluster.clone(),
+                private_ports: private_ports.collect(),
+            },
+            proxy_port: settings.proxy_port,
+            proxy_mark: settings.proxy_mark,
+            settings: &settings.proxy,
+            endpoints: self.endpoints,
+            identities: self.identities,
+            addresses: self.addresses,
+            ports,
+        }
+    }
+}
+
+/// Sends snapshots, and keeps redirects out of the kernel that the proxy does not
+/// know.
+pub(super) struct Publisher {
+    /// Asked before anything that redirects is written.
+    pub(super) gate: Gate,
+    control: Control,
+    proxy: ProxyStatus,
+    /// What the proxy is to judge, by endpoint: what the next snapshot says. It
+    /// follows the policies, but for endpoints whose entries the kernel refused.
+    judged: PortsByEndpoint,
+    /// What the last snapshot that was sent has it judge. The two differ while
+    /// none can be sent; what is in force does not give way to what is new.
+    in_force: PortsByEndpoint,
+    version: String,
+    unsent: String,
+}
+
+impl Publisher {
+    pub(super) fn new(control: Control) -> Self {
+        Self {
+            gate: Gate::default(),
+            control,
+            proxy: ProxyStatus::default(),
+            judged: PortsByEndpoint::new(),
+            in_force: PortsByEndpoint::new(),
+            version: String::new(),
+            unsent: String::new(),
+        }
+    }
+
+    /// What is known of the proxy.
+    pub(super) fn proxy(&self) -> &ProxyStatus {
+        &self.proxy
+    }
+
+    /// What the last snapshot that was sent has the proxy judge.
+    pub(super) fn in_force(&self) -> &PortsByEndpoint {
+        &self.in_force
+    }
+
+    /// The version of that snapshot.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Why the newest snapshot was not sent; empty when it was.
+    pub(super) fn unsent(&self) -> &str {
+        &self.unsent
+    }
+
+    /// What is known of the proxy changed.
+    pub(super) fn heard(&mut self, proxy: ProxyStatus) {
+        self.proxy = proxy;
+        self.tell_gate();
+    }
+
+    fn tell_gate(&mut self) {
+        let proxy = &self.proxy;
+        self.gate
+            .proxy(proxy.connected, &proxy.acked, proxy.answered);
+    }
+
+    /// Publishes what the proxy is to judge. Endpoints whose entries the kernel
+    /// `refused` are judged as before: what it goes on redirecting must not
+    /// find a proxy without rules for it.
+    pub(super) fn publish(
+        &mut self,
+        known: &Known<'_>,
+        policies: &BTreeMap<u32, EndpointPolicy>,
+        refused: &BTreeSet<u32>,
+        metrics: &Metrics,
+    ) {
+        self.judged.retain(|id, _| policies.contains_key(id));
+        for (id, policy) in policies {
+            if !refused.contains(id) {
+                self.judged.insert(*id, policy.ports.clone());
+            }
+        }
+        let ports: Vec<_> = self.judged.values().flatten().collect();
+        let endpoints = known.endpoints.values();
+        let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
+        let built = plan::snapshot(&known.parts(ports), known.settings.max_snapshot);
+        let snapshot = match built {
+            Ok((snapshot, size)) => {
+                metrics.snapshot(size);
+                self.unsent.clear();
+                snapshot
+            }
+            // The proxy stays with the last one, and nothing is redirected to it
+            // on account of this one.
+            Err(error) => {
+                metrics.snapshot(error.size);
+                if self.unsent.is_empty() {
+                    warn!(%error, "the snapshot is not sent");
+                    metrics.unsent_snapshot();
+                }
+                self.unsent = error.to_string();
+                return;
+            }
+        };
+        if self.version != snapshot.version {
+            self.in_force.clone_from(&self.judged);
+        }
+        self.version.clone_from(&snapshot.version);
+        let number = self.control.publish(snapshot);
+        self.gate.published(number, &self.version, coverage);
+        // The proxy may be running it already (after a restart of the agent).
+        self.tell_gate();
+    }
+}
