@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use weft_api::node::MAX_SNAPSHOT;
 use weft_core::model::NumericIdentity;
 use weft_core::snapshot::Settings as ProxySettings;
-use weft_datapath::{Config, NodeSettings, TableSizes};
+use weft_datapath::{Config, Marks, NodeSettings, TableSizes};
 
 use crate::admin;
 use crate::cli::{RunArgs, UninstallArgs};
@@ -58,6 +58,7 @@ type Tasks = JoinSet<anyhow::Result<()>>;
 pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     // Before anything is touched.
     let proxy_settings = args.proxy.settings()?;
+    let marks = args.marks.marks()?;
     private::directory(&args.state_dir)
         .with_context(|| format!("state directory {}", args.state_dir.display()))?;
     let lock = stop.run_until_cancelled(lock(&args.state_dir)).await;
@@ -84,7 +85,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     info!(node = %args.node, ip = %facts.ip, pods = %facts.pods, "this node");
 
     // The kernel: what redirected packets need, then programs and maps.
-    let kernel_config = kernel_config(&args, &facts);
+    let kernel_config = kernel_config(&args, marks, &facts);
     let masquerading = kernel_config.snat_ports.clone();
     let datapath = load(&args, &kernel_config)?;
     let events = datapath.events().context("event ring")?;
@@ -243,9 +244,9 @@ fn observer_addresses(told: &[SocketAddr], node: Ipv4Addr) -> Vec<SocketAddr> {
     }
 }
 
-fn kernel_config(args: &RunArgs, facts: &NodeFacts) -> Config {
+fn kernel_config(args: &RunArgs, marks: Marks, facts: &NodeFacts) -> Config {
     let mut config = Config::new(facts.ip, facts.pods);
-    config.marks = args.marks.marks();
+    config.marks = marks;
     config.overlay = args.overlay.as_ref().map(|_| VXLAN_PORT);
     config.tables = TableSizes {
         conntrack: args.conntrack_entries,

@@ -1,15 +1,21 @@
 //! Command line of the agent: one binary, four roles.
 
 use std::net::SocketAddr;
-use std::num::ParseIntError;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use weft_api::node::MAX_SNAPSHOT;
 use weft_core::policy::Bounds;
-use weft_datapath::{Marks, PROXY_RULE_PREFERENCE, PROXY_TABLE, TableSizes};
+use weft_datapath::{CLOSED_PORT, POLICY_ENTRIES, TableSizes};
 
+use crate::plan::HTTP_TABLES;
+
+mod marks;
+mod parse;
 mod proxy;
 
+pub use marks::{MarkArgs, MarkArgsError};
 pub use proxy::{ProxyArgs, ProxyArgsError};
 
 /// A node's control plane, the relay and the operator.
@@ -76,7 +82,12 @@ pub struct RunArgs {
     #[arg(long, env = "WEFT_HUBBLE_LISTEN", value_delimiter = ',')]
     pub hubble_listen: Vec<SocketAddr>,
     /// Port of the proxy's transparent listener on loopback.
-    #[arg(long, env = "WEFT_PROXY_PORT", default_value_t = 15001)]
+    #[arg(
+        long,
+        env = "WEFT_PROXY_PORT",
+        default_value_t = 15001,
+        value_parser = clap::value_parser!(u16).range(PROXY_PORTS)
+    )]
     pub proxy_port: u16,
     /// Interface towards the other nodes and the world.
     #[arg(long, env = "WEFT_UPLINK", default_value = "eth0")]
@@ -91,7 +102,8 @@ pub struct RunArgs {
     #[arg(
         long,
         env = "WEFT_CONNTRACK_ENTRIES",
-        default_value_t = TableSizes::default().conntrack
+        default_value_t = TableSizes::default().conntrack,
+        value_parser = clap::value_parser!(u32).range(TABLE_ENTRIES)
     )]
     pub conntrack_entries: u32,
     /// Room for so many ends of masqueraded connections, two for each, 96
@@ -99,17 +111,18 @@ pub struct RunArgs {
     #[arg(
         long,
         env = "WEFT_NAT_ENTRIES",
-        default_value_t = TableSizes::default().nat
+        default_value_t = TableSizes::default().nat,
+        value_parser = clap::value_parser!(u32).range(TABLE_ENTRIES)
     )]
     pub nat_entries: u32,
     /// Entries of the kernel's policy map that the policies of one pod may take:
     /// peers times ports. A pod that is above it gets nothing that it did not
-    /// have. The map has room for 262144.
+    /// have. The map has room for 262144, of all pods.
     #[arg(
         long,
         env = "WEFT_POLICY_ENTRIES_PER_ENDPOINT",
         default_value_t = most_entries(),
-        value_parser = clap::value_parser!(u32).range(256..=262_144)
+        value_parser = clap::value_parser!(u32).range(256..=i64::from(POLICY_ENTRIES))
     )]
     pub policy_entries_per_endpoint: u32,
     /// Packet marks, and how the node routes by them.
@@ -132,55 +145,22 @@ impl RunArgs {
     }
 }
 
+/// Not 0, and not what stands for closed in the kernel.
+const PROXY_PORTS: RangeInclusive<i64> = CLOSED_PORT as i64 + 1..=u16::MAX as i64;
+/// Room that tables may have.
+const TABLE_ENTRIES: RangeInclusive<i64> = TableSizes::LEAST as i64..=TableSizes::MOST as i64;
+
 fn most_entries() -> u32 {
     u32::try_from(Bounds::default().entries).unwrap_or(u32::MAX)
 }
 
-/// Packet marks and the node's routing by them. Change them where something
-/// else on the node uses the usual ones; connections through the proxy end
-/// when they change.
-#[derive(Debug, Clone, Args, PartialEq, Eq)]
-pub struct MarkArgs {
-    /// Bits of packet marks that belong to weft; the three marks lie in them.
-    #[arg(long, env = "WEFT_MARK_MASK", value_parser = number, default_value = "0xf00")]
-    pub mark_mask: u32,
-    /// Mark of packets on their way to the proxy.
-    #[arg(long, env = "WEFT_MARK_TO_PROXY", value_parser = number, default_value = "0x200")]
-    pub mark_to_proxy: u32,
-    /// Mark of packets that the proxy sends; the proxy is told.
-    #[arg(long, env = "WEFT_MARK_FROM_PROXY", value_parser = number, default_value = "0xa00")]
-    pub mark_from_proxy: u32,
-    /// Mark of pods' packets that leave the node as they are.
-    #[arg(long, env = "WEFT_MARK_JUDGED", value_parser = number, default_value = "0xf00")]
-    pub mark_judged: u32,
-    /// Routing table that takes packets marked for the proxy to its socket.
-    #[arg(long, env = "WEFT_PROXY_TABLE", default_value_t = PROXY_TABLE)]
-    pub proxy_table: u32,
-    /// Preference of the routing rule that leads there.
-    #[arg(long, env = "WEFT_PROXY_RULE_PREFERENCE", default_value_t = PROXY_RULE_PREFERENCE)]
-    pub proxy_rule_preference: u32,
-}
-
-impl MarkArgs {
-    /// The marks.
-    #[must_use]
-    pub fn marks(&self) -> Marks {
-        Marks {
-            mask: self.mark_mask,
-            to_proxy: self.mark_to_proxy,
-            from_proxy: self.mark_from_proxy,
-            judged: self.mark_judged,
-        }
-    }
-}
-
-/// A number as marks are written: `0xf00` or `3840`.
-fn number(text: &str) -> Result<u32, ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => text.parse(),
-    }
-}
+// What the bounds of one pod say of themselves. The core cannot: it knows neither
+// the kernel's maps nor the wire.
+const _: () = {
+    assert!(Bounds::USUAL.entries * 16 == POLICY_ENTRIES as usize);
+    assert!(Bounds::USUAL.http_bytes * 16 == MAX_SNAPSHOT);
+    assert!(Bounds::USUAL.http_tables * 4 == HTTP_TABLES);
+};
 
 /// Flags of `operator`.
 #[derive(Debug, Clone, Args)]
@@ -233,10 +213,6 @@ mod tests {
         }
     }
 
-    fn marks(flags: &[&str]) -> Result<MarkArgs, clap::Error> {
-        run(flags).map(|args| args.marks)
-    }
-
     #[test]
     fn entries_are_bounded_unless_told_otherwise() {
         assert_eq!(run(&[]).unwrap().bounds(), Bounds::default());
@@ -247,11 +223,15 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_the_datapaths_unless_told_otherwise() {
-        assert_eq!(marks(&[]).unwrap().marks(), Marks::default());
-        let other = marks(&["--mark-mask", "0xf0000", "--mark-to-proxy", "65536"]).unwrap();
-        assert_eq!((other.mark_mask, other.mark_to_proxy), (0xf_0000, 0x1_0000));
-        let wrong = marks(&["--mark-mask", "0xyz"]).unwrap_err().to_string();
-        assert!(wrong.contains("'0xyz' for '--mark-mask"), "{wrong}");
+    fn ports_and_sizes_are_possible() {
+        for (flag, wrong, range) in [
+            ("--proxy-port", "0", "2..=65535"),
+            ("--proxy-port", "1", "2..=65535"),
+            ("--conntrack-entries", "1023", "1024..=16777216"),
+            ("--nat-entries", "16777217", "1024..=16777216"),
+        ] {
+            let error = run(&[flag, wrong]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(range), "{error}");
+        }
     }
 }

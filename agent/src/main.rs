@@ -4,7 +4,6 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -16,7 +15,7 @@ use weft_agent::{app, operator, relay};
 const LOG: &str = "info,kube_client=off";
 
 fn main() -> ExitCode {
-    match start(Cli::parse()) {
+    match start(Cli::of_process()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
