@@ -1,5 +1,5 @@
-//! The status of policies: valid, or which field is wrong; and of objects that
-//! have no effect, which say so.
+//! The status of policies: valid, or which field is wrong, which an event says
+//! as well; and of objects that have no effect, which say so.
 //!
 //! Only the operator writes it: thousands of agents doing so would bring an
 //! API server down.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -22,9 +23,14 @@ use tracing::{debug, info};
 use weft_api::k8s::{Condition, FieldError, FieldErrors, PolicyStatus};
 use weft_core::policy::PolicyKind;
 
+use crate::kube::event::{self, Teller};
 use crate::kube::{ccec_resource, ccnp_resource, cec_resource, cnp_resource, convert};
 use crate::policy::parse;
 
+/// Why, as events name it.
+const REASON: &str = "PolicyRefused";
+/// Longest message of an event, less what says that it was cut.
+const LONGEST: usize = 1000;
 /// Wait before a status that could not be written is written again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -50,6 +56,48 @@ impl Judge {
                 message: "without effect: Envoy configuration is kept, and not acted on".into(),
             }])),
         })
+    }
+
+    /// What users are told of a policy that is refused.
+    fn event(
+        self,
+        object: &DynamicObject,
+        resource: &ApiResource,
+        verdict: &Condition,
+        now: Timestamp,
+    ) -> Option<Event> {
+        if !matches!(self, Self::Policy(_)) || verdict.status != "False" {
+            return None;
+        }
+        let about = ObjectReference {
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(resource.kind.clone()),
+            namespace: object.namespace(),
+            name: object.metadata.name.clone(),
+            uid: object.uid(),
+            resource_version: object.resource_version(),
+            ..ObjectReference::default()
+        };
+        let teller = Teller {
+            component: "weft-operator",
+            host: None,
+        };
+        let uid = object.uid().unwrap_or_default();
+        let generation = object.metadata.generation.unwrap_or_default().to_string();
+        // Events hold 1,024 bytes.
+        let mut message = verdict.message.clone();
+        if message.len() > LONGEST {
+            message.truncate(message.floor_char_boundary(LONGEST));
+            message.push_str("...");
+        }
+        let told = [uid.as_str(), &generation, &message];
+        Some(event::warning(
+            about,
+            &told,
+            (REASON, &message),
+            teller,
+            now,
+        ))
     }
 }
 
@@ -112,6 +160,15 @@ async fn reconcile(
     };
     info!(kind = %context.resource.kind, namespace = object.namespace(), name,
         valid = %condition.status, because = %condition.message, "status changed");
+    // First: it is told once, and a status that says it already is not looked at
+    // again.
+    let (judge, resource) = (context.judge, &context.resource);
+    if let Some(event) = judge.event(&object, resource, &condition, Timestamp::now()) {
+        match event::tell(&context.client, &event).await {
+            Err(kube::Error::Api(error)) => debug!(%error, "an event was refused"),
+            told => drop(told?),
+        }
+    }
     let status = PolicyStatus {
         conditions: vec![condition],
     };
@@ -160,6 +217,50 @@ mod tests {
         let condition = changed(None, Some(1), &verdict, at(1)).expect("a status");
         assert_eq!(condition.status, "False");
         assert!(condition.message.starts_with("spec: without effect"));
+    }
+
+    #[test]
+    fn a_refused_policy_has_one_event_for_each_version() {
+        let judge = Judge::Policy(PolicyKind::CiliumNetworkPolicy);
+        let event = |generation, message: &str| {
+            let mut object = DynamicObject::new("rule1", &cnp_resource()).within("default");
+            object.metadata.uid = Some("u".into());
+            object.metadata.generation = Some(generation);
+            let error = FieldError {
+                path: "spec".into(),
+                message: message.into(),
+            };
+            let verdict: Result<(), _> = Err(FieldErrors(vec![error]));
+            let condition = Condition::valid(&verdict, Some(generation));
+            judge
+                .event(&object, &cnp_resource(), &condition, at(1))
+                .expect("an event")
+        };
+        let one = event(1, "wrong");
+        assert_eq!(one.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(one.message.as_deref(), Some("spec: wrong"));
+        let about = &one.involved_object;
+        assert_eq!(about.kind.as_deref(), Some("CiliumNetworkPolicy"));
+        assert_eq!(about.uid.as_deref(), Some("u"));
+        assert_eq!(event(1, "wrong").metadata.name, one.metadata.name);
+        assert_ne!(event(2, "wrong").metadata.name, one.metadata.name);
+        let long = event(1, &"x".repeat(5000)).message.expect("a message");
+        assert!(long.len() < 1024 && long.ends_with("..."));
+    }
+
+    #[test]
+    fn a_valid_policy_has_no_event_and_one_of_the_whole_cluster_has_its_own() {
+        let mut object = DynamicObject::new("rule1", &ccnp_resource());
+        object.metadata.uid = Some("u".into());
+        let judge = Judge::Policy(PolicyKind::CiliumClusterwideNetworkPolicy);
+        let event = |verdict| {
+            let condition = Condition::valid(&verdict, None);
+            judge.event(&object, &ccnp_resource(), &condition, at(1))
+        };
+        assert!(event(Ok(())).is_none());
+        let refused = event(Err(FieldErrors(Vec::new()))).expect("an event");
+        assert_eq!(refused.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(refused.involved_object.namespace, None);
     }
 
     fn at(second: i64) -> Timestamp {
