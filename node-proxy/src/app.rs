@@ -161,7 +161,7 @@ fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyh
     match origin {
         Origin::File(path) => {
             let snapshot = store::load(path)?;
-            let mut control = Control::new(publisher, None);
+            let mut control = Control::new(publisher.alone(), None);
             control
                 .apply(&snapshot)
                 .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 
 use crate::app::{Options, Origin};
 use crate::telemetry::spans::Otlp;
@@ -12,17 +12,14 @@ use crate::telemetry::spans::Otlp;
 /// The node proxy: HTTP policy for the pods of one node.
 #[derive(Debug, Parser)]
 #[command(name = "weft-proxy", version, about)]
+#[command(group = ArgGroup::new("origin").required(true).args(["control_socket", "snapshot"]))]
 pub struct Args {
     /// Name of the node, for spans.
     #[arg(long, env = "WEFT_NODE")]
     pub node: Option<String>,
 
     /// Unix socket of the agent, which sends snapshots and takes records.
-    #[arg(
-        long,
-        env = "WEFT_CONTROL_SOCKET",
-        required_unless_present = "snapshot"
-    )]
+    #[arg(long, env = "WEFT_CONTROL_SOCKET")]
     pub control_socket: Option<PathBuf>,
 
     /// Where the last good snapshot is kept, to start from while the agent is
@@ -32,7 +29,7 @@ pub struct Args {
 
     /// Run from this file (a snapshot in JSON) in place of an agent. SIGHUP
     /// reads it again.
-    #[arg(long, conflicts_with = "control_socket")]
+    #[arg(long)]
     pub snapshot: Option<PathBuf>,
 
     /// Unix socket of the admin page.
@@ -149,6 +146,11 @@ mod tests {
             "x.sock",
         ];
         assert!(Args::try_parse_from(both).is_err());
-        assert!(Args::try_parse_from(["weft-proxy"]).is_err());
+        let none = Args::try_parse_from(["weft-proxy"]).expect_err("neither");
+        let said = none.to_string();
+        assert!(
+            said.contains("--control-socket") && said.contains("--snapshot"),
+            "{said}"
+        );
     }
 }

@@ -53,22 +53,38 @@ pub enum ListenMode {
 /// # Errors
 /// What the kernel says: the address is taken, or the process may not.
 pub fn listen(address: SocketAddr, mode: ListenMode) -> io::Result<std::net::TcpListener> {
+    let socket = listener(address, mode)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether an address is free. [`listen`] would not tell: it shares the address
+/// with every process of this user that wants to.
+///
+/// # Errors
+/// What the kernel says: the address is taken, or there is no such address.
+pub fn free(address: SocketAddr, mode: ListenMode) -> io::Result<()> {
+    listener(address, mode)?.bind(&address.into())
+}
+
+/// A socket that may be bound where connections of a process that is gone are
+/// about to be forgotten.
+fn listener(address: SocketAddr, mode: ListenMode) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     // Accepted sockets inherit both options below.
     socket.set_tcp_nodelay(true)?;
     if let ListenMode::Transparent { mark } = mode {
         set_transparent(&socket, address.is_ipv4())?;
         socket.set_mark(mark)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// What a socket towards an upstream is bound to.

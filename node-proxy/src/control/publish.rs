@@ -22,6 +22,8 @@ pub struct Publisher {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     versions: watch::Sender<u64>,
     listening: HashMap<String, Listening>,
+    /// Nobody else is to listen on its addresses.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,17 @@ impl Publisher {
             workers,
             versions,
             listening: HashMap::new(),
+            alone: false,
         }
+    }
+
+    /// Refuses addresses on which another process listens. Of two proxies of a
+    /// node the new one takes over beside the old one, by way of the same
+    /// address; a proxy without an agent takes over from nobody.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        let alone = true;
+        Self { alone, ..self }
     }
 
     /// Puts a snapshot in force. When this returns, every request that starts
@@ -113,7 +125,7 @@ impl Publisher {
             if !unchanged {
                 let bound = self.bind_one(listener).map_err(|error| SnapshotError {
                     field: format!("listeners[{index}].address"),
-                    reason: error.to_string(),
+                    reason: format!("{} of `{}`: {error}", listener.address, listener.name),
                 })?;
                 new.push(bound);
             }
@@ -127,6 +139,11 @@ impl Publisher {
             ListenerMode::Cluster(_) => ListenMode::Plain,
         };
         let mut address = listener.address;
+        let mut known = self.listening.values();
+        let ours = known.any(|known| known.bound.port() == address.port());
+        if self.alone && !ours {
+            socket::free(address, mode)?;
+        }
         let mut sockets = Vec::with_capacity(self.workers.len());
         for _worker in &self.workers {
             let socket = socket::listen(address, mode)?;

@@ -230,14 +230,58 @@ async fn a_rule_that_does_not_compile_stops_the_start_with_its_field() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("snapshot.json");
     write(&file, &bad.snapshot(server.address));
+    let said = refused(&file);
+    assert!(said.contains("policies[0].path"), "{said}");
+}
+
+/// What a proxy says that cannot run from this file.
+fn refused(file: &Path) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
         .arg("--snapshot")
-        .arg(&file)
+        .arg(file)
+        .env("RUST_BACKTRACE", "1")
         .output()
         .expect("it runs");
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("policies[0].path"), "{said}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("backtrace"), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_snapshot_is_said_so_in_a_line() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("snapshot.json");
+    std::fs::write(&file, "{\"version\": ").expect("written");
+    let said = refused(&file);
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    assert!(said.contains(&*file.to_string_lossy()), "{said}");
+}
+
+#[tokio::test]
+async fn of_two_that_run_alone_the_second_does_not_share_the_firsts_address() {
+    let server = Server::landing().await;
+    let first = Process::start(&open().snapshot(server.address));
+    let address = first.address().await;
+    let mut snapshot = open().snapshot(server.address);
+    snapshot.listeners[0].address = address.to_string();
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("snapshot.json");
+    write(&file, &snapshot);
+    let said = refused(&file);
+    let name = &snapshot.listeners[0].name;
+    assert!(
+        said.contains(&format!("listeners[0].address: {address} of `{name}`"))
+            && said.contains("Address already in use"),
+        "{said}"
+    );
+    // Its own address it has already, when the file is read again.
+    snapshot.version = "again".into();
+    write(&first.file(), &snapshot);
+    let id = i32::try_from(first.child.id()).expect("a process id");
+    let id = rustix::process::Pid::from_raw(id).expect("a process id");
+    rustix::process::kill_process(id, rustix::process::Signal::HUP).expect("told");
+    until(async || first.admin("/config").await.contains("again")).await;
 }
 
 #[tokio::test]
