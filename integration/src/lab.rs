@@ -217,6 +217,24 @@ impl Lab {
         Ok(serde_json::from_str(&output)?)
     }
 
+    /// Waits until a policy is called valid, or invalid; what else is said of it.
+    ///
+    /// # Errors
+    /// When it is not within the usual time.
+    pub fn until_valid(&self, policy: &str, wanted: bool) -> anyhow::Result<String> {
+        until(|| {
+            let object = self.get("cnp", policy).map_err(|error| error.to_string())?;
+            let conditions = object["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            match conditions.find(|condition| condition["type"] == "Valid") {
+                Some(valid) if (valid["status"] == "True") == wanted => {
+                    Ok(valid["message"].as_str().unwrap_or_default().to_owned())
+                }
+                _ => Err(object.to_string()),
+            }
+        })
+    }
+
     /// Waits until these pods are ready and returns their addresses.
     ///
     /// # Errors

@@ -80,6 +80,13 @@ fn workload(value: &str) -> Workload {
     }
 }
 
+/// The names of all verdicts.
+fn verdicts() -> String {
+    let all = (1..).map_while(|number| Verdict::try_from(number).ok());
+    let names: Vec<_> = all.map(|verdict| verdict.as_str_name()).collect();
+    names.join(" ")
+}
+
 fn identity(value: &str) -> Result<u32, String> {
     let mut reserved = NumericIdentity::RESERVED.iter().filter(|(id, _)| id.0 != 0);
     if let Some((id, _)) = reserved.find(|(_, name)| *name == value) {
@@ -104,7 +111,12 @@ pub(super) fn flow_field(filter: &mut FlowFilter, name: &str, value: &str) -> Re
         "ip-trace-id" => filter.ip_trace_id.push(ip_trace_id(value)?),
         "verdict" => {
             let verdict = Verdict::from_str_name(value);
-            let verdict = verdict.ok_or_else(|| format!("invalid --verdict value: {value}"))?;
+            let verdict = verdict.ok_or_else(|| {
+                format!(
+                    "invalid --verdict value: {value}, expected one of [{}]",
+                    verdicts()
+                )
+            })?;
             filter.verdict.push(verdict.into());
         }
         "drop-reason-desc" => {

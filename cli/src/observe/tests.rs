@@ -98,7 +98,15 @@ fn contradictions_are_refused() {
         ("--first 1 --last 1", "cannot set both --first and --last"),
         ("--first 1 -f", "cannot set both --first and --follow"),
         ("-o table -f", "not compatible with follow"),
-        ("-o xml", "invalid output format: xml"),
+        (
+            "-o xml",
+            "invalid output format: xml, expected one of [compact dict jsonpb json table tab]",
+        ),
+        (
+            "--verdict denied",
+            "invalid --verdict value: denied, expected one of [FORWARDED DROPPED ERROR AUDIT \
+             REDIRECTED TRACED TRANSLATED]",
+        ),
         ("--field-mask time", "not compatible with custom field mask"),
         ("--since yesterday", "failed to parse the since time"),
     ] {

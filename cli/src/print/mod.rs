@@ -43,7 +43,9 @@ impl Format {
             "dict" => Ok(Self::Dict),
             "json" | "JSON" | "jsonpb" => Ok(Self::Json),
             "tab" | "table" => Ok(Self::Table),
-            other => Err(Error::usage(format!("invalid output format: {other}"))),
+            other => Err(Error::usage(format!(
+                "invalid output format: {other}, expected one of [compact dict jsonpb json table tab]"
+            ))),
         }
     }
 }

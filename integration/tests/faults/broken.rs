@@ -9,7 +9,7 @@ use crate::stage::{CLIENTS, L4, L7, SERVERS, Stage, assert_only, policies};
 #[test]
 fn the_last_good_version_of_a_policy_serves() {
     let stage = Stage::set();
-    stage.until_valid("http", true);
+    stage.lab.until_valid("http", true).unwrap();
     let clients = [
         ("friend's GET", stage.asking("friend", L7, &[]), "200"),
         (
@@ -29,7 +29,7 @@ fn the_last_good_version_of_a_policy_serves() {
     broken["spec"]["ingress"][0]["fromEndpoints"] = json!([{}]);
     broken["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"] = json!([{"path": "/v1/["}]);
     stage.lab.apply(&[broken]).unwrap();
-    let message = stage.until_valid("http", false);
+    let message = stage.lab.until_valid("http", false).unwrap();
     let field = "ingress[0].toPorts[0].rules.http[0].path";
     assert!(message.contains(field), "{message:?} does not name {field}");
     for (who, client, what) in &clients {
@@ -55,7 +55,7 @@ fn the_last_good_version_of_a_policy_serves() {
     }
     // Once it can be understood it is in force.
     stage.lab.apply(&policies("friend", "POST")).unwrap();
-    stage.until_valid("http", true);
+    stage.lab.until_valid("http", true).unwrap();
     stage
         .asking("friend", L7, &["--method", "POST"])
         .more(5, "200")

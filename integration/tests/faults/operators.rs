@@ -118,7 +118,7 @@ fn until_held_by_another(lab: &Lab, than: &str) -> (String, u64) {
 /// Applies a policy; returns once somebody has written its status.
 fn judged(lab: &Lab, name: &str) {
     apply(lab, name);
-    until_judged(lab, name);
+    lab.until_valid(name, true).unwrap();
 }
 
 fn apply(lab: &Lab, name: &str) {
@@ -129,20 +129,6 @@ fn apply(lab: &Lab, name: &str) {
         &[(80, Some("GET"))],
     );
     lab.apply(&[policy]).unwrap();
-}
-
-fn until_judged(lab: &Lab, name: &str) {
-    until(|| {
-        let object = lab.get("cnp", name).map_err(|error| error.to_string())?;
-        let conditions = object["status"]["conditions"].as_array().cloned();
-        let valid =
-            |condition: &Value| condition["type"] == "Valid" && condition["status"] == "True";
-        match conditions.unwrap_or_default().iter().any(valid) {
-            true => Ok(()),
-            false => Err(object.to_string()),
-        }
-    })
-    .unwrap();
 }
 
 /// The one that works, another that stands by, and the name of the holder.
@@ -174,7 +160,7 @@ fn another_takes_over_when_the_one_that_works_is_killed() {
     assert_eq!(transitions, 1);
     assert!(took > LEASE - 2 * INTERVAL, "too early: {took:?}");
     assert!(took < LEASE + 2 * INTERVAL + SLACK, "too late: {took:?}");
-    until_judged(&lab, "between");
+    lab.until_valid("between", true).unwrap();
     second.until_says(WORKS);
     assert_eq!((first.wrote("between"), second.wrote("between")), (0, 1));
 

@@ -67,5 +67,6 @@ fn logs_are_whole_or_their_last_lines() {
     }
     let nowhere = lab.lab(&["logs", "nowhere", "agent"]);
     assert_eq!(nowhere.code, 1);
-    assert!(nowhere.errors.contains("nowhere has no"), "{nowhere:?}");
+    let says = "no node nowhere, only kind-worker";
+    assert!(nowhere.errors.contains(says), "{nowhere:?}");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use weft_integration::lab::Lab;
 use weft_integration::pods::{idle, policy, server};
-use weft_integration::watch::{Client, Report, until};
+use weft_integration::watch::{Client, Report};
 
 /// The client and server in pods.
 pub const LOAD: &str = env!("CARGO_BIN_EXE_weft-load");
@@ -87,25 +87,6 @@ impl Stage {
         self.lab
             .client(pod, Path::new(LOAD), &["stream", &to])
             .unwrap()
-    }
-
-    /// The status of a policy: whether it is valid, and why not.
-    pub fn valid(&self, name: &str) -> Option<(bool, String)> {
-        let object = self.lab.get("cnp", name).unwrap();
-        let conditions = object["status"]["conditions"].as_array()?.clone();
-        let valid = conditions
-            .into_iter()
-            .find(|condition| condition["type"] == "Valid")?;
-        let message = valid["message"].as_str().unwrap_or_default().to_owned();
-        Some((valid["status"] == "True", message))
-    }
-
-    pub fn until_valid(&self, name: &str, wanted: bool) -> String {
-        until(|| match self.valid(name) {
-            Some((valid, message)) if valid == wanted => Ok(message),
-            other => Err(format!("{other:?}")),
-        })
-        .unwrap()
     }
 }
 

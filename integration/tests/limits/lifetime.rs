@@ -156,6 +156,19 @@ observer    {} (all nodes)
     let told = lab.told();
     assert_eq!(told.output, where_it_is);
     assert!(status.output.starts_with(&where_it_is), "{status:?}");
+    // Who asks for a log without saying which is told what there is.
+    let usage = lab.lab(&["logs"]).errors;
+    for said in [
+        "agent|proxy|relay|operator",
+        "Nodes: kind-worker, kind-worker2",
+    ] {
+        assert!(usage.contains(said), "{usage}");
+    }
+    let nowhere = lab.lab(&["logs", "kind", "agent"]).errors;
+    assert!(
+        nowhere.contains("no node kind, only kind-worker, kind-worker2"),
+        "{nowhere}"
+    );
     let took = told.errors.lines().find_map(|line| {
         let seconds = line.strip_prefix("  ready after ")?.strip_suffix(" s")?;
         seconds.parse::<f64>().ok()

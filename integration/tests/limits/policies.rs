@@ -26,40 +26,40 @@ fn wide(side: &str, count: usize) -> Value {
     object
 }
 
-fn until_valid(world: &World, name: &str, wanted: &str) -> String {
-    until(|| {
-        let object = world
-            .lab
-            .get("cnp", name)
-            .map_err(|error| error.to_string())?;
-        let conditions = object["status"]["conditions"].as_array().cloned();
-        let valid = conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition["type"] == "Valid");
-        match valid {
-            Some(valid) if valid["status"] == wanted => {
-                Ok(valid["message"].as_str().unwrap_or_default().to_owned())
-            }
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .unwrap()
-}
-
 #[test]
 fn an_object_over_a_limit_is_refused_and_its_last_good_version_serves() {
     let world = World::policed();
     world.lab.apply(&[wide("stranger", 10)]).unwrap();
     world.until_curl("stranger", 8081, &[], "0\n");
-    until_valid(&world, "wide", "True");
+    world.lab.until_valid("wide", true).unwrap();
     // What would let in friends alone, if it were not too much.
     world.lab.apply(&[wide("friend", 2001)]).unwrap();
-    let message = until_valid(&world, "wide", "False");
+    let message = world.lab.until_valid("wide", false).unwrap();
     let says = "spec.ingress[1].fromCIDR: the object has 2001 prefixes with their exceptions, \
                 more than 2000; name larger prefixes, or make several objects of it";
     assert_eq!(message, says);
+    let told = until_event(&world, "PolicyRefused", ("CiliumNetworkPolicy", "wide"));
+    assert_eq!(told, says);
     world.until_curl("stranger", 8081, &[], "0\n");
+}
+
+/// What an event with this reason says of an object, once there is one.
+fn until_event(world: &World, reason: &str, (kind, name): (&str, &str)) -> String {
+    until(|| {
+        let events = world.lab.lab(&["get", "events", "-o", "json"]).well();
+        let events = events.map_err(|error| error.to_string())?;
+        let events: Value = serde_json::from_str(&events).map_err(|error| error.to_string())?;
+        let wanted = |event: &&Value| {
+            let object = &event["involvedObject"];
+            event["reason"] == reason && object["kind"] == kind && object["name"] == name
+        };
+        let mut all = events["items"].as_array().into_iter().flatten();
+        match all.find(wanted) {
+            Some(event) => Ok(event["message"].as_str().unwrap_or_default().to_owned()),
+            None => Err(format!("no such event in {events}")),
+        }
+    })
+    .unwrap()
 }
 
 #[test]
@@ -73,32 +73,14 @@ fn a_pod_over_its_bound_keeps_what_it_had_and_its_events_say_so() {
     };
     // 18,000 entries, and 16,384 are what a pod may have.
     world.lab.apply(&[wide("stranger", 2000)]).unwrap();
-    until(|| {
-        let events = world.lab.lab(&["get", "events", "-o", "json"]).well();
-        let events = events.map_err(|error| error.to_string())?;
-        let events: Value = serde_json::from_str(&events).map_err(|error| error.to_string())?;
-        let of_pod = |event: &&Value| {
-            event["reason"] == "PolicyOverBounds" && event["involvedObject"]["name"] == "http"
-        };
-        let event = events["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(of_pod);
-        let message = event.and_then(|event| event["message"].as_str());
-        match message {
-            Some(message)
-                if message.contains("more than 16384 policy entries")
-                    && message.contains("CiliumNetworkPolicy default/wide's: 1800") =>
-            {
-                Ok(())
-            }
-            _ => Err(format!("no such event in {events}")),
-        }
-    })
-    .unwrap();
+    let message = until_event(&world, "PolicyOverBounds", ("Pod", "http"));
+    assert!(
+        message.contains("more than 16384 policy entries")
+            && message.contains("CiliumNetworkPolicy default/wide's: 1800"),
+        "{message}"
+    );
     // The policy is valid, and both what was and what was not allowed stay so.
-    until_valid(&world, "wide", "True");
+    world.lab.until_valid("wide", true).unwrap();
     world.until_curl("friend", 8081, &[], "0\n");
     world.until_curl("friend", 8080, &["-X", "POST"], "Access denied");
     let ran = status("stranger");

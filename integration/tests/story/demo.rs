@@ -85,6 +85,7 @@ fn comes_out(arguments: &[&str], through: &str) {
     let end = format!("All {steps} steps came out as they should");
     assert!(ran.output.contains(&end), "{told}");
     assert!(ran.output.contains(through), "{told}");
+    assert!(ran.output.contains("\nThe lab is gone. "), "{told}");
 }
 
 #[test]

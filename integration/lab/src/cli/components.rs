@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use hyper::Method;
 
-use super::target::Api;
+use super::target::{self, Api};
 use crate::client::Server;
 use crate::cluster::{Component, SYSTEM};
 use crate::control::Action;
@@ -21,6 +21,7 @@ pub(super) struct LogsArgs {
     /// Name of the node.
     node: String,
     /// Which part; relay and operator are the cluster's, whatever the node.
+    #[arg(value_name = "agent|proxy|relay|operator")]
     component: Component,
     /// Go on until the part ends.
     #[arg(short, long)]
@@ -33,8 +34,17 @@ pub(super) struct LogsArgs {
     previous: bool,
 }
 
+fn check_node(lab: &str, node: &str, component: Component) -> anyhow::Result<()> {
+    let nodes = target::nodes(lab)?;
+    if component.is_per_node() && !nodes.iter().any(|one| one == node) {
+        bail!("lab {lab} has no node {node}, only {}", nodes.join(", "));
+    }
+    Ok(())
+}
+
 pub(super) async fn logs(lab: &str, args: &LogsArgs) -> anyhow::Result<ExitCode> {
     let api = Api::of(lab)?;
+    check_node(lab, &args.node, args.component)?;
     let (key, value) = args.component.label();
     let pods = format!("/api/v1/namespaces/{SYSTEM}/pods");
     let list = api
@@ -66,6 +76,7 @@ pub(super) struct ActArgs {
     /// Name of the node.
     node: String,
     /// Which part; relay and operator are the cluster's, whatever the node.
+    #[arg(value_name = "agent|proxy|relay|operator")]
     component: Component,
     /// SIGKILL instead of SIGTERM.
     #[arg(long)]
@@ -73,6 +84,7 @@ pub(super) struct ActArgs {
 }
 
 pub(super) async fn act(lab: &str, args: &ActArgs, action: Action) -> anyhow::Result<ExitCode> {
+    check_node(lab, &args.node, args.component)?;
     let control = Server::Socket(StateDir::of(lab).control_socket());
     let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let path = format!(

@@ -37,15 +37,16 @@ pub(super) struct UpArgs {
     timeout: u64,
 }
 
-fn need_root() -> anyhow::Result<()> {
+/// Refuses to go on without root, for which there is this reason.
+fn need_root(reason: &str) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("a lab needs root: it makes network namespaces and loads eBPF programs");
+        bail!("this needs root, {reason}: run it with sudo");
     }
     Ok(())
 }
 
 pub(super) fn up(lab: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
-    need_root()?;
+    need_root("to make network namespaces and load eBPF programs")?;
     let begin = Instant::now();
     let plan = Plan::new(lab, args.nodes, args.routing)?;
     let state = StateDir::of(lab);
@@ -195,7 +196,7 @@ fn describe(info: &LabInfo, state: &StateDir) -> String {
 }
 
 pub(super) fn down(lab: &str) -> anyhow::Result<ExitCode> {
-    need_root()?;
+    need_root("to remove network namespaces and eBPF programs")?;
     let existed = StateDir::of(lab).exists();
     teardown::remove(lab, &Lock::take()?)?;
     println!(

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -108,7 +109,14 @@ pub fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let cli = Cli::parse_from(words);
+    let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| {
+        // Nobody hears it when the output is closed.
+        let _closed = error.print();
+        if let Some(nodes) = nodes_for(&error, &words) {
+            eprintln!("\nNodes: {}", nodes.join(", "));
+        }
+        std::process::exit(error.exit_code())
+    });
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -116,6 +124,20 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The nodes to choose from, when none was named and the lab is up.
+fn nodes_for(error: &clap::Error, words: &[OsString]) -> Option<Vec<String>> {
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    if !missing.iter().any(|argument| argument == "<NODE>") {
+        return None;
+    }
+    let named = words.iter().skip_while(|word| *word != "--name").nth(1);
+    let lab = named.cloned().or_else(|| std::env::var_os("WEFT_LAB_NAME"));
+    let lab = lab.unwrap_or_else(|| "weft".into());
+    target::nodes(lab.to_str()?).ok()
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -24,6 +24,15 @@ pub(super) fn info(lab: &str) -> anyhow::Result<LabInfo> {
     info.with_context(|| format!("lab {lab} is not up (weft-lab --name {lab} up)"))
 }
 
+/// The names of its nodes.
+///
+/// # Errors
+/// When it is not up.
+pub(super) fn nodes(lab: &str) -> anyhow::Result<Vec<String>> {
+    let nodes = info(lab)?.plan.nodes;
+    Ok(nodes.into_iter().map(|node| node.name).collect())
+}
+
 /// The lab's Kubernetes API.
 #[derive(Debug, Clone)]
 pub(super) struct Api(Server);

@@ -64,6 +64,9 @@ pub async fn demo(lab: &str, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     } else {
         let down = Lock::take().and_then(|lock| teardown::remove(lab, &lock));
         down.context("take the lab down")?;
+        println!(
+            "\nThe lab is gone. `weft-lab --name {lab} up` (`make lab`) brings up one that stays."
+        );
     }
     Ok(match played? {
         true => ExitCode::SUCCESS,
