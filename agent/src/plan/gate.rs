@@ -5,9 +5,11 @@
 //! newly redirects waits until every snapshot that the proxy may be running has
 //! the same rules for it: the one that it acknowledged last, and all that were
 //! published since. For a short while its traffic is treated as before, which
-//! spares what is allowed a gap; then the entry goes in with a port that stands
-//! for "closed", and its traffic is dropped until the proxy is there.
+//! spares what is allowed a gap; then, or at once where that takes more entries
+//! than an endpoint may have, the entry goes in with a port that stands for
+//! "closed", and its traffic is dropped until the proxy is there.
 
+mod agreement;
 mod coverage;
 mod meanwhile;
 
@@ -16,9 +18,10 @@ use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_core::policy::PortPolicy;
+use weft_core::policy::{Bounds, PortPolicy};
 use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
 
+use agreement::Agreements;
 pub use coverage::Coverage;
 use meanwhile::meanwhile;
 
@@ -59,9 +62,19 @@ struct Published {
     coverage: Arc<Coverage>,
 }
 
+/// What [`meanwhile`] was asked last, and its answer: pods of equal labels ask
+/// the same.
+#[derive(Debug)]
+struct Answer {
+    asked: [Vec<PolicyEntry>; 3],
+    answer: Option<Vec<PolicyEntry>>,
+}
+
 /// What the proxy is known to hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gate {
+    /// Entries that an endpoint may have.
+    room: usize,
     /// The last ones, in order.
     published: VecDeque<Published>,
     connected: bool,
@@ -71,9 +84,32 @@ pub struct Gate {
     answered: u64,
     waiting: BTreeMap<u32, Instant>,
     introduced: BTreeMap<u32, Instant>,
+    agreements: Agreements,
+    answer: Option<Answer>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::bounded(&Bounds::default())
+    }
 }
 
 impl Gate {
+    /// Nothing is known yet; an endpoint may have what these bounds say.
+    pub fn bounded(bounds: &Bounds) -> Self {
+        Self {
+            room: bounds.entries,
+            published: VecDeque::new(),
+            connected: false,
+            acked: None,
+            answered: 0,
+            waiting: BTreeMap::new(),
+            introduced: BTreeMap::new(),
+            agreements: Agreements::default(),
+            answer: None,
+        }
+    }
+
     /// A snapshot was published, as the one of this number. The same number
     /// again is the same snapshot.
     pub fn published(&mut self, number: u64, version: &str, coverage: Coverage) {
@@ -120,8 +156,9 @@ impl Gate {
         let mut complete = true;
         let mut early = Vec::new();
         let mut entries = wanted.to_vec();
+        let mut agreements = std::mem::take(&mut self.agreements);
         for entry in &mut entries {
-            match self.ask(endpoint, entry, rules, &redirected) {
+            match self.ask(endpoint, entry, rules, &redirected, &mut agreements) {
                 Way::Open => {}
                 Way::Early => early.push(*entry),
                 Way::Lost => {
@@ -130,17 +167,18 @@ impl Gate {
                 }
             }
         }
+        self.agreements = agreements;
         if early.is_empty() {
             self.waiting.remove(&endpoint);
             return Gated::Write { entries, complete };
         }
         // A proxy that is away will not answer soon: nothing to wait for.
         let until = *self.waiting.entry(endpoint).or_insert(now + PATIENCE);
-        if self.connected && now < until {
-            return Gated::Hold {
-                entries: meanwhile(&entries, &early, held),
-                until,
-            };
+        if self.connected
+            && now < until
+            && let Some(entries) = self.meanwhile(&entries, &early, held)
+        {
+            return Gated::Hold { entries, until };
         }
         let early: BTreeSet<Key> = early.iter().map(key).collect();
         for entry in &mut entries {
@@ -152,6 +190,26 @@ impl Gate {
             entries,
             complete: false,
         }
+    }
+
+    fn meanwhile(
+        &mut self,
+        wanted: &[PolicyEntry],
+        early: &[PolicyEntry],
+        held: &[PolicyEntry],
+    ) -> Option<Vec<PolicyEntry>> {
+        let asked = [wanted, early, held];
+        if let Some(last) = &self.answer
+            && asked == last.asked.each_ref().map(Vec::as_slice)
+        {
+            return last.answer.clone();
+        }
+        let answer = meanwhile(wanted, early, held, self.room);
+        self.answer = Some(Answer {
+            asked: asked.map(<[_]>::to_vec),
+            answer: answer.clone(),
+        });
+        answer
     }
 
     /// Whether the proxy knows this pod, or need not be waited for: it would
@@ -171,8 +229,10 @@ impl Gate {
         if now < until { Err(until) } else { Ok(()) }
     }
 
-    /// Forgets endpoints that are gone.
+    /// Forgets endpoints that are gone, and what only pods of one pass share.
     pub fn retain(&mut self, endpoints: impl Fn(u32) -> bool) {
+        self.agreements = Agreements::default();
+        self.answer = None;
         self.waiting.retain(|endpoint, _| endpoints(*endpoint));
         self.introduced.retain(|endpoint, _| endpoints(*endpoint));
     }
@@ -183,6 +243,7 @@ impl Gate {
         entry: &PolicyEntry,
         rules: &[PortPolicy],
         redirected: &BTreeSet<(Key, u16)>,
+        agreements: &mut Agreements,
     ) -> Way {
         let Verdict::Redirect(port) = entry.verdict else {
             return Way::Open;
@@ -197,7 +258,7 @@ impl Gate {
         let known = redirected.contains(&(key(entry), port));
         let right = |state: &Coverage| match known {
             true => state.has_rules(endpoint, entry),
-            false => state.judges(endpoint, entry, rules),
+            false => state.judges(endpoint, entry, rules, agreements),
         };
         let everywhere = self.states().map(|mut states| states.all(right));
         match (everywhere, known) {

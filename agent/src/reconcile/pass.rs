@@ -97,6 +97,7 @@ pub(super) struct Engine<K> {
 
 impl<K: Kernel> Engine<K> {
     pub(super) fn new(start: Start<K>) -> Self {
+        let publisher = Publisher::new(start.control, &start.settings.bounds);
         Self {
             compiled: Compiled::bounded(start.settings.bounds),
             settings: start.settings,
@@ -113,7 +114,7 @@ impl<K: Kernel> Engine<K> {
             unsaved: Vec::new(),
             rules: Rules::default(),
             rule_table: RuleTable::default(),
-            publisher: Publisher::new(start.control),
+            publisher,
             view: start.view,
             status: start.status,
             metrics: start.metrics,

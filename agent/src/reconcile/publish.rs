@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use tracing::warn;
-use weft_core::policy::{EndpointPolicy, IdentityTable, PortPolicy};
+use weft_core::policy::{Bounds, EndpointPolicy, IdentityTable, PortPolicy};
 
 use super::pass::Settings;
 use crate::control::{Control, ProxyStatus};
@@ -81,9 +81,9 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(control: Control) -> Self {
+    pub(super) fn new(control: Control, bounds: &Bounds) -> Self {
         Self {
-            gate: Gate::default(),
+            gate: Gate::bounded(bounds),
             control,
             proxy: ProxyStatus::default(),
             judged: PortsByEndpoint::new(),

@@ -1,12 +1,12 @@
 //! What a snapshot has for the kernel's redirects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use weft_core::model::NumericIdentity;
-use weft_core::policy::http::HttpRule;
-use weft_core::policy::{PeerRule, PeerSet, PortPolicy};
+use weft_core::policy::PortPolicy;
 use weft_datapath::PolicyEntry;
+
+use super::agreement::Agreements;
 
 /// What a snapshot holds: the pods, and the ports with their rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,11 +47,18 @@ impl Coverage {
     /// the entry, by the same rules. A proxy with other rules might let through
     /// what these do not, and one without any would not judge at all, if it is
     /// asked on account of the other direction.
-    pub(super) fn judges(&self, endpoint: u32, entry: &PolicyEntry, wanted: &[PortPolicy]) -> bool {
+    pub(super) fn judges(
+        &self,
+        endpoint: u32,
+        entry: &PolicyEntry,
+        wanted: &[PortPolicy],
+        agreements: &mut Agreements,
+    ) -> bool {
         let identity = NumericIdentity(entry.identity);
         self.holds(endpoint, entry, |port, there| {
             let here = policy_at(wanted, entry.direction as u8, port)?;
-            agree(identity, &there.rules, &here.rules).then_some(here.last)
+            let agree = agreements.agree(identity, &there.rules, &here.rules);
+            agree.then_some(here.last)
         })
     }
 
@@ -66,7 +73,7 @@ impl Coverage {
         &self,
         endpoint: u32,
         entry: &PolicyEntry,
-        right: impl Fn(u32, &PortPolicy) -> Option<u16>,
+        mut right: impl FnMut(u32, &PortPolicy) -> Option<u16>,
     ) -> bool {
         // Both kinds of direction have the numbers of the policy map's keys.
         let direction = entry.direction as u8;
@@ -77,8 +84,7 @@ impl Coverage {
         let mut open = u32::from(first);
         while open <= u32::from(last) {
             // Sorted: there may be thousands of entries, and of ports.
-            let after = held.partition_point(|there| u32::from(there.first) <= open);
-            let there = policy_at(&held[after.saturating_sub(1)..after], direction, open);
+            let there = policy_at(held, direction, open);
             let Some((there, until)) = there.and_then(|there| Some((there, right(open, there)?)))
             else {
                 return false;
@@ -97,50 +103,14 @@ fn ports(entry: &PolicyEntry) -> (u16, u16) {
     (entry.port & !free, entry.port | free)
 }
 
+/// The policy of a port among those of an endpoint, which are in the order of
+/// directions and ports.
 fn policy_at(ports: &[PortPolicy], direction: u8, port: u32) -> Option<&PortPolicy> {
-    ports.iter().find(|policy| {
-        policy.direction.number() == direction
-            && (u32::from(policy.first)..=u32::from(policy.last)).contains(&port)
-    })
-}
-
-/// Whether the rules `there` say of an identity what those `here` say.
-///
-/// For any identity, that is 0: whether they allow none more than those `here`,
-/// and all that everybody may. Peers come and go with every pod; that an
-/// identity is not named there yet denies it for a moment, no more.
-fn agree(identity: NumericIdentity, there: &Arc<[PeerRule]>, here: &Arc<[PeerRule]>) -> bool {
-    if Arc::ptr_eq(there, here) {
-        return true;
-    }
-    if identity != NumericIdentity::UNKNOWN {
-        let concerns = |rule: &&PeerRule| rule.peers.contains(identity);
-        let there = there.iter().filter(concerns).map(said);
-        return there.eq(here.iter().filter(concerns).map(said));
-    }
-    let has = |rules: &[PeerRule], one: &PeerRule| {
-        let mut rules = rules.iter();
-        rules.any(|rule| said(rule) == said(one) && holds(&rule.peers, &one.peers))
-    };
-    let everybodys = |rule: &&PeerRule| rule.peers == PeerSet::Any;
-    there.iter().all(|rule| rule.deny || has(here, rule))
-        && here.iter().filter(everybodys).all(|rule| has(there, rule))
-}
-
-/// What a rule says, less of whom and where it stands.
-fn said(rule: &PeerRule) -> (bool, &[HttpRule]) {
-    (rule.deny, &rule.http)
-}
-
-/// Whether all of these peers are among the others.
-fn holds(others: &PeerSet, these: &PeerSet) -> bool {
-    match (others, these) {
-        (PeerSet::Any, _) => true,
-        (PeerSet::These(_), PeerSet::Any) => false,
-        (PeerSet::These(_), PeerSet::These(these)) => {
-            these.iter().all(|identity| others.contains(*identity))
-        }
-    }
+    let place = |policy: &PortPolicy| (policy.direction.number(), u32::from(policy.first));
+    let after = ports.partition_point(|policy| place(policy) <= (direction, port));
+    let found = ports.get(after.checked_sub(1)?)?;
+    let holds = found.direction.number() == direction && port <= found.last.into();
+    holds.then_some(found)
 }
 
 #[cfg(test)]

@@ -300,3 +300,21 @@ fn what_is_closed_for_good_waits_for_nobody() {
     rig.rules.clear();
     assert_eq!(rig.written(&wanted), (wanted.to_vec(), true));
 }
+
+/// Entries of single ports that are held, and redirects of all ports for many
+/// peers: the one by the other is more than a pod may have.
+#[test]
+fn where_traffic_cannot_be_treated_as_before_its_ports_are_closed() {
+    let open = |port| entry(0, port, Verdict::Allow);
+    let held: Vec<_> = (0..2_000).map(|number| open(2 * number + 1)).collect();
+    let mut rig = Rig::new(&held);
+    let range = |identity| PolicyEntry {
+        port_bits: 0,
+        ..entry(identity, 0, PROXY)
+    };
+    let wanted: Vec<_> = (300..800).map(range).collect();
+    let (entries, complete) = rig.written(&wanted);
+    assert!(!complete);
+    assert_eq!(entries.len(), wanted.len());
+    assert!(entries.iter().all(|entry| entry.verdict == CLOSED));
+}

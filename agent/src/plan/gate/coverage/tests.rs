@@ -1,4 +1,6 @@
 use weft_core::model::{self, EndpointId};
+use weft_core::policy::http::HttpRule;
+use weft_core::policy::{PeerRule, PeerSet};
 use weft_datapath::{Direction, Verdict};
 
 use super::*;
@@ -57,12 +59,16 @@ fn covering(ports: &[(u16, u16)]) -> (Coverage, Vec<PortPolicy>) {
     (Coverage::of([EP], &ports), ports)
 }
 
+fn judges(coverage: &Coverage, entry: &PolicyEntry, wanted: &[PortPolicy]) -> bool {
+    coverage.judges(EP, entry, wanted, &mut Agreements::default())
+}
+
 #[test]
 fn a_range_covers_the_prefixes_inside_it() {
     let (range, wanted) = covering(&[(8000, 8999)]);
     let holds = |coverage: &Coverage, port, bits| {
         let entry = entry(0, port, bits);
-        let judges = coverage.judges(EP, &entry, &wanted);
+        let judges = judges(coverage, &entry, &wanted);
         assert_eq!(judges, coverage.has_rules(EP, &entry));
         judges
     };
@@ -85,13 +91,13 @@ fn the_other_direction_and_another_endpoint_are_not_covered() {
     };
     assert!(!coverage.has_rules(EP, &egress));
     assert!(!coverage.has_rules(EP + 1, &entry(0, 80, 16)));
-    assert!(!coverage.judges(EP, &egress, &wanted));
+    assert!(!judges(&coverage, &egress, &wanted));
 }
 
 /// Whether the one set of rules does for the other, for this identity.
 fn does(there: &[PeerRule], here: &[PeerRule], identity: u32) -> bool {
     let coverage = Coverage::of([EP], &[policy(80, 80, there)]);
-    coverage.judges(EP, &entry(identity, 80, 16), &[policy(80, 80, here)])
+    judges(&coverage, &entry(identity, 80, 16), &[policy(80, 80, here)])
 }
 
 #[test]
@@ -129,4 +135,29 @@ fn for_any_peer_nobody_may_more_and_everybody_what_all_may() {
     assert!(does(std::slice::from_ref(&all), &some(&[300]), 0));
     assert!(!does(&some(&[300])[1..], &some(&[300]), 0));
     assert!(!does(&[rule(&[], &["PUT"])], std::slice::from_ref(&all), 0));
+}
+
+/// As many rules as a pod may have on a port, each for a peer of its own, and
+/// as many entries: one look at the lists has to do for all of them.
+#[test]
+fn many_rules_and_many_entries_are_no_product() {
+    const PEERS: u32 = 16_000;
+    let list = |last: &str| {
+        let methods = (0..PEERS).map(|peer| if peer + 1 == PEERS { last } else { "GET" });
+        let rules = (300..)
+            .zip(methods)
+            .map(|(peer, method)| rule(&[peer], &[method]));
+        rules.collect::<Vec<_>>()
+    };
+    let coverage = Coverage::of([EP], &[policy(80, 80, &list("GET"))]);
+    let wanted = [policy(80, 80, &list("PUT"))];
+    let mut agreements = Agreements::default();
+    let began = std::time::Instant::now();
+    for peer in 300..300 + PEERS {
+        let judged = coverage.judges(EP, &entry(peer, 80, 16), &wanted, &mut agreements);
+        assert_eq!(judged, peer + 1 < 300 + PEERS);
+    }
+    assert!(!coverage.judges(EP, &entry(0, 80, 16), &wanted, &mut agreements));
+    // The product takes half a minute.
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
 }

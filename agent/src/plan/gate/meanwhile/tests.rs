@@ -1,3 +1,6 @@
+use std::time::Instant;
+
+use proptest::prelude::*;
 use weft_datapath::Direction;
 
 use super::*;
@@ -36,8 +39,8 @@ fn all(identity: u32, verdict: Verdict) -> PolicyEntry {
 fn held_back(wanted: &[PolicyEntry], held: &[PolicyEntry]) -> Vec<(u32, u16, u8, Verdict)> {
     let early = |entry: &&PolicyEntry| entry.verdict == PROXY && !held.contains(entry);
     let early: Vec<_> = wanted.iter().filter(early).copied().collect();
-    let entries = meanwhile(wanted, &early, held);
-    let again = meanwhile(wanted, &early, &entries);
+    let entries = meanwhile(wanted, &early, held, usize::MAX).unwrap();
+    let again = meanwhile(wanted, &early, &entries, usize::MAX).unwrap();
     assert_eq!(entries, again, "it stays as it is");
     let told = |entry: &PolicyEntry| {
         let PolicyEntry {
@@ -133,4 +136,74 @@ fn the_other_direction_is_as_wanted() {
     let wanted = [port(300, 80, PROXY)];
     assert_eq!(held_back(&wanted, &[ingress]), []);
     assert_eq!(held_back(&[ingress], &[all(0, Allow)]), [(0, 0, 0, Allow)]);
+}
+
+#[test]
+fn a_product_of_new_and_old_entries_finds_no_room() {
+    const ROOM: usize = 16_384;
+    let held: Vec<_> = (0..2_000)
+        .map(|number| port(0, 2 * number + 1, Allow))
+        .collect();
+    let wanted = |peers: u32| -> Vec<_> {
+        let bits =
+            |peer| (1_u8..=16).map(move |bits| range(peer, 1_u16 << (16 - bits), bits, PROXY));
+        (300..300 + peers).flat_map(bits).collect()
+    };
+    let few = wanted(4);
+    let entries = meanwhile(&few, &few, &held, ROOM).unwrap();
+    assert_eq!(entries.len(), 8_000);
+    let began = Instant::now();
+    let many = wanted(500);
+    assert_eq!(meanwhile(&many, &many, &held, ROOM), None);
+    // Nor do old entries cost anything that the new ones do not meet.
+    let beside: Vec<_> = (0..8_000)
+        .map(|number| port(0, 2 * number, PROXY))
+        .collect();
+    let held: Vec<_> = (300..8_300).map(|peer| port(peer, 65_535, Allow)).collect();
+    assert_eq!(meanwhile(&beside, &beside, &held, ROOM), Some(vec![]));
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+}
+
+/// The same by a look at every pair.
+fn plainly(early: &[PolicyEntry], held: &[PolicyEntry]) -> BTreeSet<Key> {
+    let covers = |one: Prefix, other: Prefix| covering(other).any(|outer| outer == one);
+    let mut places = BTreeSet::new();
+    for new in early {
+        for old in held.iter().filter(|old| {
+            old.direction == new.direction
+                && (old.identity == new.identity || old.identity == 0 || new.identity == 0)
+        }) {
+            let inner = match (
+                covers(prefix(old), prefix(new)),
+                covers(prefix(new), prefix(old)),
+            ) {
+                (true, _) => new,
+                (_, true) => old,
+                _ => continue,
+            };
+            let identity = old.identity.max(new.identity);
+            places.insert(key(&PolicyEntry { identity, ..*inner }));
+        }
+    }
+    places
+}
+
+proptest! {
+    #[test]
+    fn every_pair_that_meets_is_found(
+        new in prop::collection::vec((0_u32..3, 0_u16..8, 0_u8..=16, 0_u8..4), 0..8),
+        old in prop::collection::vec((0_u32..3, 0_u16..8, 0_u8..=16, 0_u8..4), 0..8),
+    ) {
+        let entries = |list: Vec<(u32, u16, u8, u8)>, verdict| -> Vec<_> {
+            let of = |(identity, high, bits, protocol): (u32, u16, u8, u8)| match protocol {
+                0 => all(identity, verdict),
+                _ => range(identity, first(high << 13 | high, bits), bits, verdict),
+            };
+            list.into_iter().map(of).collect()
+        };
+        let (new, old) = (entries(new, PROXY), entries(old, Allow));
+        let found = meanwhile(&new, &new, &old, usize::MAX).unwrap();
+        let found: BTreeSet<Key> = found.iter().map(key).collect();
+        prop_assert_eq!(found, plainly(&new, &old));
+    }
 }
