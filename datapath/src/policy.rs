@@ -12,7 +12,7 @@ use weft_datapath_common::{POLICY_FIXED_BITS, PolicyKey, PolicyValue, map_names,
 use crate::endpoints::gone;
 use crate::pins::Pins;
 use crate::{Difference, Direction, Error, TableUse};
-use steps::{Step, is_strict, steps};
+use steps::{Step, denies, is_strict, steps};
 
 /// What a policy entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,11 +225,13 @@ impl Writing<'_> {
         let (strict, allows): (Pairs<'_>, Pairs<'_>) =
             wanted.iter().partition(|(_, value)| is_strict(value));
         if self.again(&strict).is_err() {
+            // An endpoint without default deny is open where no entry denies.
+            let shut = self.shut()?;
             // No shorter entry may allow what these do not.
             self.keep(|_, value| is_strict(value))?;
-            self.keep(|key, _| wanted.contains_key(key))?;
+            self.keep(|key, _| wanted.contains_key(key) || shut.contains(key))?;
             if let Err(refused) = self.again(&strict) {
-                self.keep(|_, _| false)?;
+                self.keep(|key, _| shut.contains(key))?;
                 return Err(refused);
             }
         }
@@ -267,11 +269,29 @@ impl Writing<'_> {
         })
     }
 
-    /// Removes the others.
+    /// Denies everything in the directions in which everything is allowed, as it
+    /// is where nothing is denied by default: these entries are there already
+    /// and take no room. Returns their keys.
+    fn shut(&mut self) -> Result<Vec<RawKey>, Refused> {
+        let everything = |key: &&RawKey| key.data.identity == 0 && is_for_all_traffic(key);
+        let keys: Vec<RawKey> = self.held.keys().filter(everything).copied().collect();
+        let deny = PolicyValue {
+            flags: policy_flags::DENY,
+            ..PolicyValue::default()
+        };
+        let denied = |key: &&RawKey| self.held.get(*key).is_some_and(denies);
+        let open: Vec<_> = keys.iter().filter(|key| !denied(key)).collect();
+        let open: Pairs<'_> = open.into_iter().map(|key| (key, &deny)).collect();
+        self.again(&open)?;
+        Ok(keys)
+    }
+
+    /// Removes the others, what denies last.
     fn keep(&mut self, kept: impl Fn(&RawKey, &PolicyValue) -> bool) -> Result<(), Refused> {
         let old = self.held.iter().filter(|(key, value)| !kept(key, value));
-        let old: Vec<RawKey> = old.map(|(key, _)| *key).collect();
-        for key in old {
+        let mut old: Vec<_> = old.map(|(key, value)| (denies(value), *key)).collect();
+        old.sort_by_key(|(denies, _)| *denies);
+        for (_, key) in old {
             self.remove(&key)
                 .map_err(|error| Refused { entries: 0, error })?;
         }
@@ -285,6 +305,10 @@ impl Writing<'_> {
         }
         Ok(())
     }
+}
+
+fn is_for_all_traffic(key: &RawKey) -> bool {
+    key.prefix_len == POLICY_FIXED_BITS
 }
 
 impl PolicyMap {
@@ -320,7 +344,9 @@ impl PolicyMap {
     /// refuses one, for want of room say. Then the map holds some of these
     /// entries and no other, all that deny or redirect among them, or none: an
     /// endpoint that denies what it finds no entry for is allowed nothing that
-    /// it should not be. The next call goes on from there.
+    /// it should not be. Of one that had an entry which allows everything, for
+    /// it does not deny by default, that entry denies everything then. The next
+    /// call goes on from there.
     pub fn apply(&mut self, endpoint: u32, entries: &[PolicyEntry]) -> Result<Difference, Error> {
         let wanted = entries
             .iter()

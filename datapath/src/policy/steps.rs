@@ -58,7 +58,7 @@ pub(super) fn steps(held: &Entries, wanted: &Entries) -> Vec<Step> {
         .collect()
 }
 
-fn denies(value: &PolicyValue) -> bool {
+pub(super) fn denies(value: &PolicyValue) -> bool {
     value.flags & policy_flags::DENY != 0
 }
 

@@ -146,6 +146,43 @@ fn without_room_for_a_deny_nothing_is_allowed_in_its_place() {
     assert_eq!(ask(&mut bench, 84), Outcome::Pass);
 }
 
+/// A pod that denies nothing by default has an entry that allows everything, and
+/// what denies are exceptions to it.
+#[test]
+fn without_room_old_denies_stay_in_force_until_the_pod_denies_by_default() {
+    let mut bench = bench();
+    let everything = PolicyEntry {
+        protocol: 0,
+        port: 0,
+        port_bits: 0,
+        matched: 0,
+        ..allow(0, 0)
+    };
+    let deny = |port| entry(Direction::Ingress, REMOTE_IDENTITY, port, Verdict::Deny);
+    let apply = |bench: &mut Bench, entries: &[PolicyEntry]| {
+        bench.datapath.policy().unwrap().apply(POD_ID, entries)
+    };
+    let ask = |bench: &mut Bench, port| {
+        let packet = received((REMOTE, 5000 + port), port, SYN);
+        bench.run("from_net", &packet).unwrap().outcome
+    };
+    apply(&mut bench, &[everything, deny(80), deny(81)]).unwrap();
+    let other = crowd_out(&mut bench);
+    assert_eq!(ask(&mut bench, 80), Outcome::Drop);
+    assert_eq!(ask(&mut bench, 90), Outcome::Pass);
+    // Two denies more than there is room for. The pod's flags are as they were.
+    let denies = [deny(80), deny(82), deny(83), deny(84), deny(85)];
+    let wanted: Vec<_> = denies.into_iter().chain([everything]).collect();
+    assert!(apply(&mut bench, &wanted).is_err());
+    for port in [80, 81, 82] {
+        assert_eq!(ask(&mut bench, port), Outcome::Drop, "{port}");
+    }
+    bench.datapath.policy().unwrap().apply(other, &[]).unwrap();
+    apply(&mut bench, &wanted).unwrap();
+    assert_eq!(ask(&mut bench, 82), Outcome::Drop);
+    assert_eq!(ask(&mut bench, 81), Outcome::Pass);
+}
+
 #[test]
 fn an_allowed_peer_and_port_pass_others_do_not() {
     let mut bench = bench();
