@@ -161,7 +161,10 @@ impl Datapath {
     }
 
     fn announce(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
-        if self.shared.pending.has_address(endpoint.addr)? {
+        let pending = &self.shared.pending;
+        if pending.has_address(endpoint.addr)? {
+            // Also one whose removal did not come to its end: this takes its place.
+            pending.removed(endpoint.addr)?;
             self.conntrack.forget()?;
         }
         self.endpoints.insert(endpoint)
@@ -177,13 +180,14 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn detach_endpoint(&mut self, addr: Ipv4Addr) -> Result<(), Error> {
         // Before anything is removed, for the loader that comes after this one.
-        self.shared.pending.add_address(addr)?;
+        self.shared.pending.going(addr)?;
         if let Some(endpoint) = self.endpoints.get(addr)? {
             self.endpoints.remove_interface(&endpoint)?;
             self.detach(&POD, endpoint.ifindex)?;
             // Last: by its address the next loader finds what is left to do.
             self.endpoints.remove(&endpoint)?;
         }
+        self.shared.pending.removed(addr)?;
         self.bump_epoch().map(drop)
     }
 

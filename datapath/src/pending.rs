@@ -18,6 +18,11 @@ use crate::pins::Pins;
 /// Name of the pinned map of addresses whose flows are not forgotten yet. The
 /// programs do not know it: it tells the next loader what this one left.
 const GONE: &str = "GONE";
+/// What the map says of an address whose pod is being removed: its packets may
+/// still make entries.
+const GOING: u8 = 0;
+/// And of one whose pod is removed: what is forgotten now is forgotten.
+const REMOVED: u8 = 1;
 /// Many more than a node has pods; the map takes room only for what is in it.
 const MOST_GONE: u32 = 65_536;
 /// `BPF_F_NO_PREALLOC`, from the kernel's `bpf.h`.
@@ -63,18 +68,29 @@ impl Pending {
     /// The loader before may have died while it removed a pod: what is still an
     /// endpoint is not gone.
     pub(crate) fn settle(&self, endpoints: &Endpoints) -> Result<(), Error> {
-        for raw in self.addresses()? {
-            if endpoints.get(addr(raw))?.is_some() {
-                self.forgot(&[raw])?;
+        for raw in self.addresses(GOING)? {
+            match endpoints.get(addr(raw))? {
+                Some(_) => self.forgot(&[raw])?,
+                None => self.removed(addr(raw))?,
             }
         }
         Ok(())
     }
 
-    /// The flows of this address are to be forgotten.
-    pub(crate) fn add_address(&self, address: Ipv4Addr) -> Result<(), Error> {
+    /// The flows of this address are to be forgotten, once its pod is
+    /// [removed][Self::removed].
+    pub(crate) fn going(&self, address: Ipv4Addr) -> Result<(), Error> {
+        self.mark(address, GOING)
+    }
+
+    /// Nothing makes flows of this address any more.
+    pub(crate) fn removed(&self, address: Ipv4Addr) -> Result<(), Error> {
+        self.mark(address, REMOVED)
+    }
+
+    fn mark(&self, address: Ipv4Addr, state: u8) -> Result<(), Error> {
         lock(&self.0.gone)
-            .insert(raw_addr(address), 0, 0)
+            .insert(raw_addr(address), state, 0)
             .map_err(Error::map(GONE))
     }
 
@@ -100,14 +116,15 @@ impl Pending {
     }
 
     /// Has `pass` forget what has come up so far. What it could not forget
-    /// stays, for the next time.
+    /// stays, for the next time, and so does a pod that is still on its way out:
+    /// a pass that began before its end may miss its last flows.
     pub(crate) fn forget(
         &self,
         pass: impl FnOnce(&Forget) -> Result<usize, Error>,
     ) -> Result<usize, Error> {
         let _one_at_a_time = lock(&self.0.forgetting);
         let forget = Forget {
-            addresses: self.addresses()?,
+            addresses: self.addresses(REMOVED)?,
             choices: std::mem::take(&mut *lock(&self.0.choices)),
         };
         if forget.is_empty() {
@@ -125,9 +142,12 @@ impl Pending {
         forgotten
     }
 
-    fn addresses(&self) -> Result<Vec<u32>, Error> {
-        let keys: Result<Vec<u32>, _> = lock(&self.0.gone).keys().collect();
-        let mut keys = keys.map_err(Error::map(GONE))?;
+    fn addresses(&self, state: u8) -> Result<Vec<u32>, Error> {
+        let gone = lock(&self.0.gone);
+        let entries: Result<Vec<_>, _> = gone.iter().collect();
+        let entries = entries.map_err(Error::map(GONE))?.into_iter();
+        let keys = entries.filter(|(_, held)| *held == state);
+        let mut keys: Vec<u32> = keys.map(|(key, _)| key).collect();
         keys.sort_unstable();
         Ok(keys)
     }
@@ -189,5 +209,38 @@ impl Forget {
                     let backend = (entry.xlate_addr, entry.xlate_port);
                     removed.contains(&SocketAddrV4::new(addr(backend.0), u16::from_be(backend.1)))
                 })
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::TempBpffs;
+
+    #[test]
+    fn a_pass_that_began_while_a_pod_goes_does_not_answer_for_it() {
+        let bpffs = TempBpffs::new().expect("a bpffs needs root");
+        let pins = Pins::new(bpffs.path());
+        pins.create().unwrap();
+        let pending = Pending::open(&pins).unwrap();
+        let [gone, going] = [10, 11].map(|low| Ipv4Addr::new(10, 244, 1, low));
+        pending.going(gone).unwrap();
+        pending.removed(gone).unwrap();
+        pending.going(going).unwrap();
+        let pass = |forget: &Forget| {
+            assert_eq!(forget.addresses, [raw_addr(gone)]);
+            // Its end comes while the pass is at its work.
+            pending.removed(going)?;
+            Ok(1)
+        };
+        assert_eq!(pending.forget(pass).unwrap(), 1);
+        assert!(!pending.has_address(gone).unwrap());
+        assert!(pending.has_address(going).unwrap(), "not forgotten yet");
+        let pass = |forget: &Forget| {
+            assert_eq!(forget.addresses, [raw_addr(going)]);
+            Ok(1)
+        };
+        assert_eq!(pending.forget(pass).unwrap(), 1);
+        assert!(!pending.has_address(going).unwrap());
     }
 }
