@@ -10,7 +10,7 @@ use weft_core::policy::{
     Bounded, Bounds, Compiler, Decision, EndpointPolicy, EntryKey, Excess, IdentityTable,
     PREFIX_PEER, PREFIX_PROTOCOL, Rule, RuleTable, Subject, Touched,
 };
-use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
+use weft_datapath::{CLOSED_PORT, POLICY_ENTRIES, PolicyEntry, Verdict};
 
 use super::addresses::{MAX_RANGES, Unnumbered};
 use crate::endpoint::LocalEndpoint;
@@ -150,6 +150,9 @@ impl Compiled {
         self.compiled = pass.compiled;
         self.generation = rules.generation;
         self.no_room.clear();
+        // Old and new entries of an endpoint are side by side for a moment.
+        let room = (POLICY_ENTRIES as usize).saturating_sub(self.bounds.entries);
+        self.fit_map(room, held);
     }
 }
 

@@ -13,7 +13,7 @@ use weft_core::policy::{IdentityTable, KnownIdentity, PeerRule, PeerSet, PortPol
 use weft_core::snapshot::Settings;
 
 use super::Address;
-use super::room::{Claim, give_way};
+use super::room::{Claim, give_way, tenant};
 use crate::endpoint::LocalEndpoint;
 
 /// What a snapshot is made of.
@@ -93,6 +93,7 @@ fn labels_size(known: &KnownIdentity) -> usize {
 fn unlabelled(identities: &IdentityTable, room: usize) -> BTreeSet<NumericIdentity> {
     let claims = identities.iter().map(|(id, known)| Claim {
         of: id,
+        tenant: tenant(&known.labels),
         size: labels_size(known),
         new: false,
     });

@@ -1,5 +1,5 @@
 use serde_json::json;
-use weft_core::policy::{PolicyKind, lookup};
+use weft_core::policy::{EndpointSelector, PolicyKind, lookup};
 
 use super::*;
 use crate::endpoint::Interface;
@@ -309,7 +309,7 @@ fn rules_whose_ranges_have_no_identity_close_the_pods_that_they_select() {
     assert_eq!(closed.excess[0].of, Bounded::Ranges);
     assert_eq!(
         closed.excess[0].to_string(),
-        "the policies of the cluster name more than 65536 ranges of addresses, and there is no \
+        "the policies for pods of this node name more than 65536 ranges of addresses, and there is no \
          room for 7 of CiliumNetworkPolicy default/wide"
     );
     assert!(compiled.policies[&2].excess.is_empty());
@@ -387,4 +387,98 @@ fn http_rules_that_find_no_room_are_closed_the_new_and_large_first() {
     let changed = vec![heavy("old", 50_000), heavy("small", 10_000)];
     let gone = update(&mut compiled, changed, &force);
     assert_eq!(gone, [1]);
+}
+
+/// As [`endpoints`], of these namespaces.
+fn of_namespaces(namespaces: &[&str]) -> BTreeMap<Ipv4Addr, LocalEndpoint> {
+    let mut endpoints = endpoints(namespaces);
+    for (endpoint, namespace) in endpoints.values_mut().zip(namespaces) {
+        let label = format!("k8s:io.kubernetes.pod.namespace={namespace}");
+        endpoint.labels = Labels::parse_all(["k8s:app=a", label.as_str()]).expect("labels");
+    }
+    endpoints
+}
+
+/// The same rule for the pods of any namespace.
+fn everywhere(rule: &Rule) -> Arc<Rule> {
+    let of_labels = rule.subject.requirements().iter();
+    let subject = of_labels.filter(|one| &*one.key == "app").cloned();
+    Arc::new(Rule {
+        subject: EndpointSelector::new(subject),
+        ..rule.clone()
+    })
+}
+
+#[test]
+fn a_namespace_that_fills_the_kernels_map_makes_room_for_another() {
+    let mut compiled = Compiled::default();
+    let mut rules = Rules::default();
+    let mut table = RuleTable::default();
+    rules.replace(vec![everywhere(&wide("a", 80..82))]);
+    let namespaces = ["greedy", "greedy", "greedy", "small"];
+    let endpoints = of_namespaces(&namespaces);
+    let mut update = |held: &KernelEntries, room| {
+        compiled.update(&endpoints, &rules, crowd(), &mut table, held);
+        let each = compiled.policies[&1].entries.len();
+        compiled.fit_map(room * each, held);
+        let closed = compiled
+            .policies
+            .iter()
+            .filter(|(_, one)| one.entries.is_empty());
+        (
+            each,
+            closed
+                .map(|(id, policy)| (*id, policy.clone()))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (each, closed) = update(&KernelEntries::new(), 4);
+    assert!(each > 1 && closed.is_empty());
+    // All but the pod of the other namespace are in the kernel already.
+    let held = (1..=3).map(|id| (id, vec![ENTRY; each]));
+    let (each, closed) = update(&held.collect(), 3);
+    let [(id, policy)] = closed.as_slice() else {
+        panic!("{closed:?}");
+    };
+    assert!(*id != 4 && policy.ingress_default_deny && policy.egress_default_deny);
+    assert_eq!(
+        policy.excess[0].to_string(),
+        format!(
+            "the policies for all pods of this node come to more than {} policy entries, most of \
+             them those for namespace greedy: {}",
+            3 * each,
+            3 * each
+        )
+    );
+}
+
+const ENTRY: PolicyEntry = PolicyEntry {
+    identity: 1,
+    direction: weft_datapath::Direction::Ingress,
+    protocol: 0,
+    port: 0,
+    port_bits: 0,
+    verdict: Verdict::Allow,
+    priority: 0,
+    matched: 0,
+    rule: 0,
+};
+
+#[test]
+fn http_rules_of_the_namespace_with_most_of_them_give_way() {
+    let mut compiled = Compiled::default();
+    let mut rules = Rules::default();
+    let mut table = RuleTable::default();
+    rules.replace(vec![everywhere(&heavy("a", 20_000))]);
+    let endpoints = of_namespaces(&["greedy", "greedy", "greedy", "small"]);
+    let held = KernelEntries::new();
+    compiled.update(&endpoints, &rules, crowd(), &mut table, &held);
+    // All but the pod of the other namespace are in force.
+    let in_force = compiled.policies.iter().filter(|(id, _)| **id != 4);
+    let in_force = in_force
+        .map(|(id, policy)| (*id, policy.ports.clone()))
+        .collect();
+    compiled.make_room(70_000, &in_force);
+    let closed: Vec<_> = compiled.no_room.iter().copied().collect();
+    assert!(closed.len() == 1 && closed != [4], "{closed:?}");
 }

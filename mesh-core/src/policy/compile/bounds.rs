@@ -57,11 +57,13 @@ pub enum Bounded {
     HttpSteps,
     /// Ranges of addresses that need an identity, of all policies of a node.
     Ranges,
+    /// Entries of the policy map, of all endpoints of a node.
+    NodeEntries,
 }
 
 impl Bounded {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Rules,
         Self::Entries,
         Self::EntrySteps,
@@ -69,6 +71,7 @@ impl Bounded {
         Self::HttpTables,
         Self::HttpSteps,
         Self::Ranges,
+        Self::NodeEntries,
     ];
 
     /// A word for metrics.
@@ -81,6 +84,7 @@ impl Bounded {
             Self::HttpTables => "http_tables",
             Self::HttpSteps => "http_steps",
             Self::Ranges => "ranges",
+            Self::NodeEntries => "node_entries",
         }
     }
 }
@@ -103,10 +107,20 @@ impl fmt::Display for Excess {
             Bounded::Ranges => {
                 write!(
                     f,
-                    "the policies of the cluster name more than {limit} ranges of addresses"
+                    "the policies for pods of this node name more than {limit} ranges of addresses"
                 )?;
                 if let Some((object, amount)) = &self.most {
                     write!(f, ", and there is no room for {amount} of {object}")?;
+                }
+                return Ok(());
+            }
+            Bounded::NodeEntries => {
+                write!(
+                    f,
+                    "the policies for all pods of this node come to more than {limit} policy entries"
+                )?;
+                if let Some((namespace, amount)) = &self.most {
+                    write!(f, ", most of them those for {namespace}: {amount}")?;
                 }
                 return Ok(());
             }
