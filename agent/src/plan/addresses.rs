@@ -10,6 +10,7 @@ use weft_core::model::{Labels, NumericIdentity};
 use weft_core::policy::{Rule, cidrs_of};
 use weft_datapath::IPCACHE_ENTRIES;
 
+use super::room::{Claim, give_way};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::state::{ClusterState, Node, ObjectKey};
 
@@ -32,8 +33,8 @@ pub const MAX_RANGES: usize = IPCACHE_ENTRIES as usize / 4;
 pub struct Ranges {
     /// Those that get one.
     pub numbered: BTreeSet<Ipv4Net>,
-    /// Rules for all of whose ranges there is no room: of those that are new
-    /// the ones with the most.
+    /// Rules for all of whose ranges there is no room: of the namespaces with the
+    /// most.
     pub refused: Vec<Unnumbered>,
 }
 
@@ -46,31 +47,52 @@ pub struct Unnumbered {
     pub ranges: usize,
 }
 
-/// The IPv4 ranges that need an identity because a rule names them. `known` are
-/// those that have one.
-pub fn ranges(rules: &[Arc<Rule>], known: &CidrIdentities, room: usize) -> Ranges {
-    let numbered = ranges_of(rules.iter().map(AsRef::as_ref));
-    if numbered.len() <= room {
-        let refused = Vec::new();
-        return Ranges { numbered, refused };
-    }
-    let mut claims: Vec<_> = rules
+/// The IPv4 ranges that need an identity because a rule names them that selects
+/// a pod of this node: pods with such labels are `local`. `known` are those that
+/// have one.
+pub fn ranges(
+    rules: &[Arc<Rule>],
+    local: &BTreeSet<Labels>,
+    known: &CidrIdentities,
+    room: usize,
+) -> Ranges {
+    let selects = |rule: &Rule| local.iter().any(|labels| rule.subject.matches(labels));
+    let named: Vec<(&Arc<Rule>, BTreeSet<Ipv4Net>)> = rules
         .iter()
-        .map(|rule| {
-            let own = ranges_of([rule.as_ref()]);
-            let new = own.iter().any(|range| known.get(range).is_none());
-            ((new, own.len()), own, rule)
-        })
+        .map(|rule| (rule, ranges_of([rule.as_ref()])))
+        .filter(|(rule, own)| !own.is_empty() && selects(rule))
         .collect();
-    claims.sort_by_key(|(order, ..)| *order);
     let mut result = Ranges::default();
-    for ((_, ranges), own, rule) in claims {
+    for (_, own) in &named {
+        result.numbered.extend(own);
+    }
+    if result.numbered.len() <= room {
+        return result;
+    }
+    // What several rules name counts for each of them.
+    let claims = named.iter().enumerate().map(|(index, (rule, own))| Claim {
+        of: index,
+        tenant: &rule.origin.namespace,
+        size: own.len(),
+        new: own.iter().any(|range| known.get(range).is_none()),
+    });
+    let leaving = give_way(&claims.collect::<Vec<_>>(), room);
+    let (mut leaving, staying): (Vec<_>, Vec<_>) = named
+        .into_iter()
+        .enumerate()
+        .partition(|(index, _)| leaving.contains(index));
+    result.numbered = staying.into_iter().flat_map(|(_, (_, own))| own).collect();
+    // So some of it may fit all the same.
+    leaving.sort_by_key(|(_, (_, own))| own.len());
+    for (_, (rule, own)) in leaving {
         let more = own.difference(&result.numbered).count();
         if result.numbered.len() + more <= room {
             result.numbered.extend(own);
         } else {
-            let rule = rule.clone();
-            result.refused.push(Unnumbered { rule, ranges });
+            result.refused.push(Unnumbered {
+                rule: rule.clone(),
+                ranges: own.len(),
+            });
         }
     }
     result

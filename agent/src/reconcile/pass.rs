@@ -77,6 +77,9 @@ pub(super) struct Engine<K> {
     /// Writes of valid policies that failed, to be tried again.
     unsaved: Vec<Keep>,
     pub(super) rules: Rules,
+    /// The labels for whose rules address ranges are numbered: those of the pods
+    /// of this node.
+    numbered_for: BTreeSet<Labels>,
     pub(super) compiled: Compiled,
     pub(super) rule_table: RuleTable,
     pub(super) publisher: Publisher,
@@ -113,6 +116,7 @@ impl<K: Kernel> Engine<K> {
             last_good: start.last_good,
             unsaved: Vec::new(),
             rules: Rules::default(),
+            numbered_for: BTreeSet::new(),
             rule_table: RuleTable::default(),
             publisher,
             view: start.view,
@@ -287,6 +291,17 @@ impl<K: Kernel> Engine<K> {
             .filter(|pod| pod.node == self.settings.node)
     }
 
+    /// The labels of the pods of this node, whether they are endpoints yet or
+    /// still.
+    fn local_labels(&self) -> BTreeSet<Labels> {
+        let endpoints = self.table.endpoints().values();
+        let endpoints = endpoints.map(|endpoint| endpoint.labels.clone());
+        let cluster = &self.settings.cluster;
+        let pods = self.local_pods().filter(|pod| pod.own_ip().is_some());
+        let pods = pods.filter_map(|pod| pod_labels(pod, &self.state, cluster));
+        endpoints.chain(pods).collect()
+    }
+
     fn update_endpoints(&mut self, work: &mut Work) -> Update {
         let cluster = self.settings.cluster.clone();
         let wanted: BTreeSet<Labels> = self
@@ -326,7 +341,9 @@ impl<K: Kernel> Engine<K> {
             }
         }
         // Once without a change: what a former run numbered may be out of use.
-        if changed || self.revision == 0 {
+        let local = self.local_labels();
+        if changed || self.revision == 0 || local != self.numbered_for {
+            self.numbered_for = local;
             self.number_ranges();
         }
         self.unsaved.extend(keep);
@@ -355,8 +372,12 @@ impl<K: Kernel> Engine<K> {
 
     /// Gives the ranges that policies name their identities.
     fn number_ranges(&mut self) {
-        let plan::Ranges { numbered, refused } =
-            plan::ranges(&self.rules.list, &self.cidrs, plan::MAX_RANGES);
+        let plan::Ranges { numbered, refused } = plan::ranges(
+            &self.rules.list,
+            &self.numbered_for,
+            &self.cidrs,
+            plan::MAX_RANGES,
+        );
         let objects = objects_of(&refused);
         if objects != objects_of(&self.rules.unnumbered) {
             if objects.is_empty() {

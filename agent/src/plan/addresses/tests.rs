@@ -1,4 +1,9 @@
+use proptest::prelude::*;
+use serde_json::json;
+use weft_core::policy::PolicyKind;
+
 use super::*;
+use crate::policy::parse;
 use crate::state::{Backend, Change, Delta, EndpointSlice, Namespace, Pod, Service};
 
 fn node(name: &str, ip: [u8; 4], cidr: &str) -> Node {
@@ -193,4 +198,99 @@ fn the_node_has_more_addresses_than_its_object_names() {
     assert_eq!(at(&all, "10.244.1.10/32").0, 300);
     assert_eq!(at(&all, "172.18.0.3/32").0, NumericIdentity::REMOTE_NODE.0);
     assert!(!all.contains_key(&"10.96.0.7/32".parse::<Ipv4Net>().expect("a range")));
+}
+
+/// A rule of an object of this namespace, for its pods, that names these ranges.
+fn naming(namespace: &str, name: usize, ranges: impl IntoIterator<Item = u8>) -> Arc<Rule> {
+    let ranges = ranges.into_iter().map(|third| format!("11.0.{third}.0/24"));
+    let raw = json!({
+        "metadata": {"name": format!("naming-{name}"), "namespace": namespace},
+        "spec": {
+            "endpointSelector": {},
+            "egress": [{"toCIDR": ranges.collect::<Vec<_>>()}],
+        },
+    });
+    let mut rules = parse(PolicyKind::CiliumNetworkPolicy, &raw).expect("a policy");
+    Arc::new(rules.remove(0))
+}
+
+fn local(namespaces: &[&str]) -> BTreeSet<Labels> {
+    let labels = |namespace: &&str| {
+        Labels::parse_all([format!("k8s:io.kubernetes.pod.namespace={namespace}").as_str()])
+    };
+    let labels: Result<_, _> = namespaces.iter().map(labels).collect();
+    labels.expect("labels")
+}
+
+#[test]
+fn ranges_are_numbered_for_the_pods_of_the_node() {
+    let rules = [naming("here", 0, 0..4), naming("elsewhere", 0, 2..9)];
+    let known = CidrIdentities::default();
+    let some = ranges(&rules, &local(&["here"]), &known, 100);
+    assert_eq!((some.numbered.len(), some.refused.len()), (4, 0));
+    let none = ranges(&rules, &BTreeSet::new(), &known, 100);
+    assert_eq!(none, Ranges::default());
+}
+
+#[test]
+fn a_namespace_that_has_most_of_the_ranges_makes_room_for_another() {
+    let greedy: Vec<_> = (0..4)
+        .map(|at| naming("greedy", at, at as u8 * 20..at as u8 * 20 + 20))
+        .collect();
+    let all = local(&["greedy", "small"]);
+    let mut known = CidrIdentities::default();
+    known.update(&ranges(&greedy, &all, &known, 90).numbered);
+    assert_eq!(known.iter().count(), 80);
+    let mut rules = greedy;
+    rules.push(naming("small", 0, 100..130));
+    let with = ranges(&rules, &all, &known, 90);
+    let names: Vec<_> = with
+        .refused
+        .iter()
+        .map(|one| &*one.rule.origin.namespace)
+        .collect();
+    assert_eq!((with.numbered.len(), names), (90, vec!["greedy"]));
+    // What many name alike takes its room once.
+    let alike: Vec<_> = (0..9).map(|at| naming("small", at, 100..130)).collect();
+    rules.extend(alike);
+    let with = ranges(&rules, &all, &known, 90);
+    assert!(
+        with.refused
+            .iter()
+            .all(|one| &*one.rule.origin.namespace == "greedy")
+    );
+    assert_eq!(with.numbered.len(), 90);
+}
+
+proptest! {
+    #[test]
+    fn ranges_of_two_namespaces_fit_and_a_fair_share_is_kept(
+        one in prop::collection::vec((0_u8..100, 1_u8..20), 0..8),
+        other in prop::collection::vec((100_u8..230, 1_u8..20), 0..8),
+        old in prop::collection::vec((0_u8..230, 1_u8..20), 0..8),
+        room in 1_usize..200,
+    ) {
+        let rules = |namespace, list: &[(u8, u8)]| -> Vec<_> {
+            let rule = |(name, (first, count)): (usize, &(u8, u8))| {
+                naming(namespace, name, *first..first + count)
+            };
+            list.iter().enumerate().map(rule).collect()
+        };
+        let mut known = CidrIdentities::default();
+        known.update(&ranges(&rules("one", &old), &local(&["one"]), &known, room).numbered);
+        let all: Vec<_> = [rules("one", &one), rules("other", &other)].concat();
+        let result = ranges(&all, &local(&["one", "other"]), &known, room);
+        prop_assert!(result.numbered.len() <= room);
+        for (namespace, list) in [("one", &one), ("other", &other)] {
+            let named: usize = list.iter().map(|(_, count)| usize::from(*count)).sum();
+            let mut refused = result.refused.iter();
+            let loses = refused.any(|one| &*one.rule.origin.namespace == namespace);
+            prop_assert!(named > room / 2 || !loses, "{namespace} within its share");
+        }
+        for rule in &all {
+            let numbered = ranges_of([rule.as_ref()]).is_subset(&result.numbered);
+            let refused = result.refused.iter().any(|one| Arc::ptr_eq(&one.rule, rule));
+            prop_assert!(numbered != refused || numbered);
+        }
+    }
 }

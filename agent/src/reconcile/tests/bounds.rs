@@ -259,3 +259,41 @@ async fn how_full_the_kernels_tables_are_is_shown() {
     assert!(rig.metric("weft_agent_table_capacity{table=\"policy\"} 100"));
     assert!(rig.metric("weft_agent_table_refused_entries_total{table=\"ipcache\"} 0"));
 }
+
+/// So many ranges for pods of nobody here.
+fn elsewhere(count: usize) -> Value {
+    let mut spec = ranges(count, &[80]);
+    spec["endpointSelector"] = json!({"matchLabels": {"org": "alliance"}});
+    spec
+}
+
+#[tokio::test]
+async fn ranges_of_rules_that_select_no_pod_of_the_node_cost_it_nothing() {
+    let mut rig = Rig::within(within(60), 1 << 20).and_endpoint().await;
+    let world = json!({
+        "endpointSelector": {"matchLabels": {"org": "empire"}},
+        "ingress": [{
+            "fromEntities": ["world"],
+            "toPorts": [{"ports": [{"port": "90", "protocol": "TCP"}]}],
+        }],
+    });
+    rig.policy(&world);
+    rig.policy_of("rule2", &elsewhere(100));
+    rig.pass();
+    assert_eq!(rig.engine.cidrs.iter().count(), 0);
+    assert_eq!(rig.reason(), "");
+    assert!(!rig.port(90).is_empty());
+    // They are numbered as soon as there is a pod that they are for.
+    let mut pod = deathstar();
+    pod.key = ObjectKey::new("default", "xwing");
+    pod.uid = "u2".into();
+    pod.ip = Some(Ipv4Addr::new(10, 244, 1, 11));
+    pod.labels = BTreeMap::from([("org".into(), "alliance".into())]);
+    let key = pod.key.clone();
+    rig.engine.change(Change::Pods(Delta::Apply(pod)));
+    rig.pass();
+    assert_eq!(rig.engine.cidrs.iter().count(), 100);
+    rig.engine.change(Change::Pods(Delta::Delete(key)));
+    rig.pass();
+    assert_eq!(rig.engine.cidrs.iter().count(), 0);
+}
