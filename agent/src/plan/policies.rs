@@ -8,7 +8,7 @@ use std::sync::Arc;
 use weft_core::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity};
 use weft_core::policy::{
     Bounded, Bounds, Compiler, Decision, EndpointPolicy, EntryKey, Excess, IdentityTable,
-    PREFIX_PEER, PREFIX_PROTOCOL, Rule, RuleTable, Subject, Touched,
+    PREFIX_PEER, PREFIX_PROTOCOL, Rule, RuleTable, Subject, Touched, cidrs_of,
 };
 use weft_datapath::{CLOSED_PORT, POLICY_ENTRIES, PolicyEntry, Verdict};
 
@@ -151,8 +151,8 @@ impl Compiled {
         self.generation = rules.generation;
         self.no_room.clear();
         // Old and new entries of an endpoint are side by side for a moment.
-        let room = (POLICY_ENTRIES as usize).saturating_sub(self.bounds.entries);
-        self.fit_map(room, held);
+        let all = POLICY_ENTRIES as usize;
+        self.fit_map(all - self.bounds.entries.min(all / 2), held);
     }
 }
 
@@ -219,9 +219,32 @@ impl Pass<'_> {
         };
         let rules = selected.iter().map(AsRef::as_ref);
         let (endpoints, held) = (self.endpoints, self.held);
-        self.compiler.compile_over(&subject, rules, self.table, || {
+        let mut policy = self.compiler.compile_over(&subject, rules, self.table, || {
             allowed_before(known, endpoint, endpoints, held)
-        })
+        });
+        for excess in &mut policy.excess {
+            if excess.of == Bounded::OthersRanges {
+                excess.most = self.most_ranges(selected);
+            }
+        }
+        policy
+    }
+
+    /// The object that names most ranges of addresses, of those with rules for
+    /// pods of the node that are not under these.
+    fn most_ranges(&self, rules: &[Arc<Rule>]) -> Option<(String, usize)> {
+        let own: BTreeSet<*const Rule> = rules.iter().map(Arc::as_ptr).collect();
+        let others = self.rules.list.iter();
+        let others = others.filter(|rule| !own.contains(&Arc::as_ptr(rule)));
+        let mut by_object: BTreeMap<String, usize> = BTreeMap::new();
+        for rule in others {
+            let ranges = cidrs_of([rule.as_ref()]).len();
+            let mut endpoints = self.endpoints.values();
+            if ranges > 0 && endpoints.any(|one| rule.subject.matches(&one.labels)) {
+                *by_object.entry(rule.origin.object()).or_default() += ranges;
+            }
+        }
+        by_object.into_iter().max_by_key(|(_, ranges)| *ranges)
     }
 
     /// Whether the change of identities may make a difference to a rule.

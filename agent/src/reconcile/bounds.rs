@@ -45,6 +45,9 @@ fn shortfalls(policy: &EndpointPolicy, no_room: bool) -> Vec<Shortfall> {
             let outcome = match excess.of {
                 Bounded::HttpBytes | Bounded::HttpTables | Bounded::HttpSteps => HTTP,
                 _ if denied => "everything is denied",
+                Bounded::OthersRanges => {
+                    "it is not allowed these ranges, and everything else as they say"
+                }
                 _ => "it keeps what it was allowed before and still is, and gets nothing new",
             };
             Shortfall {

@@ -297,3 +297,42 @@ async fn ranges_of_rules_that_select_no_pod_of_the_node_cost_it_nothing() {
     rig.pass();
     assert_eq!(rig.engine.cidrs.iter().count(), 0);
 }
+
+#[tokio::test]
+async fn who_names_the_ranges_that_are_too_many_for_another_pod_is_told() {
+    let mut rig = Rig::within(within(60), 1 << 20).and_endpoint().await;
+    let world = json!({
+        "endpointSelector": {"matchLabels": {"org": "empire"}},
+        "ingress": [{
+            "fromEntities": ["world"],
+            "toPorts": [{"ports": [
+                {"port": "90", "protocol": "TCP"}, {"port": "92", "protocol": "TCP"},
+            ]}],
+        }],
+    });
+    rig.policy(&world);
+    rig.pass();
+    let before = rig.port(90);
+    assert!(!before.is_empty());
+    let mut pod = deathstar();
+    pod.key = ObjectKey::new("default", "xwing");
+    pod.uid = "u2".into();
+    let ip = Ipv4Addr::new(10, 244, 1, 11);
+    pod.ip = Some(ip);
+    pod.labels = BTreeMap::from([("org".into(), "alliance".into())]);
+    rig.engine.change(Change::Pods(Delta::Apply(pod)));
+    let both = [(POD, interface(7)), (ip, interface(8))];
+    rig.engine.interfaces(Interfaces::these(both));
+    rig.pass();
+    rig.answer().await;
+    rig.policy_of("rule2", &elsewhere(40));
+    rig.pass();
+    assert_eq!(rig.port(90), before, "the world as before");
+    let reason = rig.reason();
+    assert!(
+        reason.contains("more than 60 policy entries")
+            && reason.contains("CiliumNetworkPolicy default/rule2's: 40")
+            && reason.contains("it is not allowed these ranges"),
+        "{reason}"
+    );
+}

@@ -59,11 +59,14 @@ pub enum Bounded {
     Ranges,
     /// Entries of the policy map, of all endpoints of a node.
     NodeEntries,
+    /// [`Bounds::entries`], on account of ranges of addresses that only rules for
+    /// other endpoints name.
+    OthersRanges,
 }
 
 impl Bounded {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Rules,
         Self::Entries,
         Self::EntrySteps,
@@ -72,6 +75,7 @@ impl Bounded {
         Self::HttpSteps,
         Self::Ranges,
         Self::NodeEntries,
+        Self::OthersRanges,
     ];
 
     /// A word for metrics.
@@ -85,6 +89,7 @@ impl Bounded {
             Self::HttpSteps => "http_steps",
             Self::Ranges => "ranges",
             Self::NodeEntries => "node_entries",
+            Self::OthersRanges => "others_ranges",
         }
     }
 }
@@ -121,6 +126,17 @@ impl fmt::Display for Excess {
                 )?;
                 if let Some((namespace, amount)) = &self.most {
                     write!(f, ", most of them those for {namespace}: {amount}")?;
+                }
+                return Ok(());
+            }
+            Bounded::OthersRanges => {
+                write!(
+                    f,
+                    "with the ranges of addresses that only policies for other pods of this node \
+                     name, its policies come to more than {limit} policy entries"
+                )?;
+                if let Some((object, amount)) = &self.most {
+                    write!(f, "; most of these ranges are {object}'s: {amount}")?;
                 }
                 return Ok(());
             }

@@ -4,9 +4,11 @@ mod atoms;
 mod bounds;
 mod entries;
 mod l7;
+mod others;
 mod selections;
 mod touched;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use self::atoms::Atom;
@@ -190,7 +192,9 @@ impl<'a> Compiler<'a> {
     /// As [`Self::compile`], for an endpoint that has something already: where
     /// its policy exceeds its bounds, it gets nothing new. Of the plain allows it
     /// keeps those among `held` that the rules still allow; denies and redirects
-    /// are complete. When these are too many as well, everything is denied.
+    /// are complete. When these are too many as well, everything is denied. But
+    /// where it is within them without the ranges of addresses that none of its
+    /// own rules names, it is only allowed nothing more of these.
     pub fn compile_over<'r>(
         &mut self,
         subject: &Subject<'_>,
@@ -232,7 +236,8 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        if self.add_entries(&mut policy, &sides, table, held) {
+        let others = || self.selections.others(&selected);
+        if self.add_entries(&mut policy, &sides, table, others, held) {
             self.add_ports(&mut policy, &sides);
         }
         policy
@@ -258,6 +263,7 @@ impl<'a> Compiler<'a> {
         policy: &mut EndpointPolicy,
         sides: &[Side],
         table: &mut RuleTable,
+        others: impl FnOnce() -> HashSet<NumericIdentity>,
         held: impl FnOnce() -> Vec<EntryKey>,
     ) -> bool {
         let entries = self.bounds.entries;
@@ -279,7 +285,23 @@ impl<'a> Compiler<'a> {
             Bounded::EntrySteps => limit.steps,
             _ => limit.entries,
         };
-        let atoms = sides.iter().flat_map(|side| &side.atoms);
+        // What others' ranges add is nobody's fault here.
+        let others = others();
+        let own: Vec<Side> = sides.iter().map(|side| side.without(&others)).collect();
+        if !others.is_empty()
+            && let Ok(entries) = within(&own, limit, |side, limit| {
+                entries::build(side.direction, &side.atoms, limit, table)
+            })
+        {
+            policy.entries = entries;
+            policy.excess.push(Excess {
+                of: Bounded::OthersRanges,
+                limit: most,
+                most: None,
+            });
+            return true;
+        }
+        let atoms = own.iter().flat_map(|side| &side.atoms);
         let excess = Excess::new(of, most, atoms, entries::keys_of);
         policy.excess.push(excess);
         let held = held();

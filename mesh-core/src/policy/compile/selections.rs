@@ -43,6 +43,13 @@ impl<'a> Selections<'a> {
         }
     }
 
+    /// The ranges of addresses that have an identity, with it.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (&IpNet, NumericIdentity)> {
+        self.cidrs
+            .iter()
+            .map(|(range, identity)| (range, *identity))
+    }
+
     /// Everybody that a list of peers means; `None` when it selects nothing.
     pub(super) fn peers(&mut self, peers: &[Peer]) -> Option<PeerSet> {
         if let Some(known) = self.lists.get(peers) {

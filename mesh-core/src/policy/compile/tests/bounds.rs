@@ -392,3 +392,62 @@ proptest! {
         check(&case, &before, entries)?;
     }
 }
+
+/// A rule for other pods, and what the world is allowed here on these ports.
+fn world_with_ranges(ranges: u32, ports: std::ops::Range<u16>) -> (IdentityTable, Vec<Rule>) {
+    let mut identities = pods();
+    let range = |number| format!("11.{}.{}.0/24", number >> 8, number & 255);
+    let named = (0..ranges).map(range).chain(["192.0.2.0/24".to_owned()]);
+    for (number, range) in (NumericIdentity::LOCAL_FIRST.0..).zip(named) {
+        identities.insert_cidr(NumericIdentity(number), range.parse().unwrap());
+    }
+    let own = Peers::Listed(vec![Peer::Cidr(crate::policy::CidrPeer {
+        cidr: "192.0.2.0/24".parse().unwrap(),
+        except: vec![],
+    })]);
+    let world = || entity(crate::policy::Entity::World);
+    let ports = ports.map(|port| tcp(port, port)).collect();
+    let mut allowed = allow(vec![rule(world(), ports), rule(own, vec![tcp(443, 443)])]);
+    allowed.deny = vec![rule(world(), vec![tcp(22, 22)])];
+    (identities, vec![ingress(allowed)])
+}
+
+#[test]
+fn ranges_that_others_name_do_not_cut_off_who_is_allowed_the_world() {
+    let (identities, rules) = world_with_ranges(100, 80..84);
+    let subject = Subject {
+        id: EndpointId(1),
+        labels: &Labels::default(),
+        named_ports: &NamedPorts::default(),
+    };
+    let mut table = RuleTable::default();
+    let mut compiler = Compiler::bounded(&identities, bounded(200));
+    let policy = compiler.compile(&subject, &rules, &mut table);
+    let others = NumericIdentity::LOCAL_FIRST;
+    let own = NumericIdentity(others.0 + 100);
+    for port in 80..84 {
+        assert_eq!(at(&policy, NumericIdentity::WORLD, port), Allow);
+        assert_eq!(at(&policy, own, port), Allow);
+        assert_eq!(at(&policy, others, port), Deny, "named by others");
+    }
+    assert_eq!(at(&policy, own, 443), Allow);
+    assert_eq!(at(&policy, others, 22), Deny);
+    let denies = policy
+        .entries
+        .iter()
+        .filter(|entry| entry.value.decision == Deny);
+    assert!(denies.count() > 100, "denies are complete");
+    let excess = &policy.excess[0];
+    assert_eq!((excess.of, excess.limit), (Bounded::OthersRanges, 200));
+    // What is too much by itself is told as that, and of whose it is.
+    let (identities, rules) = world_with_ranges(100, 80..200);
+    let mut compiler = Compiler::bounded(&identities, bounded(200));
+    let policy = compiler.compile(&subject, &rules, &mut table);
+    let excess = &policy.excess[0];
+    assert_eq!(excess.of, Bounded::Entries);
+    let (_, amount) = excess.most.clone().unwrap();
+    assert!(
+        (480..700).contains(&amount),
+        "{amount} without others' ranges"
+    );
+}
