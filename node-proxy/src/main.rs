@@ -37,6 +37,7 @@ fn start() -> anyhow::Result<()> {
         .init();
     let args = Args::parse();
     raise_descriptor_limit();
+    refuse_huge_pages();
     // Everything but requests runs on this thread.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -56,6 +57,15 @@ fn raise_descriptor_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "limit of open descriptors not raised");
+    }
+}
+
+/// The allocator asks for huge pages, of which all 2 MiB are resident for the
+/// first byte that is used: the proxy would take twice what it holds, and the
+/// bound of a source's memory would say little about the node's.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "huge pages not refused: more memory is taken than is used");
     }
 }
 

@@ -132,6 +132,15 @@ async fn a_gibibyte_passes_both_ways_in_constant_memory() {
 }
 
 #[tokio::test]
+async fn no_huge_page_is_resident_for_the_little_that_is_used_of_it() {
+    let server = Server::landing().await;
+    let process = Process::start(&landing().snapshot(server.address));
+    let mut client = Client::connect(process.address().await).await;
+    assert_eq!(client.get("POST", "/v1/request-landing").await.status, 200);
+    assert_eq!(process.status("THP_enabled:"), "0");
+}
+
+#[tokio::test]
 async fn the_usual_variable_is_where_spans_go() {
     let server = Server::landing().await;
     let collector = Collector::start().await;

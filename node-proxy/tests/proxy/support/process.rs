@@ -101,18 +101,18 @@ impl Process {
 
     /// Peak resident memory in bytes.
     pub fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .expect("the process's status");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .expect("its peak");
-        let kib: u64 = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number");
+        let peak = self.status("VmHWM:");
+        let kib: u64 = peak.trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
+    }
+
+    /// What the kernel says of it.
+    pub fn status(&self, name: &str) -> String {
+        let file = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(file).expect("the process's status");
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name));
+        line.expect("a line").trim().to_owned()
     }
 }
 
