@@ -26,6 +26,7 @@ use crate::control::client::{self, Ask};
 use crate::control::config::Config;
 use crate::control::publish::Publisher;
 use crate::control::store::{self, Store};
+use crate::memory::Purses;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::{self, Otlp};
@@ -131,6 +132,7 @@ fn shared(workers: usize, spans: bool) -> anyhow::Result<Arc<Shared>> {
     Ok(Arc::new(Shared {
         config: Arc::new(ArcSwap::from_pointee(empty(spans)?)),
         connections: AtomicUsize::new(0),
+        purses: Purses::new(Settings::default().max_memory_per_source),
         turned_away: TurnedAway::default(),
         upstream_connections: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
         workers,

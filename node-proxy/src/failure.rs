@@ -104,6 +104,9 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A source has as much of the proxy's memory in use as it may.
+    pub const MEMORY: Self = Self::Overloaded("memory of one source");
+
     /// Who is to blame.
     #[must_use]
     pub fn culprit(self) -> Culprit {

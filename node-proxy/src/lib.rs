@@ -14,6 +14,7 @@ pub mod control;
 pub mod failure;
 pub mod http;
 pub mod identity;
+pub mod memory;
 pub mod pipeline;
 pub mod settings;
 pub mod telemetry;

@@ -102,6 +102,8 @@ fn numbers(settings: &mut Settings, wire: &wire::Settings) {
     for (setting, value) in numbers {
         *setting = value.unwrap_or(*setting);
     }
+    let memory = &mut settings.max_memory_per_source;
+    *memory = wire.max_memory_per_source.unwrap_or(*memory);
 }
 
 /// A duration of the wire; `None` when it is negative, zero or malformed.
@@ -159,12 +161,12 @@ mod tests {
         let error = from_wire(Some(&unsafe_upgrade)).expect_err("no such upgrade");
         assert_eq!(error.field, "upgrades");
         let tiny = wire::Settings {
-            max_header_bytes: Some(1),
+            max_memory_per_source: Some(1),
             ..Default::default()
         };
         assert_eq!(
             from_wire(Some(&tiny)).expect_err("too small").field,
-            "max_header_bytes"
+            "max_memory_per_source"
         );
     }
 }

@@ -48,10 +48,18 @@ pub struct ProxyArgs {
         default_value_t = 4_096
     )]
     pub proxy_max_upstream_per_source: u32,
+    /// Memory that one source address may make the proxy hold.
+    #[arg(
+        long,
+        env = "WEFT_PROXY_MAX_MEMORY_PER_SOURCE",
+        value_parser = bytes,
+        default_value = "64Mi"
+    )]
+    pub proxy_max_memory_per_source: u64,
     /// Requests that one HTTP/2 connection may have open.
     #[arg(long, env = "WEFT_PROXY_MAX_STREAMS", default_value_t = 100)]
     pub proxy_max_streams: u32,
-    /// What a client may send ahead of a slow server on one HTTP/2 stream.
+    /// What a peer may send ahead of a slow reader on one HTTP/2 stream.
     #[arg(long, env = "WEFT_PROXY_STREAM_WINDOW", value_parser = bytes, default_value = "256Ki")]
     pub proxy_stream_window: u64,
     /// The same on one HTTP/2 connection.
@@ -88,6 +96,7 @@ impl ProxyArgs {
             max_connections: self.proxy_max_connections,
             max_connections_per_source: self.proxy_max_connections_per_source,
             max_upstream_per_source: self.proxy_max_upstream_per_source,
+            max_memory_per_source: self.proxy_max_memory_per_source,
             max_streams: self.proxy_max_streams,
             stream_window: narrow(self.proxy_stream_window),
             connection_window: narrow(self.proxy_connection_window),
@@ -158,7 +167,7 @@ mod tests {
         let flags = "--proxy-server-name= --proxy-request-timeout=1m30s --proxy-idle-timeout=1h \
              --proxy-header-timeout=500ms --proxy-detect-timeout=2s --proxy-max-header-bytes=4096 \
              --proxy-max-headers=20 --proxy-max-connections=30 --proxy-max-connections-per-source=4 \
-             --proxy-max-upstream-per-source=5 \
+             --proxy-max-upstream-per-source=5 --proxy-max-memory-per-source=1Gi \
              --proxy-max-streams=6 --proxy-stream-window=64Ki --proxy-connection-window=2Mi \
              --proxy-send-buffer=32Ki --proxy-upgrades=imap,tls/1.0";
         let flags: Vec<_> = flags.split_whitespace().collect();
@@ -174,6 +183,7 @@ mod tests {
             max_connections: 30,
             max_connections_per_source: 4,
             max_upstream_per_source: 5,
+            max_memory_per_source: 1 << 30,
             max_streams: 6,
             stream_window: 64 << 10,
             connection_window: 2 << 20,
@@ -204,7 +214,7 @@ mod tests {
             "--proxy-idle-timeout=-1s",
             "--proxy-send-buffer=1MB",
             "--proxy-send-buffer=Ki",
-            "--proxy-send-buffer=99999999999Gi",
+            "--proxy-max-memory-per-source=99999999999Gi",
         ] {
             let error = parsed(&[flags]).unwrap_err().to_string();
             assert!(error.contains(flags.split('=').next().unwrap()), "{error}");

@@ -171,6 +171,7 @@ fn settings(settings: &Settings) -> node::Settings {
         max_connections: Some(settings.max_connections),
         max_connections_per_source: Some(settings.max_connections_per_source),
         max_upstream_per_source: Some(settings.max_upstream_per_source),
+        max_memory_per_source: Some(settings.max_memory_per_source),
         max_streams: Some(settings.max_streams),
         stream_window: Some(settings.stream_window),
         connection_window: Some(settings.connection_window),

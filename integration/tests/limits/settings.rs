@@ -54,5 +54,9 @@ fn the_agents_settings_reach_the_proxy() {
     let page = lab.node(SERVERS, &["curl", "-s", "http://127.0.0.1:9901/config"]);
     let page: serde_json::Value = serde_json::from_str(&page.well().unwrap()).unwrap();
     assert_eq!(page["settings"]["header_timeout_ms"], 90_000, "{page}");
-    assert_eq!(page["settings"]["send_buffer"], 256 << 10, "{page}");
+    assert_eq!(
+        page["settings"]["max_memory_per_source"],
+        64 << 20,
+        "{page}"
+    );
 }

@@ -39,9 +39,12 @@ pub struct Settings {
     /// Most upstream connections on behalf of one source address; keeps one
     /// pod from using up the ports of the node. Default 4,096.
     pub max_upstream_per_source: u32,
+    /// Bytes that the proxy holds on behalf of one source address: its
+    /// connections and requests, and what they make it buffer. Default 64 MiB.
+    pub max_memory_per_source: u64,
     /// Requests that one HTTP/2 connection may have open. Default 100.
     pub max_streams: u32,
-    /// Bytes that a client may send ahead of a slow server on one HTTP/2 stream.
+    /// Bytes that a peer may send ahead of a slow reader on one HTTP/2 stream.
     /// Default 256 KiB.
     pub stream_window: u32,
     /// The same for all streams of a connection together. Default 1 MiB.
@@ -66,6 +69,7 @@ impl Default for Settings {
             max_connections: 65_536,
             max_connections_per_source: 8_192,
             max_upstream_per_source: 4_096,
+            max_memory_per_source: 64 * u64::from(MIB),
             max_streams: 100,
             stream_window: 256 * KIB,
             connection_window: MIB,
@@ -110,7 +114,12 @@ const STREAMS: RangeInclusive<u64> = 1..=10_000;
 const STREAM_BYTES: RangeInclusive<u64> = 16 * 1024..=16 * 1024 * 1024;
 /// The protocol begins with a window of 65,535 bytes.
 const CONNECTION_BYTES: RangeInclusive<u64> = 64 * 1024..=64 * 1024 * 1024;
+const MEMORY: RangeInclusive<u64> = 8 * 1024 * 1024..=1 << 40;
 const ANY: RangeInclusive<u64> = 1..=u32::MAX as u64;
+
+/// Windows that a source's memory has room for at least: with less, connections
+/// would be cut that do nothing but wait for a slow reader.
+const WINDOWS: u64 = 8;
 
 impl Settings {
     /// Whether all fields are possible, alone and together.
@@ -134,6 +143,11 @@ impl Settings {
             let reason = format!("must not be below stream_window, {}", self.stream_window);
             return Err(SettingsError::new("connection_window", reason));
         }
+        let least = WINDOWS * u64::from(self.connection_window);
+        if self.max_memory_per_source < least {
+            let reason = format!("must be at least {WINDOWS} times connection_window, {least}");
+            return Err(SettingsError::new("max_memory_per_source", reason));
+        }
         self.upgrades.iter().try_for_each(|name| upgrade(name))
     }
 
@@ -153,7 +167,7 @@ impl Settings {
     }
 
     fn check_numbers(&self) -> Result<(), SettingsError> {
-        let numbers: [(_, u64, _); 9] = [
+        let numbers: [(_, u64, _); 10] = [
             (
                 "max_header_bytes",
                 self.max_header_bytes.into(),
@@ -171,6 +185,7 @@ impl Settings {
                 self.max_upstream_per_source.into(),
                 ANY,
             ),
+            ("max_memory_per_source", self.max_memory_per_source, MEMORY),
             ("max_streams", self.max_streams.into(), STREAMS),
             ("stream_window", self.stream_window.into(), STREAM_BYTES),
             (
@@ -230,7 +245,7 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("server_name", |one| one.server_name = "a\r\nb: c".into()),
             ("idle_timeout", |one| one.idle_timeout = Duration::ZERO),
             ("max_header_bytes", |one| one.max_header_bytes = 1),
@@ -239,6 +254,7 @@ mod tests {
             ("max_streams", |one| one.max_streams = 0),
             ("send_buffer", |one| one.send_buffer = 1000),
             ("stream_window", |one| one.stream_window = u32::MAX),
+            ("max_memory_per_source", |one| one.max_memory_per_source = 1),
         ];
         for (field, change) in cases {
             assert_eq!(refused(change).field, field);
@@ -259,6 +275,9 @@ mod tests {
     fn windows_fit_into_each_other() {
         let error = refused(|one| one.stream_window = 2 * one.connection_window);
         assert_eq!(error.field, "connection_window");
+        let error = refused(|one| one.connection_window = 16 * MIB);
+        assert_eq!(error.field, "max_memory_per_source");
+        assert!(error.reason.contains("8 times"), "{error}");
     }
 
     #[test]

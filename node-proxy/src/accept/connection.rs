@@ -1,10 +1,11 @@
 //! What a worker knows of one accepted connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
+use http::request::Parts;
 use tokio::task::JoinHandle;
 
 use super::addr::{Local, OriginalDst, Source};
@@ -15,8 +16,10 @@ use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::strict::StrictHandle;
 use crate::identity::Judged;
+use crate::memory::{Account, Answered, Fields, Held, Lent, Owner, Piece, Unread};
 use crate::pipeline::inflight::InFlight;
 use crate::pipeline::policy;
+use crate::upstream::Content;
 
 /// Where the requests of a connection go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,27 @@ pub enum Close {
     Stuck,
 }
 
+/// Memory of a connection with what is made for it: its buffers, while they are
+/// small, its state, its task.
+const CONNECTION: usize = 24 * 1024;
+
+/// The same for HTTP/2, which has buffers and tables of its own.
+const HTTP2_CONNECTION: usize = 64 * 1024;
+
+/// Memory of a request beside its head and its bodies: its task and its state
+/// here, in the server's library and towards the upstream.
+const REQUEST: usize = 12 * 1024;
+
+/// A head that takes more than this counts for as long as its record lasts.
+const LARGE_HEAD: usize = 8 * 1024;
+
+/// What is counted of a connection of HTTP/2.
+#[derive(Debug)]
+struct Http2 {
+    unread: Rc<Unread>,
+    answered: Answered,
+}
+
 /// One accepted connection: addresses, identities and what is being served.
 #[derive(Debug)]
 pub struct Connection {
@@ -54,6 +78,7 @@ pub struct Connection {
     /// Protocols that it may be switched to besides WebSocket: those of the
     /// snapshot that it was accepted under, for all that look at its requests.
     pub upgrades: Arc<[Box<str>]>,
+    memory: RefCell<Held>,
     judged: RefCell<Option<(Arc<Config>, Rc<Judged>)>>,
     /// Rules that judged its requests are gone.
     lapsed: Cell<bool>,
@@ -63,8 +88,9 @@ pub struct Connection {
     /// When it became idle, or when the head that is being read began.
     since: Cell<Tick>,
     head_began: Cell<bool>,
-    /// Frames between requests are no head that someone is slow to send.
-    http2: Cell<bool>,
+    /// Of HTTP/2. Its frames between requests are no head that someone is slow
+    /// to send.
+    http2: OnceCell<Http2>,
     /// When it was seen that the client had closed its half.
     ended_since: Cell<Option<Tick>>,
     served: Cell<u64>,
@@ -79,13 +105,15 @@ impl Connection {
     #[must_use]
     pub fn new(worker: Rc<Worker>, source: Source, route: Route, local: Local) -> Self {
         let now = worker.clock.now();
+        let account = worker.account(source);
         let upgrades = Arc::clone(&worker.config().settings.upgrades);
         Self {
             worker,
             source,
             route,
             local,
-            progress: Progress::default(),
+            memory: RefCell::new(Held::new(&account, CONNECTION)),
+            progress: Progress::new(account),
             upgrades,
             judged: RefCell::new(None),
             lapsed: Cell::new(false),
@@ -93,7 +121,7 @@ impl Connection {
             boundary: Cell::new(0),
             since: Cell::new(now),
             head_began: Cell::new(false),
-            http2: Cell::new(false),
+            http2: OnceCell::new(),
             ended_since: Cell::new(None),
             served: Cell::new(0),
             close: Cell::new(None),
@@ -156,8 +184,10 @@ impl Connection {
     }
 
     /// A request's head is complete: registers the request with the sweeper.
-    pub fn begin(self: &Rc<Self>) -> Running {
-        let request = Rc::new(InFlight::new(self.now()));
+    pub fn begin(self: &Rc<Self>, head: &Parts) -> Running {
+        let memory = REQUEST + Fields::of(&head.headers).memory();
+        let request = InFlight::new(self.now(), Arc::clone(self.account()), memory);
+        let request = Rc::new(request);
         self.running.borrow_mut().push(Rc::clone(&request));
         self.head_began.set(false);
         self.served.set(self.served.get() + 1);
@@ -174,6 +204,9 @@ impl Connection {
         }
         if let Some(strict) = &*self.strict.borrow() {
             strict.answered();
+        }
+        if let Some(http2) = self.http2.get() {
+            http2.answered.add(request.answer());
         }
         if running.is_empty() {
             self.since.set(self.now());
@@ -203,9 +236,26 @@ impl Connection {
         }
     }
 
-    /// The connection speaks HTTP/2.
-    pub fn set_http2(&self) {
-        self.http2.set(true);
+    /// The memory of its source.
+    #[must_use]
+    pub fn account(&self) -> &Arc<Account> {
+        self.progress.responses().account()
+    }
+
+    /// The connection speaks HTTP/2, with heads of at most `head_bytes`.
+    pub fn set_http2(&self, head_bytes: u32) -> Rc<Unread> {
+        self.memory.borrow_mut().set(HTTP2_CONNECTION);
+        let http2 = self.http2.get_or_init(|| Http2 {
+            unread: Rc::new(Unread::new(self.account(), head_bytes as usize)),
+            answered: Answered::new(self.account()),
+        });
+        Rc::clone(&http2.unread)
+    }
+
+    /// What it has received and nobody has read, if it speaks HTTP/2.
+    #[must_use]
+    pub fn http2(&self) -> Option<&Unread> {
+        self.http2.get().map(|http2| &*http2.unread)
     }
 
     /// The check of HTTP/1 requests that is to be told of an upgrade.
@@ -235,6 +285,11 @@ impl Connection {
     /// Ends what is overdue. Called once a tick.
     pub fn sweep(&self, now: Tick, limits: &super::worker::Deadlines) {
         let running = self.running.borrow();
+        if let Some(http2) = self.http2.get() {
+            let drained = running.iter().all(|request| request.is_drained());
+            http2.unread.settle(drained);
+            http2.answered.settle(self.progress.is_blocked());
+        }
         for request in running.iter() {
             if let Some(reason) = request.overdue(now, limits.request) {
                 request.cut(reason);
@@ -247,7 +302,7 @@ impl Connection {
             self.sweep_half_closed(now, &running, limits.half_closed);
             return;
         }
-        if !self.http2.get()
+        if self.http2.get().is_none()
             && !self.head_began.get()
             && self.progress.bytes() != self.boundary.get()
         {
@@ -257,6 +312,9 @@ impl Connection {
         let waited = now.since(self.since.get());
         if self.head_began.get() && waited > limits.header {
             self.close(Close::HeaderTimeout);
+        } else if waited > limits.idle.saturating_mul(2) {
+            // Told to end, it still waits for a client to take its answers.
+            self.close(Close::Stuck);
         } else if waited > limits.idle {
             self.close(Close::Graceful);
         }
@@ -307,6 +365,50 @@ pub struct Running {
     connection: Rc<Connection>,
     /// What the sweeper sees of it.
     pub request: Rc<InFlight>,
+}
+
+impl Running {
+    /// Memory for the request's record, if its head is a large one.
+    #[must_use]
+    pub fn lend(&self) -> Option<Lent> {
+        let head = self.request.memory().saturating_sub(REQUEST);
+        (head > LARGE_HEAD).then(|| self.connection.account().lend(head))
+    }
+
+    /// Whether more of the response may follow now; if not, the task is woken
+    /// when it may.
+    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        match self.connection.http2() {
+            Some(_) => self.request.flow().poll_room(context),
+            None => self.connection.progress.responses().poll_room(context),
+        }
+    }
+
+    /// Fields of the response, in its head or behind its body, are on their way
+    /// to the server.
+    pub fn answer(&self, fields: Fields) {
+        if self.connection.http2().is_some() {
+            self.request.answers(fields.memory());
+        } else {
+            self.connection.progress.responses().put(fields.text);
+        }
+    }
+
+    /// A piece of the response on its way to the server, which queues those of
+    /// HTTP/2 as they are and copies those of HTTP/1.
+    #[must_use]
+    pub fn piece(&self, content: Content) -> Piece<Rc<InFlight>> {
+        if self.connection.http2().is_some() {
+            self.request.keeps(content.shared);
+            Piece::new(content.bytes, content.own, Rc::clone(&self.request))
+        } else {
+            self.connection
+                .progress
+                .responses()
+                .put(content.bytes.len());
+            Piece::free(content.bytes)
+        }
+    }
 }
 
 impl Drop for Running {

@@ -3,37 +3,80 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes read so far. The sweeper tells an idle connection from one in the
-/// middle of a request's head by it.
+use crate::memory::{Account, Flow};
+
+/// What a socket has read, and what waits to be written to it. The sweeper
+/// tells an idle connection from one in the middle of a request's head by the
+/// former.
 ///
 /// Atomic only because the upgraded half of a connection must be `Send`; it
 /// never leaves its worker.
-#[derive(Debug, Default, Clone)]
-pub struct Progress(Arc<AtomicU64>);
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    read: AtomicU64,
+    responses: Flow,
+    /// The socket takes no more at the moment.
+    blocked: AtomicBool,
+}
 
 impl Progress {
-    /// Number of bytes.
+    /// Nothing was read or written yet.
+    #[must_use]
+    pub fn new(account: Arc<Account>) -> Self {
+        Self(Arc::new(Shared {
+            read: AtomicU64::new(0),
+            responses: Flow::new(account),
+            blocked: AtomicBool::new(false),
+        }))
+    }
+
+    /// Number of bytes read.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.read.load(Ordering::Relaxed)
+    }
+
+    /// The bodies of HTTP/1 responses, which the server copies: they wait for
+    /// the socket and not with their pieces.
+    #[must_use]
+    pub fn responses(&self) -> &Flow {
+        &self.0.responses
+    }
+
+    /// Whether the last write found no room.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.0.blocked.load(Ordering::Relaxed)
+    }
+
+    /// What came of a write.
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.0.blocked.store(result.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.0.responses.sent(bytes);
+        }
+        result
     }
 
     fn add(&self, bytes: usize) {
         // One writer: no need for an atomic addition.
         let total = self.bytes() + bytes as u64;
-        self.0.store(total, Ordering::Relaxed);
+        self.0.read.store(total, Ordering::Relaxed);
     }
 }
 
 /// A TCP connection whose first bytes were read for detection, and which
-/// counts what is read.
+/// counts what is read and written.
 #[derive(Debug)]
 pub struct DownstreamIo {
     stream: TcpStream,
@@ -90,7 +133,9 @@ impl AsyncWrite for DownstreamIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.progress.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -98,7 +143,9 @@ impl AsyncWrite for DownstreamIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.progress.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -19,6 +19,7 @@ use super::io::DownstreamIo;
 use crate::failure::Failure;
 use crate::http::respond;
 use crate::http::strict::{Limits, Strict};
+use crate::memory::{Frames, Held};
 use crate::pipeline;
 use crate::settings::{self, Settings};
 use crate::telemetry::exchange::{Event, RefusedConnection};
@@ -55,7 +56,6 @@ pub async fn serve(connection: Rc<Connection>, mut stream: TcpStream) {
             http1(connection, io, settings).await;
         }
         Detected::Http2(prefix) => {
-            connection.set_http2();
             http2(connection, stream, prefix, settings).await;
         }
         Detected::Refused(reason) => refuse(&connection, reason),
@@ -92,7 +92,8 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
         target_bytes: settings::MAX_URI_BYTES,
         upgrades: Arc::clone(&connection.upgrades),
     };
-    let strict = Strict::new(io, limits);
+    let memory = Held::new(connection.account(), 0);
+    let strict = Strict::new(io, limits, memory);
     connection.set_strict(strict.handle());
     let serving = http1::Builder::new()
         // The strict reader tells a half-closed client from one that left.
@@ -137,7 +138,9 @@ async fn http1(connection: Rc<Connection>, io: DownstreamIo, settings: &Settings
 }
 
 async fn http2(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes, settings: &Settings) {
+    let unread = connection.set_http2(settings.max_header_bytes);
     let io = DownstreamIo::new(stream, prefix, connection.progress.clone());
+    let io = Frames::of_client(io, Rc::clone(&unread));
     let service = service_fn({
         let connection = Rc::clone(&connection);
         move |request| pipeline::handle(Rc::clone(&connection), request)
@@ -161,6 +164,9 @@ async fn http2(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes, set
         graceful: false,
     };
     if let Ended::Served(Err(error)) = driven.await {
+        if unread.is_cut() {
+            refuse(&connection, Failure::MEMORY);
+        }
         ended(&connection, &error);
     }
 }

@@ -17,12 +17,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::addr::Source;
 use super::clock::{Clock, TICK, ticks};
 use super::connection::{Close, Connection};
 use super::listener;
 use super::sources::Sources;
 use crate::control::config::{Config, ListenerMode};
 use crate::failure::Failure;
+use crate::memory::{Account, Purses};
 use crate::pipeline::inflight::RequestLimits;
 use crate::settings::{self, Settings};
 use crate::telemetry::ring;
@@ -57,6 +59,8 @@ pub struct Shared {
     pub config: Arc<ArcSwap<Config>>,
     /// Downstream connections of the whole proxy.
     pub connections: AtomicUsize,
+    /// Memory of every source.
+    pub purses: Arc<Purses>,
     /// Connections that were turned away.
     pub turned_away: TurnedAway,
     /// Upstream connections, idle ones included, of the whole proxy.
@@ -72,6 +76,8 @@ pub struct TurnedAway {
     pub total: AtomicUsize,
     /// That of one source.
     pub source: AtomicUsize,
+    /// The memory of one source.
+    pub memory: AtomicUsize,
 }
 
 /// The sweeper's deadlines, in ticks.
@@ -254,6 +260,11 @@ fn upstream_of(config: &Config, workers: usize) -> Upstream {
         max_per_source: share(config.settings.max_upstream_per_source, workers),
         max_head_bytes: config.settings.max_header_bytes as usize,
         max_headers: config.settings.max_headers as usize,
+        http2: upstream::h2::Limits {
+            stream_window: config.settings.stream_window,
+            connection_window: config.settings.connection_window,
+            send_buffer: config.settings.send_buffer as usize,
+        },
     })
 }
 
@@ -302,6 +313,13 @@ impl Worker {
         self.draining.get()
     }
 
+    /// The memory of a source. All its connections here share an account.
+    #[must_use]
+    pub fn account(&self, source: Source) -> Arc<Account> {
+        let known = self.sources.account(source.ip());
+        known.unwrap_or_else(|| self.shared.purses.open(source.ip()))
+    }
+
     /// Registers a connection with the sweeper.
     ///
     /// # Errors
@@ -317,7 +335,11 @@ impl Worker {
         }
         let source = connection.source.ip();
         let part = share(settings.max_connections_per_source, self.shared.workers);
-        if !self.sources.enter(source, part) {
+        if connection.account().is_full() {
+            self.turn_away(&self.shared.turned_away.memory);
+            return Err(Failure::MEMORY);
+        }
+        if !self.sources.enter(source, connection.account(), part) {
             self.turn_away(&self.shared.turned_away.source);
             return Err(Failure::Overloaded("connections of one source"));
         }

@@ -154,6 +154,7 @@ async fn config(extract::State(state): extract::State<State>) -> Json<Value> {
             "max_connections": settings.max_connections,
             "max_connections_per_source": settings.max_connections_per_source,
             "max_upstream_per_source": settings.max_upstream_per_source,
+            "max_memory_per_source": settings.max_memory_per_source,
             "max_streams": settings.max_streams,
             "stream_window": settings.stream_window,
             "connection_window": settings.connection_window,

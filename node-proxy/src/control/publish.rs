@@ -87,6 +87,8 @@ impl Publisher {
             .cloned()
             .collect();
 
+        let memory = config.settings.max_memory_per_source;
+        self.shared.purses.set_limit(memory);
         self.shared.config.store(Arc::new(config));
         self.versions.send_modify(|version| *version += 1);
         for listener in bound {

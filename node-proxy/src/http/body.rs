@@ -5,15 +5,17 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
 use crate::http::trailers;
+use crate::memory::{Fields, Flow, Piece, unshared};
 use crate::pipeline::inflight::{InFlight, Side};
 use crate::pipeline::record::Recorder;
 use crate::upstream::UpstreamBody;
@@ -24,49 +26,95 @@ pub struct RequestBody {
     inner: Incoming,
     request: Rc<InFlight>,
     connection: Rc<Connection>,
+    /// Where pieces wait in a queue of the upstream's, what waits.
+    queue: Option<Arc<Flow>>,
 }
 
 impl RequestBody {
-    /// The body of a request that may be cut from outside.
+    /// The body of a request that may be cut from outside. `queued` says that
+    /// the upstream queues its pieces as they are.
     #[must_use]
-    pub fn new(inner: Incoming, request: Rc<InFlight>, connection: Rc<Connection>) -> Self {
+    pub fn new(
+        inner: Incoming,
+        request: Rc<InFlight>,
+        connection: Rc<Connection>,
+        queued: bool,
+    ) -> Self {
+        let done = inner.is_end_stream();
+        let queue = || Arc::new(Flow::new(Arc::clone(connection.account())));
         let body = Self {
+            queue: (queued && !done).then(queue),
             inner,
             request,
             connection,
         };
-        if body.inner.is_end_stream() {
+        if done {
             body.done();
         }
+        body.request.drained(done);
         body
     }
 
     fn done(&self) {
         self.request.request_done();
     }
+
+    /// Counts what was taken from the connection, and makes a piece of it that
+    /// is charged to its source where it may have to wait.
+    fn piece(&self, data: Bytes) -> Piece<Arc<Flow>> {
+        if let Some(unread) = self.connection.http2()
+            && !data.is_empty()
+        {
+            unread.taken();
+        }
+        match &self.queue {
+            Some(queue) => {
+                let (data, memory) = unshared(data);
+                Piece::new(data, memory, Arc::clone(queue))
+            }
+            None => Piece::free(data),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        // What is left of it the server throws away.
+        self.request.drained(true);
+    }
 }
 
 impl Body for RequestBody {
-    type Data = Bytes;
+    type Data = Piece<Arc<Flow>>;
     type Error = Failure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Self::Data>, Failure>>> {
         let this = self.get_mut();
         if let Some(reason) = this.request.poll_cut(Side::Request, context) {
             return Poll::Ready(Some(Err(reason)));
         }
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        if let Some(queue) = &this.queue {
+            ready!(queue.poll_room(context));
+        }
+        let frame = Pin::new(&mut this.inner).poll_frame(context);
+        this.request.drained(frame.is_pending());
+        let frame = ready!(frame);
         this.request.moved(this.connection.now());
         match frame {
             Some(Ok(mut frame)) => {
                 if this.inner.is_end_stream() {
                     this.done();
                 }
-                clean(&mut frame);
-                Poll::Ready(Some(Ok(frame)))
+                if let Some(fields) = clean(&mut frame) {
+                    this.request.grow(fields.memory());
+                    if let Some(unread) = this.connection.http2() {
+                        unread.trailers_taken();
+                    }
+                }
+                Poll::Ready(Some(Ok(frame.map_data(|data| this.piece(data)))))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(client_failure(&error)))),
             None => {
@@ -85,11 +133,11 @@ impl Body for RequestBody {
     }
 }
 
-/// Trailers pass without what belongs into a head.
-fn clean(frame: &mut Frame<Bytes>) {
-    if let Some(trailers) = frame.trailers_mut() {
-        trailers::sanitise(trailers);
-    }
+/// Trailers pass without what belongs into a head. Counts what is left of them.
+fn clean<D>(frame: &mut Frame<D>) -> Option<Fields> {
+    let trailers = frame.trailers_mut()?;
+    trailers::sanitise(trailers);
+    Some(Fields::of(trailers))
 }
 
 fn client_failure(error: &hyper::Error) -> Failure {
@@ -158,22 +206,24 @@ impl ResponseBody {
 }
 
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = Piece<Rc<InFlight>>;
     type Error = Failure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Self::Data>, Failure>>> {
         let this = self.get_mut();
         let body = match &mut this.content {
             Content::Empty => return Poll::Ready(None),
             Content::Full(bytes) => {
-                let frame = bytes.take().map(|bytes| Ok(Frame::data(bytes)));
-                if let (Some(record), Some(Ok(frame))) = (&mut this.record, &frame) {
-                    record.moved(frame.data_ref().map_or(0, Bytes::len));
+                let Some(bytes) = bytes.take() else {
+                    return Poll::Ready(None);
+                };
+                if let Some(record) = &mut this.record {
+                    record.moved(bytes.len());
                 }
-                return Poll::Ready(frame);
+                return Poll::Ready(Some(Ok(Frame::data(Piece::free(bytes)))));
             }
             Content::Upstream(body) => body,
         };
@@ -181,6 +231,9 @@ impl Body for ResponseBody {
             && let Some(reason) = record.poll_cut(context)
         {
             return Poll::Ready(Some(Err(this.fail(reason))));
+        }
+        if let Some(record) = &this.record {
+            ready!(record.poll_room(context));
         }
         match Pin::new(body).poll_frame(context) {
             Poll::Pending => {
@@ -190,10 +243,17 @@ impl Body for ResponseBody {
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(mut frame))) => {
-                clean(&mut frame);
+                let trailers = clean(&mut frame);
                 if let Some(record) = &mut this.record {
-                    record.moved(frame.data_ref().map_or(0, Bytes::len));
+                    record.moved(frame.data_ref().map_or(0, Buf::remaining));
+                    if let Some(fields) = trailers {
+                        record.running().answer(fields);
+                    }
                 }
+                let frame = frame.map_data(|content| match &this.record {
+                    Some(record) => record.running().piece(content),
+                    None => Piece::free(content.bytes),
+                });
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(failure))) => Poll::Ready(Some(Err(this.fail(failure)))),

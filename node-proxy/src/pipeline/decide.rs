@@ -74,6 +74,9 @@ pub fn decide(config: &Arc<Config>, connection: &Connection, head: &mut Parts) -
     if path == admit::Path::Redirect {
         return (Plan::Redirect(head.uri.to_string()), made);
     }
+    if connection.account().is_full() {
+        return (Plan::Refuse(Failure::MEMORY), made);
+    }
     let target = route::target(config, connection, &judged, head.version);
     forward::prepare(head, &target, made.trace.as_ref(), config.spans);
     (Plan::Forward(target), made)

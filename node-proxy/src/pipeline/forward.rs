@@ -18,9 +18,14 @@ use super::tunnel;
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
 use crate::http::body::ResponseBody;
+use crate::memory;
 use crate::telemetry::exchange::{Fields, ResponseHead};
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::{Protocol, Target};
+
+/// A head above this many bytes is not taken for a source that is short of
+/// memory.
+const LARGE: usize = 4 * 1024;
 
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
@@ -91,6 +96,11 @@ pub fn response(
     headers::sanitise_response(&mut head.headers, switching);
     let latency = Instant::now().duration_since(recorder.exchange().started);
     head.headers.insert(SERVICE_TIME, service_time(latency));
+    let fields = memory::Fields::of(&head.headers);
+    if fields.text > LARGE && connection.account().is_full() {
+        return Err((Failure::MEMORY, recorder));
+    }
+    recorder.running().answer(fields);
     record_head(&recorder, head.status, &head.headers, latency);
     recorder.running().request.answered(connection.now());
     if let Some(server) = server {
@@ -124,6 +134,7 @@ pub fn own(mut response: Response<ResponseBody>, recorder: Recorder) -> Response
     // About the proxy, not about the exchange.
     logged.remove(SERVER);
     let latency = Instant::now().duration_since(recorder.exchange().started);
+    recorder.running().answer(memory::Fields::of(&logged));
     record_head(&recorder, response.status(), &logged, latency);
     // What the client may quote to whoever looks for the reason.
     let id = recorder.exchange().request_id.header();

@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 
 use crate::accept::clock::Tick;
 use crate::failure::Failure;
+use crate::memory::{Account, Flow, Owner, SMALL};
 use crate::telemetry::exchange::Exchange;
 
 /// Shared by a request's future, its two bodies and the sweeper of its worker.
@@ -30,6 +31,16 @@ pub struct InFlight {
     exchange: OnceCell<Arc<Exchange>>,
     /// Ticks that it went on after it was cut.
     lingering: Cell<u64>,
+    /// Whoever reads its body has read what there was, or nobody reads it.
+    drained: Cell<bool>,
+    /// What it makes the proxy hold beside bodies.
+    memory: Cell<usize>,
+    /// What the fields of its answer take.
+    answer: Cell<usize>,
+    /// The largest buffer that pieces of its response share.
+    shared: Cell<usize>,
+    /// Pieces of its response that wait to be sent.
+    response: Flow,
 }
 
 /// Which of the two bodies a waker belongs to.
@@ -42,9 +53,11 @@ pub enum Side {
 }
 
 impl InFlight {
-    /// A request that starts now.
+    /// A request that starts now and takes so many bytes of its source's
+    /// memory.
     #[must_use]
-    pub fn new(now: Tick) -> Self {
+    pub fn new(now: Tick, account: Arc<Account>, memory: usize) -> Self {
+        account.take(memory);
         Self {
             cut: Cell::new(None),
             response_task: RefCell::new(None),
@@ -55,7 +68,59 @@ impl InFlight {
             request_done: Cell::new(false),
             exchange: OnceCell::new(),
             lingering: Cell::new(0),
+            drained: Cell::new(true),
+            memory: Cell::new(memory),
+            answer: Cell::new(0),
+            shared: Cell::new(0),
+            response: Flow::new(account),
         }
+    }
+
+    /// So many bytes more are held for it, to its end.
+    pub fn grow(&self, bytes: usize) {
+        self.memory.set(self.memory.get() + bytes);
+        self.response.account().take(bytes);
+    }
+
+    /// What it makes the proxy hold beside bodies.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.memory.get()
+    }
+
+    /// Fields of its answer take so much.
+    pub fn answers(&self, memory: usize) {
+        self.answer.set(self.answer.get() + memory);
+        self.grow(memory);
+    }
+
+    /// What the fields of its answer take.
+    #[must_use]
+    pub fn answer(&self) -> usize {
+        self.answer.get()
+    }
+
+    /// A piece of its response shares a buffer of this size with others. The
+    /// first and the last that wait may keep one each for a few bytes.
+    pub fn keeps(&self, buffer: usize) {
+        let before = self.shared.get().max(SMALL);
+        if buffer > before {
+            self.shared.set(buffer);
+            self.grow(2 * (buffer - before));
+        }
+    }
+
+    /// Whether whoever reads the request's body has read what there was, or
+    /// nobody does.
+    pub fn drained(&self, drained: bool) {
+        self.drained.set(drained);
+    }
+
+    /// Whether nothing of the request's body waits to be read, but for what
+    /// came just now.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.get() || self.request_done.get()
     }
 
     /// What was decided on; the first decision counts.
@@ -156,6 +221,18 @@ impl InFlight {
     }
 }
 
+impl Owner for InFlight {
+    fn flow(&self) -> &Flow {
+        &self.response
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.response.account().give(self.memory.get());
+    }
+}
+
 /// Deadlines of one request, in ticks of the worker's coarse clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLimits {
@@ -170,6 +247,11 @@ mod tests {
     use super::{InFlight, RequestLimits};
     use crate::accept::clock::Tick;
     use crate::failure::Failure;
+    use crate::memory::Account;
+
+    fn begun() -> InFlight {
+        InFlight::new(Tick(0), Account::unbounded(), 0)
+    }
 
     const LIMITS: RequestLimits = RequestLimits {
         request: 10,
@@ -178,7 +260,7 @@ mod tests {
 
     #[test]
     fn waits_for_the_head_as_long_as_the_request_timeout() {
-        let request = InFlight::new(Tick(0));
+        let request = begun();
         request.request_done();
         assert_eq!(request.overdue(Tick(10), LIMITS), None);
         assert_eq!(
@@ -189,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_body_that_stands_still_names_the_side_that_stands_still() {
-        let request = InFlight::new(Tick(0));
+        let request = begun();
         assert_eq!(
             request.overdue(Tick(6), LIMITS),
             Some(Failure::RequestTooSlow)
@@ -204,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_answered_stream_has_no_total_deadline() {
-        let request = InFlight::new(Tick(0));
+        let request = begun();
         request.request_done();
         request.answered(Tick(1));
         request.moved(Tick(1_000));
@@ -213,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_counts() {
-        let request = InFlight::new(Tick(0));
+        let request = begun();
         request.cut(Failure::Revoked);
         request.cut(Failure::BodyIdle);
         assert_eq!(request.reason(), Some(Failure::Revoked));

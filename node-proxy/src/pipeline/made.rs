@@ -12,6 +12,7 @@ use super::trace::Trace;
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
 use crate::identity::{End, Ends};
+use crate::memory::Lent;
 use crate::telemetry::exchange::{Decisions, Exchange};
 
 /// What is known of a request when it is decided on.
@@ -59,6 +60,7 @@ impl Made {
         head: Parts,
         started: Instant,
         refused: Option<Failure>,
+        memory: Option<Lent>,
     ) -> Arc<Exchange> {
         Arc::new(Exchange {
             ends: self.ends,
@@ -69,6 +71,7 @@ impl Made {
             time: SystemTime::now(),
             decisions: self.decisions,
             refused,
+            memory,
             response: OnceLock::new(),
             end: OnceLock::new(),
         })

@@ -29,12 +29,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::accept::connection::Connection;
+use crate::accept::connection::{Connection, Running};
 use crate::failure::Failure;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
 use crate::upstream::UpstreamBody;
-use crate::upstream::target::Target;
+use crate::upstream::target::{Protocol, Target};
 
 use self::decide::{Plan, decide};
 use self::record::Recorder;
@@ -54,22 +54,26 @@ pub fn handle(
     if Dialect::of(&head).http1 {
         compact::compact(&mut head);
     }
-    serve(connection, head, body)
+    // So is the request: of many that come at once each must count before the
+    // next is looked at.
+    let running = connection.begin(&head);
+    serve(connection, running, head, body)
 }
 
 async fn serve(
     connection: Rc<Connection>,
+    running: Running,
     mut head: Parts,
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Failure> {
     let started = Instant::now();
-    let running = connection.begin();
     let config = connection.worker.config();
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
 
     let (plan, made) = decide(&config, &connection, &mut head);
-    let exchange = made.exchange(head, started, plan.failure());
+    let memory = running.lend();
+    let exchange = made.exchange(head, started, plan.failure(), memory);
     running.request.decided(Arc::clone(&exchange));
     let mut recorder = Recorder::decided(&connection.worker, running, exchange);
     let server = config.server.as_ref();
@@ -83,7 +87,8 @@ async fn serve(
         }
         Plan::Forward(target) => {
             let request = Rc::clone(&recorder.running().request);
-            let body = RequestBody::new(body, request, Rc::clone(&connection));
+            let queued = target.protocol == Protocol::Http2;
+            let body = RequestBody::new(body, request, Rc::clone(&connection), queued);
             match proceed(&connection, &target, recorder, body, upgraded, server).await {
                 Ok(response) => return Ok(response),
                 Err((failure, returned)) => {
@@ -108,7 +113,7 @@ async fn proceed(
 ) -> Result<Response<ResponseBody>, (Failure, Recorder)> {
     let exchange = Arc::clone(recorder.exchange());
     let upstream = connection.worker.upstream();
-    let sending = pin!(upstream.send(target, &exchange.head, body));
+    let sending = pin!(upstream.send(target, &exchange.head, body, connection.account()));
     match until_cut(&recorder, sending).await {
         Ok(response) => forward::response(connection, response, recorder, upgraded, server),
         Err(failure) => Err((failure, recorder)),

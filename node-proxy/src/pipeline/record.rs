@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::inflight::Side;
@@ -55,6 +55,12 @@ impl Recorder {
     /// Why the request must end, if it must.
     pub fn poll_cut(&self, context: &Context<'_>) -> Option<Failure> {
         self.running.request.poll_cut(Side::Response, context)
+    }
+
+    /// Whether more of the response's body may follow now; if not, the task is
+    /// woken when it may.
+    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        self.running.poll_room(context)
     }
 
     /// A part of the response's body was handed on.

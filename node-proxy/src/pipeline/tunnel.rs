@@ -15,6 +15,7 @@ use super::inflight::InFlight;
 use super::record::Recorder;
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
+use crate::memory::BUFFER;
 use crate::upstream::Tunnel;
 
 /// Carries bytes between both ends until both have closed, the connection
@@ -52,6 +53,8 @@ async fn carry(
 ) -> Result<(), Failure> {
     let client = client.await.map_err(|_error| Failure::ClientGone)?;
     let request = &recorder.running().request;
+    // Copying has one of the usual size for each direction.
+    request.grow(2 * BUFFER);
     let mut client = Watched::new(TokioIo::new(client), request, connection);
     let mut upstream = Watched::new(upstream, request, connection);
     tokio::io::copy_bidirectional(&mut client, &mut upstream)

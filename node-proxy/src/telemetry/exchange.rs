@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::failure::Failure;
 use crate::identity::{Direction, Ends};
+use crate::memory::Lent;
 use crate::pipeline::policy::Decision;
 use crate::pipeline::request_id::RequestId;
 use crate::pipeline::trace::Trace;
@@ -34,6 +35,9 @@ pub struct Exchange {
     pub decisions: Decisions,
     /// Why it was refused, when it was not a policy's doing.
     pub refused: Option<Failure>,
+    /// Memory of a large head, which telemetry may keep for longer than its
+    /// request lasts.
+    pub memory: Option<Lent>,
     /// Set with the head of the response.
     pub response: OnceLock<ResponseHead>,
     /// Set when the last byte was sent, or when that failed.

@@ -132,6 +132,8 @@ pub struct Metrics {
     connections: Gauge,
     turned_away: Family<LimitLabels, Counter>,
     upstream_connections: Gauge,
+    memory: Gauge,
+    largest_memory: Gauge,
     registry: Arc<Registry>,
 }
 
@@ -158,6 +160,8 @@ impl Metrics {
             connections: Gauge::default(),
             turned_away: Family::default(),
             upstream_connections: Gauge::default(),
+            memory: Gauge::default(),
+            largest_memory: Gauge::default(),
             registry: Arc::default(),
         };
         let mut registry = Registry::with_prefix("weft_proxy");
@@ -203,13 +207,23 @@ impl Metrics {
         );
         registry.register(
             "turned_away_connections",
-            "Connections closed because all together, or their source, had as many as allowed",
+            "Connections closed because all together, or their source, had as many or as much memory as allowed",
             metrics.turned_away.clone(),
         );
         registry.register(
             "upstream_connections",
             "Connections to upstreams, idle ones included",
             metrics.upstream_connections.clone(),
+        );
+        registry.register(
+            "sources_memory_bytes",
+            "Memory held on behalf of all sources",
+            metrics.memory.clone(),
+        );
+        registry.register(
+            "largest_source_memory_bytes",
+            "Memory held on behalf of the source that takes the most",
+            metrics.largest_memory.clone(),
         );
         metrics.registry = Arc::new(registry);
         metrics
@@ -273,19 +287,24 @@ impl Metrics {
     /// # Errors
     /// Never in practice: writing to a string does not fail.
     pub fn render(&self, shared: &Shared) -> Result<String, fmt::Error> {
+        let gauge = |gauge: &Gauge, value: usize| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
         let connections = shared.connections.load(Ordering::Relaxed);
-        self.connections
-            .set(i64::try_from(connections).unwrap_or(i64::MAX));
+        gauge(&self.connections, connections);
+        let usage = shared.purses.usage();
+        gauge(&self.memory, usage.all);
+        gauge(&self.largest_memory, usage.largest);
         let upstream: usize = shared
             .upstream_connections
             .iter()
             .map(|gauge| gauge.load(Ordering::Relaxed))
             .sum();
-        self.upstream_connections
-            .set(i64::try_from(upstream).unwrap_or(i64::MAX));
+        gauge(&self.upstream_connections, upstream);
         for (limit, count) in [
             ("total", &shared.turned_away.total),
             ("source", &shared.turned_away.source),
+            ("memory", &shared.turned_away.memory),
         ] {
             self.turned_away
                 .get_or_create(&LimitLabels { limit })

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::failure::Failure;
+use crate::memory::Held;
 
 /// One per worker.
 #[derive(Debug, Clone)]
@@ -32,6 +33,7 @@ type Asker = (Option<IpAddr>, u32);
 pub struct Permit {
     shared: Rc<Shared>,
     asker: Asker,
+    _memory: Held,
 }
 
 impl Budget {
@@ -46,11 +48,17 @@ impl Budget {
         }
     }
 
-    /// A share of the connections of `source` and the identity behind it.
+    /// A share of the connections of `source` and the identity behind it, for
+    /// one that takes so much memory.
     ///
     /// # Errors
     /// [`Failure::Overloaded`] when it has all of its connections open.
-    pub fn take(&self, source: Option<IpAddr>, identity: u32) -> Result<Permit, Failure> {
+    pub fn take(
+        &self,
+        source: Option<IpAddr>,
+        identity: u32,
+        memory: Held,
+    ) -> Result<Permit, Failure> {
         let asker = (source, identity);
         let mut open = self.shared.open.borrow_mut();
         let count = open.entry(asker).or_default();
@@ -61,6 +69,7 @@ impl Budget {
         Ok(Permit {
             shared: Rc::clone(&self.shared),
             asker,
+            _memory: memory,
         })
     }
 
@@ -88,19 +97,23 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::Budget;
+    use crate::memory::{Account, Held};
 
     #[test]
     fn one_source_cannot_take_the_share_of_another() {
         let greedy = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         let modest = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
         let budget = Budget::new(2);
-        let first = budget.take(greedy, 1).expect("within the limit");
-        let _second = budget.take(greedy, 1).expect("within the limit");
-        assert!(budget.take(greedy, 1).is_err());
-        let _other = budget.take(modest, 1).expect("a source of its own");
-        let _behind = budget.take(greedy, 2).expect("another pod behind it");
+        let account = Account::unbounded();
+        let take = |source, identity| budget.take(source, identity, Held::new(&account, 100));
+        let first = take(greedy, 1).expect("within the limit");
+        let _second = take(greedy, 1).expect("within the limit");
+        assert!(take(greedy, 1).is_err());
+        let _other = take(modest, 1).expect("a source of its own");
+        let _behind = take(greedy, 2).expect("another pod behind it");
         drop(first);
-        let _third = budget.take(greedy, 1).expect("one was given back");
+        let _third = take(greedy, 1).expect("one was given back");
         assert_eq!(budget.open(), 4);
+        assert_eq!(account.held(), 400);
     }
 }

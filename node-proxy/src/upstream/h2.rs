@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 
 use super::budget::{Budget, Permit};
-use super::connect;
 use super::exec::LocalExec;
 use super::target::{ByTarget, Target};
+use super::{Content, connect};
 use crate::failure::Failure;
+use crate::memory::{Account, Frames, Held, Unread, unshared};
 
 /// Requests on one connection before another is opened. Below the 100 that
 /// servers commonly allow, so that a burst does not queue behind the limit.
@@ -28,14 +30,23 @@ const STREAMS: usize = 90;
 /// Connections to one target. Past them requests share what is there.
 const CONNECTIONS: usize = 8;
 
-/// Receive window of a stream and of a connection: what an upstream may send
-/// ahead of a slow client, held in memory for each.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Memory of a connection with what is made for it.
+const MEMORY: usize = 64 * 1024;
 
 /// Finds peers that vanished without a word.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What may be on its way, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// What an upstream may send ahead of a slow client, on one stream.
+    pub stream_window: u32,
+    /// The same on one connection.
+    pub connection_window: u32,
+    /// What may wait to be sent to a slow upstream, on one stream.
+    pub send_buffer: usize,
+}
 
 /// How a worker's connections are opened, kept and bounded.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +57,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Largest head of a response, in bytes.
     pub max_head_bytes: usize,
+    /// What may be on its way.
+    pub limits: Limits,
 }
 
 /// The HTTP/2 connections of one worker.
@@ -75,6 +88,9 @@ struct Live<B> {
 /// What a connection is doing; outlives it in the bodies of its responses.
 #[derive(Debug)]
 struct Load {
+    unread: Rc<Unread>,
+    /// Bodies of which something may wait to be read.
+    waiting: Cell<usize>,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
 }
@@ -105,7 +121,8 @@ impl Drop for Stream {
 
 impl<B> Pool<B>
 where
-    B: Body<Data = Bytes, Error = Failure> + Unpin + 'static,
+    B: Body<Error = Failure> + Unpin + 'static,
+    B::Data: Send,
 {
     /// A pool without connections.
     #[must_use]
@@ -117,7 +134,8 @@ where
         }
     }
 
-    /// Sends one request and waits for the head of its response.
+    /// Sends one request and waits for the head of its response. A connection
+    /// that is opened for it is charged to `account`.
     ///
     /// # Errors
     /// Any upstream [`Failure`]. A request that a dying connection did not
@@ -127,6 +145,7 @@ where
         target: &Target,
         head: &Parts,
         body: B,
+        account: &Arc<Account>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let mut body = body;
         let mut last = Failure::UpstreamReset {
@@ -134,16 +153,14 @@ where
             sent: false,
         };
         for _attempt in 0..3 {
-            let live = self.acquire(target).await?;
+            let live = self.acquire(target, account).await?;
             let reused = live.used.replace(true);
             let stream = Stream::open(&live.load);
             let request = request(head, body);
             match live.sender.clone().try_send_request(request).await {
                 Ok(response) => {
-                    return Ok(response.map(|inner| ResponseBody {
-                        inner,
-                        _stream: stream,
-                    }));
+                    live.load.unread.trailers_taken();
+                    return Ok(response.map(|inner| ResponseBody::new(inner, stream)));
                 }
                 Err(mut error) => {
                     let untouched = error.take_message();
@@ -165,6 +182,8 @@ where
         self.slots.borrow_mut().retain(|_target, slot| {
             let mut live = slot.live.borrow_mut();
             live.retain(|connection| {
+                let load = &connection.load;
+                load.unread.settle(load.waiting.get() == 0);
                 let idle = connection.load.streams.get() == 0
                     && now.saturating_duration_since(connection.load.idle_since.get())
                         > self.options.idle_timeout;
@@ -198,7 +217,11 @@ where
         })
     }
 
-    async fn acquire(&self, target: &Target) -> Result<Rc<Live<B>>, Failure> {
+    async fn acquire(
+        &self,
+        target: &Target,
+        account: &Arc<Account>,
+    ) -> Result<Rc<Live<B>>, Failure> {
         let slot = {
             let mut slots = self.slots.borrow_mut();
             let slot = slots.entry(*target).or_insert_with(|| Rc::new(Slot::new()));
@@ -216,20 +239,28 @@ where
                 .pick(true)
                 .ok_or(Failure::Overloaded("upstream connections"));
         }
-        let live = self.dial(target).await?;
+        let live = self.dial(target, account).await?;
         slot.live.borrow_mut().push(Rc::clone(&live));
         Ok(live)
     }
 
-    async fn dial(&self, target: &Target) -> Result<Rc<Live<B>>, Failure> {
-        let permit = self.budget.take(target.source, target.identity)?;
+    async fn dial(&self, target: &Target, account: &Arc<Account>) -> Result<Rc<Live<B>>, Failure> {
+        let memory = Held::new(account, MEMORY);
+        let permit = self.budget.take(target.source, target.identity, memory)?;
         let stream = connect::connect(target, &self.options.connect).await?;
-        let head_bytes = u32::try_from(self.options.max_head_bytes).unwrap_or(u32::MAX);
+        let Options {
+            max_head_bytes,
+            limits,
+            ..
+        } = self.options;
+        let unread = Rc::new(Unread::new(account, max_head_bytes));
+        let stream = Frames::of_server(stream, Rc::clone(&unread));
         let handshake = http2::Builder::new(LocalExec)
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(head_bytes)
+            .initial_stream_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_send_buf_size(limits.send_buffer)
+            .max_header_list_size(u32::try_from(max_head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .handshake(TokioIo::new(stream));
@@ -246,6 +277,8 @@ where
         Ok(Rc::new(Live {
             sender,
             load: Rc::new(Load {
+                unread,
+                waiting: Cell::new(0),
                 streams: Cell::new(0),
                 idle_since: Cell::new(Instant::now()),
             }),
@@ -296,20 +329,67 @@ fn request<B>(head: &Parts, body: B) -> Request<B> {
 #[derive(Debug)]
 pub struct ResponseBody {
     inner: Incoming,
-    _stream: Stream,
+    stream: Stream,
+    /// Something of it may wait to be read.
+    waiting: bool,
+}
+
+impl ResponseBody {
+    fn new(inner: Incoming, stream: Stream) -> Self {
+        let mut body = Self {
+            inner,
+            stream,
+            waiting: false,
+        };
+        body.wait(!body.inner.is_end_stream());
+        body
+    }
+
+    fn wait(&mut self, waiting: bool) {
+        let all = &self.stream.0.waiting;
+        match (self.waiting, waiting) {
+            (false, true) => all.set(all.get() + 1),
+            (true, false) => all.set(all.get() - 1),
+            _ => {}
+        }
+        self.waiting = waiting;
+    }
+
+    /// Counts what was taken from the connection.
+    fn content(&self, data: Bytes) -> Content {
+        if !data.is_empty() {
+            self.stream.0.unread.taken();
+        }
+        let (bytes, own) = unshared(data);
+        Content::alone(bytes, own)
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.wait(false);
+    }
 }
 
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = Content;
     type Error = Failure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let inner = &mut self.get_mut().inner;
-        let frame = ready!(Pin::new(inner).poll_frame(context));
-        Poll::Ready(frame.map(|frame| frame.map_err(|_error| Failure::Truncated)))
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.inner).poll_frame(context);
+        this.wait(matches!(frame, Poll::Ready(Some(Ok(_)))) && !this.inner.is_end_stream());
+        let Some(frame) = ready!(frame) else {
+            return Poll::Ready(None);
+        };
+        let frame = frame.map_err(|_error| Failure::Truncated)?;
+        if frame.is_trailers() {
+            this.stream.0.unread.trailers_taken();
+        }
+        Poll::Ready(Some(Ok(frame.map_data(|data| this.content(data)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,10 +10,11 @@ pub mod target;
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Response;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
@@ -23,6 +24,7 @@ pub use self::h1::Tunnel;
 use self::target::{Protocol, Target};
 use crate::failure::Failure;
 use crate::http::body::RequestBody;
+use crate::memory::Account;
 
 /// Unused connections that a worker keeps for one target.
 const MAX_IDLE_PER_TARGET: usize = 256;
@@ -40,6 +42,8 @@ pub struct Options {
     pub max_head_bytes: usize,
     /// Most header fields of a response.
     pub max_headers: usize,
+    /// What streams and connections of HTTP/2 may have on their way.
+    pub http2: h2::Limits,
 }
 
 /// The upstream side of one worker. Cheap to clone.
@@ -74,6 +78,7 @@ impl Upstream {
                     connect: options.connect,
                     idle_timeout: options.idle_timeout,
                     max_head_bytes: options.max_head_bytes,
+                    limits: options.http2,
                 },
                 budget.clone(),
             ),
@@ -81,7 +86,8 @@ impl Upstream {
         }))
     }
 
-    /// Sends one request and waits for the head of its response.
+    /// Sends one request and waits for the head of its response. What that
+    /// takes is charged to `account`.
     ///
     /// # Errors
     /// Any [`Failure`] of the upstream's, or the body's own.
@@ -90,16 +96,18 @@ impl Upstream {
         target: &Target,
         head: &Parts,
         body: RequestBody,
+        account: &Arc<Account>,
     ) -> Result<Response<UpstreamBody>, Failure> {
         match target.protocol {
             Protocol::Http1 => {
-                let response = self.0.http1.send(target, head, body).await?;
+                let response = self.0.http1.send(target, head, body, account).await?;
                 Ok(response.map(UpstreamBody::Http1))
             }
             Protocol::Http2 => {
                 // Apart, since its state is large and every request's future
                 // has to hold it.
-                let response = Box::pin(self.0.http2.send(target, head, body)).await?;
+                let sending = self.0.http2.send(target, head, body, account);
+                let response = Box::pin(sending).await?;
                 Ok(response.map(UpstreamBody::Http2))
             }
         }
@@ -115,6 +123,47 @@ impl Upstream {
     #[must_use]
     pub fn open(&self) -> usize {
         self.0.budget.open()
+    }
+}
+
+/// A piece of a response's content, and the memory that it keeps.
+#[derive(Debug)]
+pub struct Content {
+    /// What it says.
+    pub bytes: Bytes,
+    /// Memory of its own.
+    pub own: usize,
+    /// Size of the buffer that it shares with the pieces before and behind it.
+    pub shared: usize,
+}
+
+impl Content {
+    /// A piece that shares nothing.
+    #[must_use]
+    pub fn alone(bytes: Bytes, own: usize) -> Self {
+        Self {
+            bytes,
+            own,
+            shared: 0,
+        }
+    }
+}
+
+impl Buf for Content {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
     }
 }
 
@@ -139,13 +188,13 @@ impl UpstreamBody {
 }
 
 impl Body for UpstreamBody {
-    type Data = Bytes;
+    type Data = Content;
     type Error = Failure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context),
             Self::Http2(body) => Pin::new(body).poll_frame(context),

@@ -10,10 +10,10 @@ use crate::http2::{client, connect, request};
 use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::within;
-use crate::support::world::{Rules, World, open, rule};
+use crate::support::world::{Rules, World, impatient, open, rule};
 
 /// A frame: length, type, flags, stream.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -241,4 +241,24 @@ async fn a_client_that_takes_nothing_does_not_hold_what_was_cut() {
     // Nobody reads, and nobody waits for ever either.
     within(closed.recv()).await.expect("the server was let go");
     let _ended = within(connection).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_client_that_never_takes_its_answer_is_let_go() {
+    let server = Server::landing().await;
+    let rules = Rules {
+        settings: impatient(),
+        ..open()
+    };
+    let world = World::new(server.address, &rules).await;
+    let mut stream = connect(world.address).await;
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE: less than the answer has.
+    hello.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 5]));
+    hello.extend(frame(1, 0x05, 1, &[0x82, 0x84, 0x86, 0x41, 0x01, b'a']));
+    stream.write_all(&hello).await.expect("sent");
+    let mut said = Vec::new();
+    let _maybe_reset = within(stream.read_to_end(&mut said)).await;
+    assert_eq!(frames(&said, 1).len(), 1, "a head");
+    assert_eq!(frames(&said, 0).concat(), b"Ship ");
 }

@@ -8,10 +8,10 @@ use weft_api::node::{Settings, Verdict};
 
 use crate::support::client::Client;
 use crate::support::server::Server;
-use crate::support::within;
 use crate::support::world::{
     Rules, STRANGER, TIEFIGHTER, TIEFIGHTER_IDENTITY, World, impatient, open,
 };
+use crate::support::{descriptors, within};
 
 fn with(settings: Settings) -> Rules {
     Rules { settings, ..open() }
@@ -31,19 +31,14 @@ async fn slowest(client: &mut Client) -> Duration {
 
 #[tokio::test]
 async fn two_thousand_heads_that_drip_are_cut_at_their_deadline_and_slow_nobody_down() {
-    // Both ends of every connection are in this process.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("raised");
+    descriptors();
     let server = Server::landing().await;
     let settings = Settings {
         header_timeout: Some(pbjson_types::Duration {
             seconds: 2,
             nanos: 0,
         }),
+        max_memory_per_source: Some(256 << 20),
         ..Default::default()
     };
     let world = World::new(server.address, &with(settings)).await;

@@ -14,6 +14,7 @@ mod headers;
 mod http2;
 mod http2_floods;
 mod limits;
+mod memory;
 mod policy;
 mod process;
 mod records;

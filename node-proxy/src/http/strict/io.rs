@@ -14,9 +14,13 @@ use tokio_util::io::poll_read_buf;
 use super::head::{self, Follows, Limits};
 use super::refusal::Refusal;
 use crate::http::chunked::{Chunked, Piece};
+use crate::memory::{BUFFER, Held, SMALL};
 
 /// Bytes read at once while a head or a chunk is looked at.
-const READ: usize = 8 * 1024;
+const READ: usize = BUFFER;
+
+/// Buffers here and of the server behind that count as the connection's own.
+const OWN: usize = 3 * BUFFER;
 
 /// Bytes behind a refused head that are read and thrown away, so that closing
 /// the socket does not reset it before the client has read the answer.
@@ -110,12 +114,17 @@ pub struct Strict<T> {
     /// This many of the held bytes were found good.
     good: usize,
     handle: StrictHandle,
+    /// Size of the server's buffer.
+    server: usize,
+    /// What both take beyond [`OWN`].
+    memory: Held,
 }
 
 impl<T> Strict<T> {
-    /// Follows the requests that `inner` reads, from the first byte on.
+    /// Follows the requests that `inner` reads, from the first byte on. Large
+    /// buffers are charged to `memory`.
     #[must_use]
-    pub fn new(inner: T, limits: Limits) -> Self {
+    pub fn new(inner: T, limits: Limits, memory: Held) -> Self {
         Self {
             inner,
             limits,
@@ -123,6 +132,8 @@ impl<T> Strict<T> {
             held: BytesMut::new(),
             good: 0,
             handle: StrictHandle::default(),
+            server: 0,
+            memory,
         }
     }
 
@@ -147,7 +158,21 @@ impl<T> Strict<T> {
         buffer.put_slice(&self.held[..length]);
         self.held.advance(length);
         self.good -= length;
+        if self.held.is_empty() && self.held.capacity() > READ {
+            // A large head has passed.
+            self.held = BytesMut::new();
+        }
         true
+    }
+
+    /// Largest head, in bytes. One that its source has no memory for is too
+    /// large, if it is large.
+    fn head_bytes(&self) -> usize {
+        if self.memory.account().is_spent() {
+            self.limits.head_bytes.min(READ)
+        } else {
+            self.limits.head_bytes
+        }
     }
 
     /// Looks at the held bytes, of which none was found good.
@@ -192,9 +217,10 @@ impl<T> Strict<T> {
         if searched == 0 && self.held.starts_with(b"\r\n") {
             self.held.advance(2);
         }
+        let most = self.head_bytes();
         match head::end(&self.held, searched) {
             Err(refusal) => self.refuse(refusal),
-            Ok(None) if self.held.len() > self.limits.head_bytes => {
+            Ok(None) if self.held.len() > most => {
                 self.refuse(too_large(&self.held, &self.limits));
             }
             Ok(None) => {
@@ -202,7 +228,7 @@ impl<T> Strict<T> {
                     searched: self.held.len(),
                 };
             }
-            Ok(Some(end)) if end > self.limits.head_bytes => {
+            Ok(Some(end)) if end > most => {
                 self.refuse(too_large(&self.held, &self.limits));
             }
             Ok(Some(end)) => match head::check(&self.held[..end], &self.limits) {
@@ -257,11 +283,14 @@ impl<T: AsyncRead + Unpin> Strict<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
-        let most = match &self.state {
+        let mut most = match &self.state {
             State::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX),
             State::Tunnel => usize::MAX,
             _ => return Poll::Ready(Ok(false)),
         };
+        if self.memory.account().is_scarce() {
+            most = most.min(SMALL);
+        }
         let most = most.min(buffer.remaining());
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
         ready!(Pin::new(&mut self.inner).poll_read(context, &mut part))?;
@@ -279,7 +308,15 @@ impl<T: AsyncRead + Unpin> Strict<T> {
     /// Reads into the held bytes; `Ok(0)` is the client's end.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.held.reserve(READ);
-        poll_read_buf(Pin::new(&mut self.inner), context, &mut self.held)
+        let read = poll_read_buf(Pin::new(&mut self.inner), context, &mut self.held);
+        self.charge();
+        read
+    }
+
+    fn charge(&mut self) {
+        // Twice, since it grows by being copied.
+        let buffers = 2 * self.held.capacity() + self.server;
+        self.memory.set(buffers.saturating_sub(OWN));
     }
 
     /// Reads and throws away, within a bound.
@@ -308,6 +345,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.server = buffer.remaining();
+        this.charge();
         loop {
             if this.give(buffer) {
                 return Poll::Ready(Ok(()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::{Limits, Strict};
+use crate::memory::{Account, Held};
 
 fn limits() -> Limits {
     Limits {
@@ -15,9 +16,13 @@ fn limits() -> Limits {
     }
 }
 
+fn memory() -> Held {
+    Held::new(&Account::unbounded(), 0)
+}
+
 fn strict() -> (DuplexStream, Strict<DuplexStream>) {
     let (client, server) = duplex(1 << 20);
-    (client, Strict::new(server, limits()))
+    (client, Strict::new(server, limits(), memory()))
 }
 
 /// What is given on of `bytes`, sent in steps of `step`, before it would wait

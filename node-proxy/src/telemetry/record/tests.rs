@@ -64,6 +64,7 @@ fn exchange() -> Exchange {
             ingress: None,
         },
         refused: None,
+        memory: None,
         response: OnceLock::new(),
         end: OnceLock::new(),
     };

@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body::Body;
@@ -15,9 +15,13 @@ use super::exchange::Exchange;
 use super::head::{Asked, Limits};
 use super::response::{Home, ResponseBody};
 use crate::failure::Failure;
+use crate::memory::{Account, Held};
 use crate::upstream::budget::Budget;
 use crate::upstream::connect;
 use crate::upstream::target::{ByTarget, Target};
+
+/// Memory of an unused connection.
+const MEMORY: usize = 4 * 1024;
 
 /// How a worker's connections are opened, kept and bounded.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +84,8 @@ impl Client {
     }
 
     /// Sends one request and waits for the head of its response. The request's
-    /// body is polled here and, while it lasts, by the response's body.
+    /// body is polled here and, while it lasts, by the response's body. What
+    /// that takes is charged to `account`.
     ///
     /// `head` must be ready to be sent: origin form, `host` present, nothing
     /// hop by hop but an upgrade. Framing fields are derived from the body.
@@ -92,18 +97,20 @@ impl Client {
         target: &Target,
         head: &Parts,
         body: B,
+        account: &Arc<Account>,
     ) -> Result<Response<ResponseBody<B>>, Failure>
     where
-        B: Body<Data = Bytes, Error = Failure> + Unpin,
+        B: Body<Error = Failure> + Unpin,
     {
         let asked = Asked::by(head);
         let limits = self.0.limits();
         let connection = match self.0.pop(target) {
             Some(connection) => connection,
             // Rare enough to keep its state out of every request's future.
-            None => Box::pin(self.0.dial(target)).await?,
+            None => Box::pin(self.0.dial(target, account)).await?,
         };
-        let mut exchange = Box::new(Exchange::new(connection, head, body));
+        let memory = Held::new(account, 0);
+        let mut exchange = Box::new(Exchange::new(connection, head, body, memory));
         loop {
             let answer = poll_fn(|context| exchange.poll_head(context, asked, limits)).await;
             let failure = match answer {
@@ -118,7 +125,7 @@ impl Client {
                 return Err(failure);
             }
             // One that is opened for this request cannot be stale.
-            let connection = Box::pin(self.0.dial(target)).await?;
+            let connection = Box::pin(self.0.dial(target, account)).await?;
             exchange.move_to(connection, head);
         }
     }
@@ -165,13 +172,14 @@ impl Pool {
         None
     }
 
-    async fn dial(&self, target: &Target) -> Result<Connection, Failure> {
-        let permit = match self.budget.take(target.source, target.identity) {
+    async fn dial(&self, target: &Target, account: &Arc<Account>) -> Result<Connection, Failure> {
+        let take = || {
+            let memory = Held::new(account, MEMORY);
+            self.budget.take(target.source, target.identity, memory)
+        };
+        let permit = match take() {
             Ok(permit) => permit,
-            Err(full) if self.evict(target) => self
-                .budget
-                .take(target.source, target.identity)
-                .map_err(|_| full)?,
+            Err(full) if self.evict(target) => take().map_err(|_| full)?,
             Err(full) => return Err(full),
         };
         let stream = connect::connect(target, &self.options.connect).await?;

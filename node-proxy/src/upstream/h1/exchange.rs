@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http_body::Body;
 
@@ -11,29 +10,46 @@ use super::encode;
 use super::head::{self, Asked, Head, Limits};
 use super::outgoing::{Outgoing, Stopped};
 use crate::failure::Failure;
+use crate::memory::Held;
 
 /// A request on its way; lives until its response was read or given up.
 #[derive(Debug)]
-pub(super) struct Exchange<B> {
+pub(super) struct Exchange<B: Body> {
     pub(super) connection: Connection,
     outgoing: Outgoing<B>,
+    /// Buffers of the connection.
+    memory: Held,
     /// The upstream takes no more of the request.
     refused: bool,
 }
 
 impl<B> Exchange<B>
 where
-    B: Body<Data = Bytes, Error = Failure> + Unpin,
+    B: Body<Error = Failure> + Unpin,
 {
-    pub(super) fn new(mut connection: Connection, request: &Parts, body: B) -> Self {
+    pub(super) fn new(mut connection: Connection, request: &Parts, body: B, memory: Held) -> Self {
         let outgoing = Outgoing::new(body);
         connection.output.clear();
         encode::request_head(request, outgoing.framing(), &mut connection.output);
         Self {
             connection,
             outgoing,
+            memory,
             refused: false,
         }
+    }
+
+    /// Reads once; `Ok(0)` is the upstream's end.
+    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let scarce = self.memory.account().is_scarce();
+        let read = self.connection.poll_fill(context, scarce);
+        self.charge();
+        read
+    }
+
+    fn charge(&mut self) {
+        let buffers = self.connection.buffers() + self.outgoing.through();
+        self.memory.set(buffers);
     }
 
     /// Goes on with the same request on another connection. Allowed only as
@@ -66,7 +82,12 @@ where
         if self.refused {
             return Ok(());
         }
-        match self.outgoing.poll_send(&mut self.connection, context) {
+        let scarce = self.memory.account().is_scarce();
+        let sent = self
+            .outgoing
+            .poll_send(&mut self.connection, context, scarce);
+        self.charge();
+        match sent {
             Poll::Pending | Poll::Ready(Ok(())) => Ok(()),
             Poll::Ready(Err(Stopped::Body(failure))) => Err(failure),
             Poll::Ready(Err(Stopped::Write)) => {
@@ -95,7 +116,7 @@ where
             {
                 return Poll::Ready(Ok(head));
             }
-            match ready!(self.connection.poll_fill(context)) {
+            match ready!(self.poll_fill(context)) {
                 Ok(read) if read > 0 => {}
                 _ended => return Poll::Ready(Err(self.ended())),
             }

@@ -1,9 +1,10 @@
 //! Sending a request: its head and its body, as the body has bytes.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut};
 use http_body::{Body, Frame};
 
 use super::connection::Connection;
@@ -13,6 +14,9 @@ use crate::failure::Failure;
 /// Content is gathered behind the head until the buffer holds this much, so
 /// that a small request is one write.
 const GATHER: usize = 16 * 1024;
+
+/// The same for a source that is short of memory.
+const GATHER_LITTLE: usize = 1024;
 
 /// Content from this size on is written from where it is, not copied.
 const WRITE_THROUGH: usize = 8 * 1024;
@@ -27,12 +31,11 @@ pub(super) enum Stopped {
 }
 
 /// The part of a request that is not sent yet.
-#[derive(Debug)]
-pub(super) struct Outgoing<B> {
+pub(super) struct Outgoing<B: Body> {
     body: B,
     framing: Framing,
     /// A large piece of content on its way, after the output buffer.
-    through: Bytes,
+    through: Option<B::Data>,
     /// The chunk of `through` still needs its line end.
     chunk_open: bool,
     ended: bool,
@@ -42,16 +45,34 @@ pub(super) struct Outgoing<B> {
     sent: bool,
 }
 
+impl<B: Body> fmt::Debug for Outgoing<B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Outgoing")
+            .field("framing", &self.framing)
+            .field("through", &self.through())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Body> Outgoing<B> {
+    /// Size of the large piece that is on its way.
+    pub(super) fn through(&self) -> usize {
+        self.through.as_ref().map_or(0, Buf::remaining)
+    }
+}
+
 impl<B> Outgoing<B>
 where
-    B: Body<Data = Bytes, Error = Failure> + Unpin,
+    B: Body<Error = Failure> + Unpin,
 {
     pub(super) fn new(body: B) -> Self {
         let framing = Framing::of(&body);
         Self {
             body,
             framing,
-            through: Bytes::new(),
+            through: None,
             chunk_open: false,
             ended: framing == Framing::None,
             touched: false,
@@ -78,18 +99,21 @@ where
 
     /// Whether all of it was handed to the kernel.
     pub(super) fn is_done(&self, connection: &Connection) -> bool {
-        self.ended && self.through.is_empty() && connection.output.is_empty()
+        self.ended && self.through.is_none() && connection.output.is_empty()
     }
 
-    /// Sends what there is. `Ready(Ok)` means all of the request was sent.
+    /// Sends what there is, gathering little where memory is `scarce`.
+    /// `Ready(Ok)` means all of the request was sent.
     pub(super) fn poll_send(
         &mut self,
         connection: &mut Connection,
         context: &mut Context<'_>,
+        scarce: bool,
     ) -> Poll<Result<(), Stopped>> {
+        let most = if scarce { GATHER_LITTLE } else { GATHER };
         loop {
-            let waiting = self.gather(connection, context)?;
-            if connection.output.is_empty() && self.through.is_empty() {
+            let waiting = self.gather(connection, context, most)?;
+            if connection.output.is_empty() && self.through.is_none() {
                 return if waiting {
                     Poll::Pending
                 } else {
@@ -109,10 +133,13 @@ where
         let written = connection.poll_output(context);
         self.sent |= connection.output.len() != before;
         ready!(written)?;
-        let before = self.through.len();
-        let written = connection.poll_chunk(context, &mut self.through);
-        self.sent |= self.through.len() != before;
-        ready!(written)?;
+        if let Some(through) = &mut self.through {
+            let before = through.remaining();
+            let written = connection.poll_chunk(context, through);
+            self.sent |= through.remaining() != before;
+            ready!(written)?;
+            self.through = None;
+        }
         if self.chunk_open {
             self.chunk_open = false;
             connection.output.put_slice(b"\r\n");
@@ -126,8 +153,9 @@ where
         &mut self,
         connection: &mut Connection,
         context: &mut Context<'_>,
+        most: usize,
     ) -> Result<bool, Stopped> {
-        while !self.ended && self.through.is_empty() && connection.output.len() < GATHER {
+        while !self.ended && self.through.is_none() && connection.output.len() < most {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(Ok(frame))) => self.frame(frame, connection)?,
@@ -138,7 +166,7 @@ where
         Ok(false)
     }
 
-    fn frame(&mut self, frame: Frame<Bytes>, connection: &mut Connection) -> Result<(), Stopped> {
+    fn frame(&mut self, frame: Frame<B::Data>, connection: &mut Connection) -> Result<(), Stopped> {
         self.touched = true;
         match frame.into_data() {
             Ok(data) => self.data(data, connection)?,
@@ -147,13 +175,13 @@ where
                 return self.end(connection, trailers.as_ref());
             }
         }
-        if self.body.is_end_stream() && self.through.is_empty() {
+        if self.body.is_end_stream() && self.through.is_none() {
             self.end(connection, None)?;
         }
         Ok(())
     }
 
-    fn data(&mut self, data: Bytes, connection: &mut Connection) -> Result<(), Stopped> {
+    fn data(&mut self, data: B::Data, connection: &mut Connection) -> Result<(), Stopped> {
         let size = data.remaining();
         if size == 0 {
             return Ok(());
@@ -169,7 +197,7 @@ where
         }
         let chunked = self.framing == Framing::Chunked;
         if size >= WRITE_THROUGH {
-            self.through = data;
+            self.through = Some(data);
             self.chunk_open = chunked;
             return Ok(());
         }

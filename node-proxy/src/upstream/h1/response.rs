@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 
@@ -14,6 +14,7 @@ use super::head::{Ending, Head};
 use super::tunnel::Tunnel;
 use crate::failure::Failure;
 use crate::http::chunked::{Chunked, Piece};
+use crate::upstream::Content;
 use crate::upstream::target::Target;
 
 /// Most trailer fields that are read.
@@ -50,7 +51,7 @@ impl Drop for Home {
 enum Left {
     Nothing,
     /// All of it was read with the head; the connection is home already.
-    Here(Bytes),
+    Here(Content),
     Length(u64),
     Chunked(Chunked),
     UntilClose,
@@ -62,7 +63,7 @@ enum Left {
 /// Its connection goes back to the pool at its clean end and is closed when it
 /// is dropped before.
 #[derive(Debug)]
-pub struct ResponseBody<B> {
+pub struct ResponseBody<B: Body> {
     left: Left,
     keep_alive: bool,
     exchange: Option<(Box<Exchange<B>>, Home)>,
@@ -70,7 +71,7 @@ pub struct ResponseBody<B> {
 
 impl<B> ResponseBody<B>
 where
-    B: Body<Data = Bytes, Error = Failure> + Unpin,
+    B: Body<Error = Failure> + Unpin,
 {
     pub(super) fn respond(exchange: Box<Exchange<B>>, head: Head, home: Home) -> Response<Self> {
         let left = match head.ending {
@@ -148,10 +149,10 @@ where
     fn poll_next(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if let Left::Here(content) = &mut self.left {
-            let content = std::mem::take(content);
-            self.left = Left::Nothing;
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
+        if let Left::Here(_) = self.left
+            && let Left::Here(content) = std::mem::replace(&mut self.left, Left::Nothing)
+        {
             return Poll::Ready(Some(Ok(Frame::data(content))));
         }
         let Some((exchange, _home)) = &mut self.exchange else {
@@ -175,7 +176,7 @@ where
                 }
                 Decoded::More => {}
             }
-            match ready!(exchange.connection.poll_fill(context)) {
+            match ready!(exchange.poll_fill(context)) {
                 Ok(read) if read > 0 => {}
                 Ok(_closed) if matches!(self.left, Left::UntilClose) => {
                     self.left = Left::Nothing;
@@ -189,12 +190,12 @@ where
 }
 
 enum Decoded {
-    Data(Bytes),
+    Data(Content),
     End(Option<HeaderMap>),
     More,
 }
 
-fn decode<B>(left: &mut Left, exchange: &mut Exchange<B>) -> Result<Decoded, Failure> {
+fn decode<B: Body>(left: &mut Left, exchange: &mut Exchange<B>) -> Result<Decoded, Failure> {
     let connection = &mut exchange.connection;
     match left {
         Left::Nothing | Left::Here(_) | Left::Tunnel => Ok(Decoded::End(None)),
@@ -251,15 +252,15 @@ fn trailers(section: &[u8]) -> Result<Option<HeaderMap>, Failure> {
 
 impl<B> Body for ResponseBody<B>
 where
-    B: Body<Data = Bytes, Error = Failure> + Unpin,
+    B: Body<Error = Failure> + Unpin,
 {
-    type Data = Bytes;
+    type Data = Content;
     type Error = Failure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
         let this = self.get_mut();
         let next = this.poll_next(context);
         if matches!(next, Poll::Ready(Some(Err(_)))) {
@@ -276,7 +277,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.left {
             Left::Nothing => SizeHint::with_exact(0),
-            Left::Here(content) => SizeHint::with_exact(content.len() as u64),
+            Left::Here(content) => SizeHint::with_exact(content.remaining() as u64),
             Left::Length(length) => SizeHint::with_exact(*length),
             Left::Chunked(_) | Left::UntilClose | Left::Tunnel => SizeHint::default(),
         }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,14 @@ use tokio::sync::mpsc;
 
 use super::{Client, Options};
 use crate::failure::Failure;
+use crate::memory::Account;
 use crate::upstream::budget::Budget;
 use crate::upstream::connect;
 use crate::upstream::target::{Protocol, Target};
+
+fn account() -> Arc<Account> {
+    Account::unbounded()
+}
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -143,7 +149,7 @@ async fn a_connection_serves_one_request_after_the_other() {
     let requests = async {
         for _ in 0..3 {
             let response = client
-                .send(&target, &head("GET"), empty())
+                .send(&target, &head("GET"), empty(), &account())
                 .await
                 .expect("answer");
             let body = response.into_body().collect().await.expect("body");
@@ -183,12 +189,12 @@ async fn bodies_stream_both_ways_at_once() {
     };
     let request = async {
         let response = client
-            .send(&target, &head("POST"), body)
+            .send(&target, &head("POST"), body, &account())
             .await
             .expect("answer");
         let mut body = response.into_body();
         let first = body.frame().await.expect("frame").expect("data");
-        assert_eq!(first.into_data().expect("data"), "ok");
+        assert_eq!(first.into_data().expect("data").bytes, "ok");
         feed.send(data("one")).expect("open");
         feed.send(data("b".repeat(100_000))).expect("open");
         let mut trailers = HeaderMap::new();
@@ -220,7 +226,7 @@ async fn a_stale_connection_costs_an_idempotent_request_nothing() {
     let requests = async {
         for _ in 0..2 {
             let response = client
-                .send(&target, &head("GET"), empty())
+                .send(&target, &head("GET"), empty(), &account())
                 .await
                 .expect("answer");
             assert_eq!(response.status(), 204);
@@ -228,7 +234,7 @@ async fn a_stale_connection_costs_an_idempotent_request_nothing() {
         let mut post = head("POST");
         post.headers.insert("x", "y".parse().expect("valid"));
         let failure = client
-            .send(&target, &post, empty())
+            .send(&target, &post, empty(), &account())
             .await
             .expect_err("gone");
         assert!(
@@ -260,7 +266,7 @@ async fn an_early_answer_arrives_and_ends_the_connection() {
     };
     let request = async {
         let response = client
-            .send(&target, &head("POST"), body)
+            .send(&target, &head("POST"), body, &account())
             .await
             .expect("answer");
         assert_eq!(response.status(), 413);
@@ -288,7 +294,7 @@ async fn answers_that_end_early_are_errors() {
         };
         let request = async {
             let response = client
-                .send(&target, &head("GET"), empty())
+                .send(&target, &head("GET"), empty(), &account())
                 .await
                 .expect("head");
             let failure = response.into_body().collect().await.expect_err("cut");
@@ -313,7 +319,7 @@ async fn an_answer_without_length_ends_with_the_connection() {
     };
     let request = async {
         let response = client
-            .send(&target, &head("GET"), empty())
+            .send(&target, &head("GET"), empty(), &account())
             .await
             .expect("head");
         let body = response.into_body().collect().await.expect("body");
@@ -338,7 +344,7 @@ async fn unasked_bytes_and_closed_connections_are_not_reused() {
     let requests = async {
         for _ in 0..3 {
             let response = client
-                .send(&target, &head("POST"), empty())
+                .send(&target, &head("POST"), empty(), &account())
                 .await
                 .expect("answer");
             let body = response.into_body().collect().await.expect("body");
@@ -367,7 +373,10 @@ async fn an_upgrade_becomes_a_tunnel_with_its_early_bytes() {
     let request = async {
         let mut head = head("GET");
         head.headers.insert("upgrade", "x".parse().expect("valid"));
-        let response = client.send(&target, &head, empty()).await.expect("answer");
+        let response = client
+            .send(&target, &head, empty(), &account())
+            .await
+            .expect("answer");
         assert_eq!(response.status(), 101);
         let mut tunnel = response.into_body().into_tunnel().expect("a tunnel");
         let mut early = [0; 5];
@@ -392,17 +401,17 @@ async fn a_source_keeps_to_its_budget_and_prefers_new_targets_to_idle_ones() {
     };
     let requests = async {
         let held = client
-            .send(&first, &head("GET"), empty())
+            .send(&first, &head("GET"), empty(), &account())
             .await
             .expect("answer");
         let failure = client
-            .send(&second, &head("GET"), empty())
+            .send(&second, &head("GET"), empty(), &account())
             .await
             .expect_err("full");
         assert!(matches!(failure, Failure::Overloaded(_)));
         drop(held);
         client
-            .send(&second, &head("GET"), empty())
+            .send(&second, &head("GET"), empty(), &account())
             .await
             .expect("room again")
     };
@@ -427,7 +436,7 @@ async fn the_bodys_failure_is_the_requests() {
     };
     let request = async {
         let failure = client
-            .send(&target, &head("POST"), body)
+            .send(&target, &head("POST"), body, &account())
             .await
             .expect_err("cut");
         assert_eq!(failure, Failure::Revoked);

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{Options, Pool, STREAMS};
+use super::{Limits, Options, Pool, STREAMS};
 use crate::failure::Failure;
+use crate::memory::Account;
 use crate::upstream::budget::Budget;
 use crate::upstream::connect;
 use crate::upstream::target::{Protocol, Target};
@@ -52,19 +54,26 @@ fn empty() -> Fed {
     fed
 }
 
+fn account() -> Arc<Account> {
+    Account::unbounded()
+}
+
 fn pool(connections: usize) -> Rc<Pool<Fed>> {
     pool_of(connections, 8192)
 }
 
 fn pool_of(connections: usize, max_head_bytes: usize) -> Rc<Pool<Fed>> {
-    Rc::new(Pool::new(
-        Options {
-            connect: connect::Options { mark: None },
-            idle_timeout: Duration::from_secs(60),
-            max_head_bytes,
+    let options = Options {
+        connect: connect::Options { mark: None },
+        idle_timeout: Duration::from_secs(60),
+        max_head_bytes,
+        limits: Limits {
+            stream_window: 256 * 1024,
+            connection_window: 1024 * 1024,
+            send_buffer: 256 * 1024,
         },
-        Budget::new(connections),
-    ))
+    };
+    Rc::new(Pool::new(options, Budget::new(connections)))
 }
 
 fn target(address: SocketAddr) -> Target {
@@ -134,7 +143,7 @@ async fn a_burst_shares_one_connection() {
             let pool = Rc::clone(&pool);
             async move {
                 let path = format!("/{index}");
-                let response = pool.send(&target, &head(&path), empty()).await;
+                let response = pool.send(&target, &head(&path), empty(), &account()).await;
                 let body = response.expect("answered").into_body();
                 let body = body.collect().await.expect("a body").to_bytes();
                 assert_eq!(body, path.as_bytes());
@@ -184,10 +193,10 @@ async fn bodies_and_trailers_pass_both_ways() {
         let (feed, body) = fed();
         feed.send(Frame::data(Bytes::from_static(b"one")))
             .expect("open");
-        let response = pool.send(&target, &head("/"), body).await;
+        let response = pool.send(&target, &head("/"), body, &account()).await;
         let mut body = response.expect("answered").into_body();
         let frame = body.frame().await.expect("a frame").expect("a frame");
-        assert_eq!(frame.into_data().expect("data"), "one");
+        assert_eq!(frame.into_data().expect("data").bytes, "one");
         assert_eq!(pool.active(), 1);
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
@@ -218,7 +227,7 @@ async fn a_connection_that_says_goodbye_is_replaced() {
         });
         let pool = pool(2);
         for path in ["/first", "/second"] {
-            let response = pool.send(&target, &head(path), empty()).await;
+            let response = pool.send(&target, &head(path), empty(), &account()).await;
             let body = response.expect("answered").into_body();
             let body = body.collect().await.expect("a body").to_bytes();
             assert_eq!(body, path.as_bytes());
@@ -258,7 +267,7 @@ async fn a_full_connection_gets_a_second_one_beside_it() {
         for _ in 0..=STREAMS {
             let pool = Rc::clone(&pool);
             waiting.push(tokio::task::spawn_local(async move {
-                let _never = pool.send(&target, &head("/"), empty()).await;
+                let _never = pool.send(&target, &head("/"), empty(), &account()).await;
             }));
             accepted.recv().await.expect("arrived");
         }
@@ -285,9 +294,13 @@ async fn a_head_may_be_as_large_as_settings_say() {
                 });
             }
         });
-        let large = pool_of(1, 200_000).send(&target, &head("/"), empty()).await;
+        let large = pool_of(1, 200_000)
+            .send(&target, &head("/"), empty(), &account())
+            .await;
         assert_eq!(large.expect("answered").headers()["x"].len(), 100_000);
-        let small = pool_of(1, 90_000).send(&target, &head("/"), empty()).await;
+        let small = pool_of(1, 90_000)
+            .send(&target, &head("/"), empty(), &account())
+            .await;
         assert!(small.is_err());
     })
     .await;
@@ -298,7 +311,7 @@ async fn nobody_there_is_said_so() {
     run(async {
         let (listener, target) = listener().await;
         drop(listener);
-        let failure = pool(1).send(&target, &head("/"), empty()).await;
+        let failure = pool(1).send(&target, &head("/"), empty(), &account()).await;
         let failure = failure.map(|_response| ()).expect_err("refused");
         assert!(matches!(failure, Failure::ConnectError(_)), "{failure}");
     })

@@ -35,3 +35,14 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
         .await
         .expect("it did not happen within the deadline")
 }
+
+/// Lets this process have all the descriptors that it may: in some tests both
+/// ends of thousands of connections are in it.
+pub fn descriptors() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("raised");
+}
