@@ -241,6 +241,6 @@ mod tests {
         assert_eq!(size_of::<Backend>(), 8);
         assert_eq!(size_of::<NatKey>(), 16);
         assert_eq!(size_of::<NatEntry>(), 16);
-        assert_eq!(size_of::<Config>(), 52);
+        assert_eq!(size_of::<Config>(), 56);
     }
 }

@@ -15,6 +15,7 @@ fn other_marks_reach_the_kernel_and_the_proxies() {
             ("WEFT_MARK_MASK", "0xf0000"),
             ("WEFT_MARK_TO_PROXY", "0x10000"),
             ("WEFT_MARK_FROM_PROXY", "0xb0000"),
+            ("WEFT_MARK_JUDGED", "0xd0000"),
             ("WEFT_PROXY_TABLE", "4711"),
             ("WEFT_PROXY_RULE_PREFERENCE", "77"),
         ],
