@@ -206,7 +206,8 @@ impl Connection {
             strict.answered();
         }
         if let Some(http2) = self.http2.get() {
-            http2.answered.add(request.answer());
+            let (writes, blocked) = (self.progress.writes(), self.progress.is_blocked());
+            http2.answered.add(request.answer(), writes, blocked);
         }
         if running.is_empty() {
             self.since.set(self.now());

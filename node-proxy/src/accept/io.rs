@@ -25,6 +25,8 @@ pub struct Progress(Arc<Shared>);
 struct Shared {
     read: AtomicU64,
     responses: Flow,
+    /// Writes that the socket took something of.
+    writes: AtomicU64,
     /// The socket takes no more at the moment.
     blocked: AtomicBool,
 }
@@ -36,6 +38,7 @@ impl Progress {
         Self(Arc::new(Shared {
             read: AtomicU64::new(0),
             responses: Flow::new(account),
+            writes: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
         }))
     }
@@ -59,10 +62,17 @@ impl Progress {
         self.0.blocked.load(Ordering::Relaxed)
     }
 
+    /// Number of writes that the socket took something of.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.0.writes.load(Ordering::Relaxed)
+    }
+
     /// What came of a write.
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.0.blocked.store(result.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(bytes)) = result {
+            self.0.writes.store(self.writes() + 1, Ordering::Relaxed);
             self.0.responses.sent(bytes);
         }
         result

@@ -20,6 +20,8 @@ pub struct Answered {
     recent: Cell<usize>,
     /// Before that.
     before: Cell<usize>,
+    /// Writes of the socket at the last look.
+    writes: Cell<u64>,
 }
 
 impl Answered {
@@ -30,11 +32,21 @@ impl Answered {
             held: RefCell::new(Held::new(account, 0)),
             recent: Cell::new(0),
             before: Cell::new(0),
+            writes: Cell::new(0),
         }
     }
 
-    /// An answer is complete whose fields take so much memory.
-    pub fn add(&self, fields: usize) {
+    /// An answer is complete whose fields take so much memory, after so many
+    /// writes of its socket.
+    ///
+    /// The server writes all it has in one go unless the socket blocks. So what
+    /// was complete before the last write that it took is sent: a client that
+    /// takes its answers keeps next to nothing, however fast they come.
+    pub fn add(&self, fields: usize, writes: u64, blocked: bool) {
+        if !blocked && writes != self.writes.get() {
+            self.writes.set(writes);
+            self.before.set(self.recent.take());
+        }
         self.recent.set(self.recent.get() + STREAM + fields);
         self.charge();
     }

@@ -248,10 +248,10 @@ async fn a_source_without_memory_brings_nothing_more() {
 fn complete_answers_count_until_the_socket_took_them() {
     let account = Account::unbounded();
     let answered = Answered::new(&account);
-    answered.add(1000);
+    answered.add(1000, 0, true);
     answered.settle(true);
     answered.settle(true);
-    answered.add(1000);
+    answered.add(1000, 0, true);
     assert!(account.held() > 2000, "nobody took anything");
     answered.settle(false);
     let held = account.held();
@@ -261,4 +261,25 @@ fn complete_answers_count_until_the_socket_took_them() {
     );
     answered.settle(false);
     assert_eq!(account.held(), 0);
+}
+
+#[test]
+fn answers_count_until_they_are_written_however_fast_they_come() {
+    let account = Account::unbounded();
+    let answered = Answered::new(&account);
+    for written in 1..10_000 {
+        answered.add(1000, written, false);
+        assert!(account.held() < 5000, "{} after {written}", account.held());
+    }
+    for _nothing_written in 0..100 {
+        answered.add(1000, 10_000, false);
+    }
+    assert!(account.held() > 100_000, "they wait together");
+    for written in 10_001..10_100 {
+        answered.add(1000, written, true);
+    }
+    assert!(account.held() > 200_000, "the socket takes no more");
+    answered.add(1000, 10_101, false);
+    answered.add(1000, 10_102, false);
+    assert!(account.held() < 5000, "{}", account.held());
 }
