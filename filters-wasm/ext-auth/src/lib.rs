@@ -1,13 +1,14 @@
 //! Asks a Service whether a request may pass: 2xx lets it go on, anything else is the answer.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+mod question;
+mod remembered;
 
+use std::cell::RefCell;
+
+use question::Question;
+use remembered::{Permission, Remembered};
 use weft_sdk::prelude::*;
 use weft_sdk::{FetchReply, time};
-
-/// Remembered answers beyond this are forgotten, all at once.
-const MAX_REMEMBERED: usize = 4096;
 
 /// Whom to ask, and what is told to whom.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -60,16 +61,9 @@ const fn one_second() -> u64 {
 #[derive(Debug)]
 pub struct ExtAuth {
     config: Config,
-    remembered: RefCell<HashMap<String, Permission>>,
+    remembered: RefCell<Remembered>,
     allowed: Counter,
     denied: Counter,
-}
-
-/// What a request is given that may pass.
-#[derive(Debug, Clone)]
-struct Permission {
-    until: Duration,
-    headers: Vec<(String, Vec<u8>)>,
 }
 
 #[filter]
@@ -101,9 +95,19 @@ impl Filter for ExtAuth {
         for name in &self.config.accept_headers {
             request.headers().remove(name)?;
         }
-        let key = self.key(&request);
-        if let Some(permission) = key.as_ref().and_then(|key| self.remembered(key)) {
-            return self.let_through(&request, &permission);
+        let question = Question::of(&self.config, &request);
+        if let Some(reply) = question.refusal() {
+            self.denied.increment();
+            return Ok(reply.into());
+        }
+        // A body that is shown is asked about each time.
+        let remembers = self.config.remember_seconds > 0 && self.config.send_body_bytes == 0;
+        let digest = remembers.then(|| question.digest());
+        if let Some(digest) = &digest {
+            let known = self.remembered.borrow_mut().get(digest, time::monotonic());
+            if let Some(permission) = known {
+                return self.let_through(&request, &permission);
+            }
         }
         let body = match self.config.send_body_bytes {
             0 => Vec::new(),
@@ -112,42 +116,38 @@ impl Filter for ExtAuth {
                 Err(err) => return Ok(Reply::new(413).reason(err.to_string()).into()),
             },
         };
-        let answer = self.ask(&request, body).await?;
+        let answer = self.ask(&request, question, body).await?;
         if !answer.is_success() {
             self.denied.increment();
             request.span().set("ext_auth.status", answer.status);
             return self.refuse(&answer);
         }
-        let permission = Permission {
-            until: time::monotonic() + Duration::from_secs(self.config.remember_seconds),
+        let now = time::monotonic();
+        let permission = Rc::new(Permission {
+            until: now.saturating_add(Duration::from_secs(self.config.remember_seconds)),
             headers: picked(&answer, &self.config.accept_headers),
-        };
-        if let Some(key) = key {
+        });
+        if let Some(digest) = digest {
             let mut remembered = self.remembered.borrow_mut();
-            if remembered.len() >= MAX_REMEMBERED {
-                remembered.clear();
-            }
-            remembered.insert(key, permission.clone());
+            remembered.insert(digest, permission.clone(), now);
         }
         self.let_through(&request, &permission)
     }
 }
 
 impl ExtAuth {
-    async fn ask(&self, request: &Request, body: Vec<u8>) -> Result<FetchReply> {
-        let path = format!("{}{}", self.config.path_prefix, request.path());
-        let method = self.config.method.clone();
+    async fn ask(
+        &self,
+        request: &Request,
+        question: Question,
+        body: Vec<u8>,
+    ) -> Result<FetchReply> {
         let mut fetch = request
             .fetch(&self.config.service)
-            .method(method.unwrap_or_else(|| request.method()), path)
-            .header("x-forwarded-method", request.method())
-            .header("x-forwarded-host", request.authority())
-            .header("x-forwarded-uri", request.path())
+            .method(question.method, question.path)
             .timeout(Duration::from_millis(self.config.timeout_ms));
-        for name in &self.config.send_headers {
-            for value in request.headers().get_all(name) {
-                fetch = fetch.header(name, &value);
-            }
+        for (name, value) in &question.headers {
+            fetch = fetch.header(name, value);
         }
         fetch
             .body(body)
@@ -187,35 +187,6 @@ impl ExtAuth {
             .body(answer.body.clone())
             .reason(format!("{} says {}", self.config.service, answer.status))
             .into())
-    }
-
-    /// What makes two requests the same for the Service, if answers are remembered.
-    fn key(&self, request: &Request) -> Option<String> {
-        if self.config.remember_seconds == 0 || self.config.send_body_bytes > 0 {
-            return None;
-        }
-        let known = request.attributes();
-        // No part of a key has a line break, so that none runs into the next.
-        let mut key = format!("{}\n{}\n{}", known.method, known.authority, known.path);
-        for name in &self.config.send_headers {
-            for value in request.headers().get_all(name) {
-                key.push('\n');
-                key.push_str(name);
-                key.push(':');
-                key.push_str(&value.escape_ascii().to_string());
-            }
-        }
-        Some(key)
-    }
-
-    fn remembered(&self, key: &str) -> Option<Permission> {
-        let mut remembered = self.remembered.borrow_mut();
-        let permission = remembered.get(key)?;
-        if time::monotonic() < permission.until {
-            return Some(permission.clone());
-        }
-        remembered.remove(key);
-        None
     }
 }
 

@@ -96,6 +96,37 @@ fn a_service_that_does_not_decide_is_a_failure() {
 }
 
 #[test]
+fn what_cannot_be_asked_about_is_refused_and_no_failure() {
+    let host = host(|it| it["path_prefix"] = "/check".into());
+    host.answer("authz.ops:80", |_| Answer::ok(""));
+    let refusal = |request: TestRequest| {
+        let exchange = host.send(request);
+        assert_eq!(exchange.failure(), None);
+        exchange.reply().map(|reply| reply.status)
+    };
+    let path = |bytes: usize| TestRequest::get(&format!("/{}", "a".repeat(bytes - 1)));
+    let longest = 8 * 1024 - "/check".len();
+    assert_eq!(refusal(path(longest)), None);
+    assert_eq!(refusal(path(longest + 1)), Some(414));
+    let shown = |bytes: usize| TestRequest::get("/").header("cookie", "c".repeat(bytes));
+    assert_eq!(refusal(shown(16 * 1024)), None);
+    assert_eq!(refusal(shown(16 * 1024 + 1)), Some(431));
+    let all = (0..4).fold(TestRequest::get("/"), |request, _| {
+        request.header("cookie", "c".repeat(16 * 1024))
+    });
+    assert_eq!(refusal(all), Some(431));
+    let many = (0..300).fold(TestRequest::get("/"), |request, _| {
+        request.header("cookie", "c")
+    });
+    assert_eq!(refusal(many), Some(431));
+    // What the Service is not shown may be as large as the proxy lets it be.
+    let hidden = TestRequest::get("/").header("x-other", "c".repeat(20 * 1024));
+    assert_eq!(refusal(hidden), None);
+    assert_eq!(refusal(TestRequest::new("CONNECT", "/")), Some(400));
+    assert_eq!(host.fetches().len(), 3);
+}
+
+#[test]
 fn the_body_is_shown_where_it_is_wanted() {
     let host = host(|it| it["send_body_bytes"] = 8.into());
     host.answer("authz.ops:80", |fetch| {
