@@ -48,33 +48,34 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// The keys of a set that are for signatures of a known kind; others are none of ours.
+    /// The keys of a set that are for signatures of a known kind; others are none of ours. One that
+    /// should be and cannot be used is an error.
     pub(crate) fn of(set: &Value) -> Result<Self, String> {
-        let set =
-            Set::deserialize(set).map_err(|err| format!("it is no JSON Web Key Set: {err}"))?;
-        if set.keys.len() > MAX_KEYS {
-            return Err(format!("it has more than {MAX_KEYS} keys"));
+        let (keys, unusable) = usable(set)?;
+        match unusable.into_iter().next() {
+            Some(why) => Err(why),
+            None => Self::some(keys),
         }
-        let mut keys = Vec::new();
-        for (at, value) in set.keys.iter().enumerate() {
-            let jwk = Jwk::deserialize(value).map_err(|err| format!("its key {at}: {err}"))?;
-            let id = jwk.kid.clone();
-            match jwk.public() {
-                Ok(Some(public)) => keys.push(Key { id, public }),
-                Ok(None) => {}
-                Err(why) => return Err(format!("its key {at}: {why}")),
-            }
+    }
+
+    /// The same of the text of a set that somebody else keeps, and what is wrong with the keys that
+    /// were left out: a new kind of key must not take away those that are known (RFC 7517, 5).
+    pub(crate) fn read(text: &[u8]) -> Result<(Self, Vec<String>), String> {
+        let set: Value = serde_json::from_slice(text).map_err(|err| err.to_string())?;
+        let (keys, unusable) = usable(&set)?;
+        if keys.is_empty()
+            && let Some(why) = unusable.first()
+        {
+            return Err(format!("it has no key that can be used: {why}"));
         }
+        Ok((Self::some(keys)?, unusable))
+    }
+
+    fn some(keys: Vec<Key>) -> Result<Self, String> {
         if keys.is_empty() {
             return Err("it has no key for RS256, ES256 or EdDSA".to_owned());
         }
         Ok(Self(keys))
-    }
-
-    /// The same, of the text of a set.
-    pub(crate) fn read(text: &[u8]) -> Result<Self, String> {
-        let set: Value = serde_json::from_slice(text).map_err(|err| err.to_string())?;
-        Self::of(&set)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -106,7 +107,33 @@ impl KeySet {
     }
 }
 
+/// The keys of a set, and why others that should be among them are not.
+fn usable(set: &Value) -> Result<(Vec<Key>, Vec<String>), String> {
+    let set = Set::deserialize(set).map_err(|err| format!("it is no JSON Web Key Set: {err}"))?;
+    if set.keys.len() > MAX_KEYS {
+        return Err(format!("it has more than {MAX_KEYS} keys"));
+    }
+    let (mut keys, mut unusable) = (Vec::new(), Vec::new());
+    for (at, value) in set.keys.iter().enumerate() {
+        let jwk = Jwk::deserialize(value).map_err(|err| err.to_string());
+        match jwk.and_then(Jwk::key) {
+            Ok(Some(key)) => keys.push(key),
+            Ok(None) => {}
+            Err(why) => unusable.push(format!("its key {at}: {why}")),
+        }
+    }
+    Ok((keys, unusable))
+}
+
 impl Jwk {
+    fn key(self) -> Result<Option<Key>, String> {
+        let public = self.public()?;
+        Ok(public.map(|public| Key {
+            id: self.kid,
+            public,
+        }))
+    }
+
     /// None where it is for something else.
     fn public(&self) -> Result<Option<Public>, String> {
         if self
@@ -116,17 +143,22 @@ impl Jwk {
         {
             return Ok(None);
         }
-        let public = match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => self.rsa().map(Public::Rsa),
-            ("EC", Some("P-256")) => self.p256().map(Public::P256),
-            ("OKP", Some("Ed25519")) => self.ed25519().map(Public::Ed25519),
+        let algorithm = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => Algorithm::Rs256,
+            ("EC", Some("P-256")) => Algorithm::Es256,
+            ("OKP", Some("Ed25519")) => Algorithm::EdDsa,
             _ => return Ok(None),
-        }?;
-        let other = self
-            .alg
-            .as_deref()
-            .is_some_and(|alg| Algorithm::named(alg) != Some(public.algorithm()));
-        Ok((!other).then_some(public))
+        };
+        // One for another algorithm, as for encryption, need not be a key that can be used here.
+        let other = |alg: &str| Algorithm::named(alg) != Some(algorithm);
+        if self.alg.as_deref().is_some_and(other) {
+            return Ok(None);
+        }
+        Ok(Some(match algorithm {
+            Algorithm::Rs256 => Public::Rsa(self.rsa()?),
+            Algorithm::Es256 => Public::P256(self.p256()?),
+            Algorithm::EdDsa => Public::Ed25519(self.ed25519()?),
+        }))
     }
 
     fn rsa(&self) -> Result<rsa::pkcs1v15::VerifyingKey<Sha256>, String> {

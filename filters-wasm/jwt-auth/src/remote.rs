@@ -125,7 +125,18 @@ impl Remote {
         if answer.body.len() > MAX_SET {
             return Err("it is too large".to_owned());
         }
-        KeySet::read(&answer.body)
+        let (keys, unusable) = KeySet::read(&answer.body)?;
+        if let Some(first) = unusable.first() {
+            self.log.warn(
+                "keys of the set cannot be used and are left out",
+                &[
+                    ("service", &self.service.service),
+                    ("count", &unusable.len()),
+                    ("first", first),
+                ],
+            );
+        }
+        Ok(keys)
     }
 
     async fn wait(&self) {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use filter_jwt_auth::JwtAuth;
 use serde_json::json;
-use weft_sdk::FetchError;
 use weft_sdk::testing::{Answer, TestFetch, TestHost};
+use weft_sdk::{FetchError, Level};
 
-use crate::{NOW, RSA_TOKEN, answer, ask, claims, config, host, jwks, signed, token, with};
+use crate::{NOW, RSA_TOKEN, answer, ask, claims, config, encode, host, jwks, signed, token, with};
 
 fn remote() -> TestHost<JwtAuth> {
     host(config(|it| {
@@ -96,6 +96,33 @@ fn a_withdrawn_key_is_good_no_longer_than_the_set() {
     assert_eq!(ask(&host, with(&token)), None);
     host.advance(Duration::from_secs(1));
     assert_eq!(ask(&host, with(&token)).map(|it| it.0), Some(401));
+}
+
+#[test]
+fn a_key_that_cannot_be_used_does_not_take_away_the_others() {
+    let host = remote();
+    // RSA of 8192 bits, a key for encryption that does not say so, and one without a kind.
+    let large = encode([0xff_u8; 1024]);
+    let mut set = jwks();
+    let keys = set["keys"].as_array_mut().expect("keys");
+    keys.insert(
+        0,
+        json!({"kty": "RSA", "kid": "big", "n": large, "e": "AQAB"}),
+    );
+    keys.insert(
+        1,
+        json!({"kty": "RSA", "kid": "enc", "n": "AQAB", "e": "AQAB"}),
+    );
+    keys.insert(2, json!({"kid": "none"}));
+    host.answer("issuer.auth:80", move |_| Answer::ok(set.to_string()));
+    assert_eq!(ask(&host, with(RSA_TOKEN)), None);
+    assert_eq!(ask(&host, with(&token(&claims()))), None);
+    let logs = host.logs();
+    let warned = logs.iter().find(|line| line.level == Level::Warn);
+    let warned = warned.expect("a warning");
+    assert_eq!(warned.field("count"), Some("3"));
+    let first = warned.field("first").expect("the first of them");
+    assert!(first.starts_with("its key 0: "), "{first}");
 }
 
 #[test]
