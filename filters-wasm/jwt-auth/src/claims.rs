@@ -48,7 +48,10 @@ pub(crate) fn check(
     }
     for (claim, wanted) in &config.require {
         let value = claims.get(claim).unwrap_or(&Value::Null);
-        if !values(value).iter().any(|value| wanted.contains(value)) {
+        if !values(claim, value)
+            .iter()
+            .any(|value| wanted.contains(value))
+        {
             return Err(Rejected::Claim(claim.clone()));
         }
     }
@@ -82,13 +85,15 @@ fn seconds(claims: &Map<String, Value>, claim: &str) -> Result<Option<u64>, Reje
     }
 }
 
-/// The values of a claim: itself, its words, or those of a list.
-fn values(claim: &Value) -> Vec<String> {
-    match claim {
-        Value::String(text) => {
-            let mut values = vec![text.clone()];
-            values.extend(text.split(' ').map(str::to_owned));
-            values
+/// Claims that are words with spaces between them. In another one a space is part of the value: who
+/// may choose a name of several words must not have each of them.
+const OF_WORDS: [&str; 2] = ["scope", "scp"];
+
+/// The values of a claim: itself, its words where it has some, or those of a list.
+fn values(claim: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) if OF_WORDS.contains(&claim) => {
+            text.split(' ').map(str::to_owned).collect()
         }
         Value::Array(list) => list.iter().filter_map(scalar).collect(),
         other => scalar(other).into_iter().collect(),

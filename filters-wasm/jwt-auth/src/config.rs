@@ -24,8 +24,8 @@ pub struct Config {
     /// Claims, and the headers in which they are sent on. What a client sends in these is removed.
     #[serde(default)]
     pub(crate) forward: BTreeMap<String, String>,
-    /// Claims, and the values of which a token must have one. A claim may be a list, or words with
-    /// spaces between them as `scope` is. Without one the answer is 403.
+    /// Claims, and the values of which a token must have one. A claim may be a list; `scope` and
+    /// `scp` may be words with spaces between them. Without one the answer is 403.
     #[serde(default)]
     pub(crate) require: BTreeMap<String, Vec<String>>,
     /// Requests without a token go on as well; a token that is there must be valid.

@@ -274,6 +274,27 @@ fn a_claim_that_is_needed_and_missing_is_forbidden() {
 }
 
 #[test]
+fn only_a_scope_is_cut_into_words() {
+    let host = host(config(|it| {
+        it["require"] = json!({"role": ["admin", "not admin"], "scp": ["land"]})
+    }));
+    for (role, scp, allowed) in [
+        (json!("admin"), "fly land", true),
+        (json!("not admin"), "land", true),
+        (json!(["admin"]), "land", true),
+        (json!("my admin"), "land", false),
+        (json!("admin x"), "land", false),
+        (json!("admin"), "landing", false),
+    ] {
+        let mut claims = claims();
+        claims["role"] = role.clone();
+        claims["scp"] = scp.into();
+        let status = ask(&host, with(&token(&claims))).map(|it| it.0);
+        assert_eq!(status, (!allowed).then_some(403), "{role} {scp}");
+    }
+}
+
+#[test]
 fn claims_are_sent_on_and_cannot_be_forged() {
     let host = host(config(|it| {
         it["forward"] = json!({"sub": "x-user", "roles": "x-roles", "evil": "x-evil"});
