@@ -109,16 +109,16 @@ impl JwtAuth {
         let verified = match &self.keys {
             Keys::Inline(keys) => keys.verify(&token),
             Keys::Remote(remote) => {
-                let keys = remote.keys(request, false).await?;
-                // A key that the issuer withdraws is good no longer than that.
-                accepted.until = accepted
-                    .until
-                    .min(now.saturating_add(remote.refresh_seconds()));
-                match keys.verify(&token) {
-                    // The issuer may have a new key since.
-                    Err(Rejected::UnknownKey) => remote.keys(request, true).await?.verify(&token),
-                    verified => verified,
+                let mut known = remote.keys(request, false).await?;
+                let mut verified = known.keys.verify(&token);
+                // The issuer may have a new key since.
+                if verified == Err(Rejected::UnknownKey) {
+                    known = remote.keys(request, true).await?;
+                    verified = known.keys.verify(&token);
                 }
+                let until = now.saturating_add(known.good_for.as_secs());
+                accepted.until = accepted.until.min(until);
+                verified
             }
         };
         let accepted = Rc::new(accepted);

@@ -29,8 +29,16 @@ pub(crate) struct Remote {
 
 #[derive(Default)]
 struct State {
+    /// With the time at which they were fetched.
     keys: Option<(Rc<KeySet>, Duration)>,
     failed: Option<(String, Duration)>,
+}
+
+/// The keys, and how long what was verified with them may be believed: a key that the issuer
+/// withdraws is good no longer than the set in which it was.
+pub(crate) struct Known {
+    pub(crate) keys: Rc<KeySet>,
+    pub(crate) good_for: Duration,
 }
 
 impl Remote {
@@ -44,12 +52,8 @@ impl Remote {
         }
     }
 
-    pub(crate) const fn refresh_seconds(&self) -> u64 {
-        self.service.refresh_seconds
-    }
-
     /// The keys as they are known, fetched if need be. `renew`: those that are known do not do.
-    pub(crate) async fn keys(&self, request: &Request, renew: bool) -> Result<Rc<KeySet>> {
+    pub(crate) async fn keys(&self, request: &Request, renew: bool) -> Result<Known> {
         loop {
             if let Some(known) = self.known(renew) {
                 return known;
@@ -82,28 +86,32 @@ impl Remote {
     }
 
     /// What can be said without a fetch.
-    fn known(&self, renew: bool) -> Option<Result<Rc<KeySet>>> {
+    fn known(&self, renew: bool) -> Option<Result<Known>> {
         let state = self.state.borrow();
         let now = time::monotonic();
         let age = |since: &Duration| now.saturating_sub(*since);
-        let fresh = if renew {
-            AT_LEAST
-        } else {
-            Duration::from_secs(self.service.refresh_seconds)
+        let refresh = Duration::from_secs(self.service.refresh_seconds);
+        let known = |keys: &Rc<KeySet>, since: &Duration| {
+            let left = refresh.saturating_sub(age(since));
+            Known {
+                keys: keys.clone(),
+                // Older ones are in use while the Service fails, until it is asked again.
+                good_for: if left.is_zero() { AFTER_FAILURE } else { left },
+            }
         };
+        let fresh = if renew { AT_LEAST } else { refresh };
         if let Some((keys, since)) = &state.keys
             && age(since) < fresh
         {
-            return Some(Ok(keys.clone()));
+            return Some(Ok(known(keys, since)));
         }
         let (why, _) = state
             .failed
             .as_ref()
             .filter(|(_, since)| age(since) < AFTER_FAILURE)?;
-        let stale = Duration::from_secs(self.service.refresh_seconds)
-            .saturating_add(Duration::from_secs(self.service.stale_seconds));
+        let stale = refresh.saturating_add(Duration::from_secs(self.service.stale_seconds));
         Some(match &state.keys {
-            Some((keys, since)) if age(since) < stale => Ok(keys.clone()),
+            Some((keys, since)) if age(since) < stale => Ok(known(keys, since)),
             _ => Err(Error::new(format_args!(
                 "the key set of {}: {why}",
                 self.service.service

@@ -99,6 +99,27 @@ fn a_withdrawn_key_is_good_no_longer_than_the_set() {
 }
 
 #[test]
+fn a_withdrawn_key_is_good_no_longer_however_late_its_token_was_seen() {
+    let host = remote();
+    host.answer("issuer.auth:80", |_| Answer::ok(jwks().to_string()));
+    assert_eq!(ask(&host, with(RSA_TOKEN)), None);
+    let mut long = claims();
+    long["exp"] = (NOW + 100_000).into();
+    let token = token(&long);
+    host.advance(Duration::from_secs(290));
+    assert_eq!(ask(&host, with(&token)), None);
+    let mut without = jwks();
+    without["keys"]
+        .as_array_mut()
+        .expect("keys")
+        .retain(|key| key["kid"] != "ed-1");
+    host.answer("issuer.auth:80", move |_| Answer::ok(without.to_string()));
+    host.advance(Duration::from_secs(10));
+    assert_eq!(ask(&host, with(&token)).map(|it| it.0), Some(401));
+    assert_eq!(host.fetches().len(), 2);
+}
+
+#[test]
 fn a_key_that_cannot_be_used_does_not_take_away_the_others() {
     let host = remote();
     // RSA of 8192 bits, a key for encryption that does not say so, and one without a kind.
