@@ -4,7 +4,11 @@
 mod rules;
 
 use rules::{Compiled, Place};
+use weft_sdk::Body;
 use weft_sdk::prelude::*;
+
+/// As much of a body as the proxy holds for a filter, unless the filter's limits say otherwise.
+const MAX_HELD: usize = 1 << 20;
 
 /// What is refused. What is left out is not limited.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -19,7 +23,8 @@ pub struct Config {
     max_headers: Option<usize>,
     /// Bytes of all names and values of headers; more are answered with 431.
     max_header_bytes: Option<usize>,
-    /// Bytes of the body; more are answered with 413.
+    /// Bytes of the body; more are answered with 413. At most 1 MiB where the body is searched, for
+    /// it is held then; otherwise it goes on while it is counted.
     max_body_bytes: Option<usize>,
     /// Kinds of content that a body may have, as `application/json` or `image/*`; any if empty.
     /// Others are answered with 415.
@@ -28,7 +33,8 @@ pub struct Config {
     /// Patterns that a request must not have.
     #[serde(default)]
     deny: Vec<rules::Rule>,
-    /// How much of a body is searched for patterns: a longer one is answered with 413.
+    /// How much of a body is searched for patterns, at most 1 MiB: a longer one is answered with
+    /// 413.
     #[serde(default = "quarter_mebibyte")]
     max_searched_bytes: usize,
     /// Requests are let through all the same, and what would have been refused is only logged.
@@ -38,6 +44,24 @@ pub struct Config {
 
 const fn quarter_mebibyte() -> usize {
     256 * 1024
+}
+
+impl Config {
+    /// What is searched is held. The proxy would refuse more by itself, and not as the fields say.
+    fn check_held(&self) -> Result<()> {
+        for (field, bytes) in [
+            ("max_searched_bytes", Some(self.max_searched_bytes)),
+            ("max_body_bytes", self.max_body_bytes),
+        ] {
+            if bytes.is_some_and(|bytes| bytes > MAX_HELD) {
+                return Err(Error::new(format_args!(
+                    "{field}: at most {MAX_HELD} where a pattern is looked for in the body: the \
+                     proxy holds no more than that"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The filter.
@@ -62,6 +86,10 @@ impl Refusal {
             why: why.into(),
         }
     }
+
+    fn too_long(limit: usize) -> Self {
+        Self::new(413, format!("a body of more than {limit} bytes"))
+    }
 }
 
 #[filter]
@@ -76,7 +104,7 @@ impl Filter for RequestInspect {
             .deny
             .iter()
             .enumerate()
-            .map(|(at, rule)| rule.compile().context(format_args!("deny[{at}].pattern")))
+            .map(|(at, rule)| rule.compile(&format!("deny[{at}]")))
             .collect::<Result<Vec<_>>>()?;
         for (at, kind) in config.content_types.iter().enumerate() {
             if !kind.contains('/') {
@@ -84,6 +112,9 @@ impl Filter for RequestInspect {
                     "content_types[{at}]: as application/json or image/*"
                 )));
             }
+        }
+        if rules.iter().any(|rule| rule.place == Place::Body) {
+            config.check_held()?;
         }
         Ok(Self {
             config,
@@ -160,16 +191,9 @@ impl RequestInspect {
     }
 
     async fn body(&self, request: &Request) -> Option<Refusal> {
-        let patterns: Vec<&Compiled> = self
-            .rules
-            .iter()
-            .filter(|rule| rule.place == Place::Body)
-            .collect();
         let config = &self.config;
-        let nothing_to_do = patterns.is_empty()
-            && config.max_body_bytes.is_none()
-            && config.content_types.is_empty();
-        if nothing_to_do {
+        let searches = self.searches();
+        if !searches && config.max_body_bytes.is_none() && config.content_types.is_empty() {
             return None;
         }
         let mut body = request.body();
@@ -177,64 +201,75 @@ impl RequestInspect {
         if let Some(refusal) = self.content_type(request) {
             return Some(refusal);
         }
-        // All that is searched has to be there at once: a pattern may lie across two parts.
-        let searched = (!patterns.is_empty()).then_some(config.max_searched_bytes);
-        let limit = config
-            .max_body_bytes
-            .into_iter()
-            .chain(searched)
-            .min()
-            .unwrap_or(usize::MAX);
-        if patterns.is_empty() {
-            let mut size = first.len();
-            while size <= limit {
-                match body.next().await {
-                    Some(part) => size += part.len(),
-                    None => return None,
-                }
-            }
-            return Some(Refusal::new(
-                413,
-                format!("a body of more than {limit} bytes"),
-            ));
+        if searches {
+            return self.search(body, first).await;
         }
+        let limit = config.max_body_bytes?;
+        // Only counted, so what is within the limit need not be held until the end has come.
+        let mut body = body.streaming();
+        let mut size = first.len();
+        while size <= limit {
+            size = size.saturating_add(body.next().await?.len());
+        }
+        Some(Refusal::too_long(limit))
+    }
+
+    fn searches(&self) -> bool {
+        self.rules.iter().any(|rule| rule.place == Place::Body)
+    }
+
+    /// All that is searched has to be there at once: a pattern may lie across two parts.
+    async fn search(&self, mut body: Body, first: Vec<u8>) -> Option<Refusal> {
+        let searched = self.config.max_searched_bytes;
+        let limit = self
+            .config
+            .max_body_bytes
+            .map_or(searched, |max| max.min(searched));
         let mut all = first;
         while all.len() <= limit {
             match body.next().await {
                 Some(part) => all.extend_from_slice(&part),
                 None => {
-                    let found = patterns.iter().find(|rule| rule.matches(&all));
-                    return found.map(|rule| rule.refusal());
+                    let mut patterns = self.rules.iter().filter(|rule| rule.place == Place::Body);
+                    let found = patterns.find(|rule| rule.matches(&all));
+                    return found.map(Compiled::refusal);
                 }
             }
         }
-        Some(Refusal::new(
-            413,
-            format!("a body of more than {limit} bytes"),
-        ))
+        Some(Refusal::too_long(limit))
     }
 
     fn content_type(&self, request: &Request) -> Option<Refusal> {
         if self.config.content_types.is_empty() {
             return None;
         }
-        let kind = request
-            .headers()
-            .get_str("content-type")
-            .unwrap_or_default();
-        let kind = kind
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        let allowed = self.config.content_types.iter().any(|allowed| {
+        // Each of them: who reads the body may go by another one than the first.
+        let kinds = request.headers().get_all("content-type");
+        if kinds.is_empty() {
+            return Some(Refusal::new(415, "no content type"));
+        }
+        let refused = kinds
+            .iter()
+            .map(|kind| essence(&kind.to_string()))
+            .find(|kind| !self.allows(kind))?;
+        Some(Refusal::new(415, format!("content type {refused:?}")))
+    }
+
+    fn allows(&self, kind: &str) -> bool {
+        let of = |allowed: &String| {
             let allowed = allowed.to_ascii_lowercase();
             match allowed.strip_suffix('*') {
-                Some(start) => kind.starts_with(start),
+                // A list is not one kind, whatever it begins with.
+                Some(start) => kind.starts_with(start) && !kind.contains(','),
                 None => kind == allowed,
             }
-        });
-        (!allowed).then(|| Refusal::new(415, format!("content type {kind:?}")))
+        };
+        self.config.content_types.iter().any(of)
     }
+}
+
+/// A kind of content without its parameters.
+fn essence(kind: &str) -> String {
+    let kind = kind.split(';').next().unwrap_or_default();
+    kind.trim().to_ascii_lowercase()
 }

@@ -60,7 +60,13 @@ pub(crate) struct Compiled {
 }
 
 impl Rule {
-    pub(crate) fn compile(&self) -> Result<Compiled> {
+    /// `field` is where it stands in the configuration.
+    pub(crate) fn compile(&self, field: &str) -> Result<Compiled> {
+        if !(400..600).contains(&self.status) {
+            return Err(Error::new(format_args!(
+                "{field}.status: between 400 and 599"
+            )));
+        }
         let regex = RegexBuilder::new(&self.pattern)
             .unicode(false)
             .size_limit(MAX_COMPILED)
@@ -69,7 +75,8 @@ impl Rule {
             .map_err(|err| match err {
                 regex::Error::CompiledTooBig(_) => Error::new("it takes too much memory"),
                 other => Error::new(other),
-            })?;
+            })
+            .context(format_args!("{field}.pattern"))?;
         let place = match (self.place, &self.header) {
             (PlaceName::Path, _) => Place::Path,
             (PlaceName::Query, _) => Place::Query,

@@ -82,11 +82,35 @@ fn only_some_kinds_of_content_come_in() {
     assert_eq!(status(&host, of("application/jsonp")), Some(415));
     assert_eq!(status(&host, of("imagery/png")), Some(415));
     assert_eq!(status(&host, TestRequest::post("/").body("{}")), Some(415));
+    let two = of("image/png").header("content-type", "text/html");
+    assert_eq!(status(&host, two), Some(415), "the second one counts, too");
+    let both = of("image/png").header("content-type", "application/json");
+    assert_eq!(status(&host, both), None);
+    assert_eq!(status(&host, of("image/png, text/html")), Some(415));
     assert_eq!(
         status(&host, TestRequest::get("/")),
         None,
         "no body, no kind"
     );
+}
+
+#[test]
+fn a_body_that_is_not_searched_is_not_held() {
+    // More than the proxy would hold.
+    let upload = |parts: usize| {
+        let request = TestRequest::post("/").header("content-type", "image/png");
+        (0..parts).fold(request, |request, _| request.body(vec![b'x'; 512 * 1024]))
+    };
+    let by_kind = host(json!({"content_types": ["image/*"]}));
+    assert_eq!(status(&by_kind, upload(8)), None);
+    let by_size = host(json!({"content_types": ["image/*"], "max_body_bytes": 4 << 20}));
+    assert_eq!(status(&by_size, upload(8)), None);
+    let long = by_size.send(upload(9));
+    let reply = long.reply().expect("a reply");
+    assert_eq!(reply.status, 413);
+    assert_eq!(reply.reason, "a body of more than 4194304 bytes");
+    let sent = long.request().body().len();
+    assert!(sent <= 4 << 20, "{sent} bytes are more than may go on");
 }
 
 #[test]
@@ -164,6 +188,20 @@ fn a_wrong_configuration_names_the_field() {
         (
             json!({"deny": [{"name": "a", "in": "cookie", "pattern": "x"}]}),
             "deny[0].in: ",
+        ),
+        (
+            json!({"deny": [{"name": "a", "in": "path", "pattern": "x", "status": 200}]}),
+            "deny[0].status: ",
+        ),
+        (
+            json!({"deny": [{"name": "a", "in": "body", "pattern": "x"}],
+                   "max_body_bytes": (1 << 20) + 1}),
+            "max_body_bytes: at most 1048576",
+        ),
+        (
+            json!({"deny": [{"name": "a", "in": "body", "pattern": "x"}],
+                   "max_searched_bytes": (1 << 20) + 1}),
+            "max_searched_bytes: at most 1048576",
         ),
         (json!({"max_headers": -1}), "max_headers: "),
         (json!({"max_bytes": 1}), "max_bytes"),
