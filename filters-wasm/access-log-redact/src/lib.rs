@@ -7,6 +7,18 @@ use redact::{Redactor, Replacement};
 use weft_sdk::prelude::*;
 use weft_sdk::{HeaderValue, Log, time};
 
+/// Headers that have a URL, or a part of one, as their value.
+const URLS: [&str; 8] = [
+    "content-location",
+    "link",
+    "location",
+    "referer",
+    "refresh",
+    "x-forwarded-uri",
+    "x-original-uri",
+    "x-original-url",
+];
+
 /// What is written, and what is left out of it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,7 +114,10 @@ impl Filter for AccessLog {
             ("trace_id".to_owned(), known.trace_id.clone()),
             ("source".to_owned(), name_of(&known.source)),
             ("method".to_owned(), known.method.clone()),
-            ("authority".to_owned(), known.authority.clone()),
+            (
+                "authority".to_owned(),
+                self.redactor.authority(&known.authority),
+            ),
             ("path".to_owned(), self.redactor.target(&known.path)),
         ];
         self.headers(&mut line, "request", &self.config.request_headers, |name| {
@@ -159,7 +174,7 @@ impl AccessLog {
                 .iter()
                 .map(|value| match secret {
                     true => redact::HIDDEN.to_owned(),
-                    false => self.redactor.text(&value.to_string()),
+                    false => self.shown(name, &value.to_string()),
                 })
                 .collect();
             if !shown.is_empty() {
@@ -168,6 +183,18 @@ impl AccessLog {
                     shown.join(", "),
                 ));
             }
+        }
+    }
+}
+
+impl AccessLog {
+    /// A header's value: a URL has parameters, as the path has.
+    fn shown(&self, name: &str, value: &str) -> String {
+        let named = URLS.iter().any(|url| url.eq_ignore_ascii_case(name));
+        if named || value.starts_with('/') || value.contains("://") {
+            self.redactor.target(value)
+        } else {
+            self.redactor.text(value)
         }
     }
 }

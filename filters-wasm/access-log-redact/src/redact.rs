@@ -12,8 +12,13 @@ const MAX_TEXT: usize = 4096;
 /// A pattern takes at most this much memory, however it is written.
 const MAX_COMPILED: usize = 1 << 20;
 
+/// Where a parameter may begin.
+const SEPARATORS: [char; 4] = ['?', '#', '&', ';'];
+
 /// What is a secret wherever it stands.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
+    // Before the mail address, which the end of a password might look like.
+    ("//[redacted]@", r"//[^/?#\s]+@"),
     (
         "[mail]",
         r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
@@ -69,7 +74,7 @@ impl Redactor {
 
     /// A text with all that looks like a secret replaced.
     pub(crate) fn text(&self, text: &str) -> String {
-        let mut bytes = Cow::Borrowed(shortened(text).as_bytes());
+        let mut bytes = Cow::Borrowed(text.as_bytes());
         for (regex, replacement) in &self.patterns {
             if let Cow::Owned(replaced) =
                 regex.replace_all(&bytes, NoExpand(replacement.as_bytes()))
@@ -77,23 +82,53 @@ impl Redactor {
                 bytes = Cow::Owned(replaced);
             }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        // Cut last: half of a secret does not look like one.
+        shortened(&String::from_utf8_lossy(&bytes)).to_owned()
     }
 
-    /// The same for path and query, with the values of some parameters replaced as a whole.
+    /// The same for path and query or a whole URL, with the values of some parameters replaced as a
+    /// whole.
     pub(crate) fn target(&self, target: &str) -> String {
-        let Some((path, query)) = target.split_once('?') else {
-            return self.text(&decoded(target));
-        };
-        let parameters: Vec<String> = query
-            .split('&')
-            .map(|parameter| match parameter.split_once('=') {
-                Some((name, _)) if self.is_secret(name) => format!("{name}={HIDDEN}"),
+        // Once more without decoding: a parameter may be a URL with parameters of its own.
+        let shown = self.without_secrets(target, decoded);
+        self.text(&self.without_secrets(&shown, str::to_owned))
+    }
+
+    /// The same for a host, before which a name and a password may stand.
+    pub(crate) fn authority(&self, authority: &str) -> String {
+        match authority.rsplit_once('@') {
+            Some((_, host)) => format!("{HIDDEN}@{}", self.text(host)),
+            None => self.text(authority),
+        }
+    }
+
+    /// Query and fragment with the values of secret parameters replaced, and `show` for the rest.
+    fn without_secrets(&self, target: &str, show: fn(&str) -> String) -> String {
+        let mut rest = target;
+        let mut shown = String::new();
+        loop {
+            let (parameter, after) = split_at(rest, &SEPARATORS);
+            match parameter.split_once('=') {
+                Some((name, _)) if self.is_secret(name) => {
+                    shown.push_str(name);
+                    shown.push('=');
+                    shown.push_str(HIDDEN);
+                    // Whatever else stands in a secret is a part of it.
+                    rest = split_at(rest, &['&']).1;
+                }
                 // Decoded, or an encoded mail address would not look like one.
-                _ => decoded(parameter),
-            })
-            .collect();
-        self.text(&format!("{}?{}", decoded(path), parameters.join("&")))
+                _ => {
+                    shown.push_str(&show(parameter));
+                    rest = after;
+                }
+            }
+            let mut letters = rest.chars();
+            match letters.next() {
+                Some(separator) => shown.push(separator),
+                None => return shown,
+            }
+            rest = letters.as_str();
+        }
     }
 
     fn is_secret(&self, name: &str) -> bool {
@@ -141,7 +176,19 @@ fn decoded(text: &str) -> String {
             rest = after;
         }
     }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    shown
+}
+
+/// What is before the first of some letters, and the rest with it.
+fn split_at<'a>(text: &'a str, letters: &[char]) -> (&'a str, &'a str) {
+    text.split_at(text.find(letters).unwrap_or(text.len()))
 }
 
 #[cfg(test)]
@@ -183,6 +230,16 @@ mod tests {
             ("/a?m=ada%40example.test", "/a?m=[mail]"),
             ("/a%0d%0aforged", "/a%0d%0aforged"),
             ("/a%ff%zz%", "/a%ff%zz%"),
+            ("/ada%40example.test?x=%FF", "/[mail]?x=%ff"),
+            ("/a?m=%ff,ada%40example.test", "/a?m=%ff,[mail]"),
+            ("/a?m=%c3%a4", "/a?m=\u{e4}"),
+            ("/a?token=b;c?d#e&f=1", "/a?token=[redacted]&f=1"),
+            ("/a?next=%2Fb%3Ftoken%3Dc", "/a?next=/b?token=[redacted]"),
+            (
+                "https://a.test/b#token=c",
+                "https://a.test/b#token=[redacted]",
+            ),
+            ("https://ada:p@w@a/?b=1", "https://[redacted]@a/?b=1"),
         ] {
             assert_eq!(redactor.target(target), expected);
         }
@@ -192,5 +249,25 @@ mod tests {
     fn a_long_text_is_cut() {
         let text = "\u{e4}".repeat(MAX_TEXT);
         assert!(redactor().text(&text).len() <= MAX_TEXT);
+    }
+
+    #[test]
+    fn a_secret_across_the_cut_is_replaced_first() {
+        let text = format!("{}4111111111111111", "x".repeat(MAX_TEXT - 8));
+        let shown = redactor().text(&text);
+        assert!(!shown.contains("4111"), "{}", &shown[MAX_TEXT - 16..]);
+        assert!(shown.ends_with("[card]"));
+    }
+
+    #[test]
+    fn who_calls_a_host_is_not_shown() {
+        let redactor = redactor();
+        for (authority, expected) in [
+            ("shop.test:8080", "shop.test:8080"),
+            ("ada:pw@shop", "[redacted]@shop"),
+            ("a@b@4111111111111111", "[redacted]@[card]"),
+        ] {
+            assert_eq!(redactor.authority(authority), expected);
+        }
     }
 }

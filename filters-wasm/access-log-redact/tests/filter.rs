@@ -55,6 +55,35 @@ fn a_line_tells_all_but_the_secrets() {
 }
 
 #[test]
+fn a_url_in_a_header_is_treated_as_the_path_is() {
+    let host = host(json!({
+        "request_headers": ["Referer", "x-from"],
+        "response_headers": ["location"],
+    }));
+    let request = TestRequest::get("/")
+        .authority("ada:pw@shop.test")
+        .header(
+            "referer",
+            "https://shop.test/a?token=abc&m=ada%40example.test",
+        )
+        .header("x-from", "https://shop.test/?code=abc");
+    let exchange = host.send(request);
+    exchange.respond(TestResponse::new(302).header("location", "b?x=1#access_token=abc"));
+    let lines = host.logs();
+    for (field, expected) in [
+        ("authority", "[redacted]@shop.test"),
+        (
+            "request.referer",
+            "https://shop.test/a?token=[redacted]&m=[mail]",
+        ),
+        ("request.x-from", "https://shop.test/?code=[redacted]"),
+        ("response.location", "b?x=1#access_token=[redacted]"),
+    ] {
+        assert_eq!(lines[0].field(field), Some(expected), "{field}");
+    }
+}
+
+#[test]
 fn what_is_never_answered_is_written_at_its_end() {
     let host = host(json!({}));
     let exchange = host.send(TestRequest::get("/"));
