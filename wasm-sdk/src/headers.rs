@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::Error;
 use crate::sys::host;
 use crate::sys::types::Fields;
 
@@ -133,7 +134,8 @@ impl Headers {
     /// Removes all values of a header; one that is not there is fine.
     ///
     /// # Errors
-    /// Where the host refuses it: see [`Refused`].
+    /// Where the host refuses it: see [`Refused`]. Headers that frame the message are refused also
+    /// where they are not there: it is known at once that this cannot work.
     ///
     /// ```
     /// # fn f(headers: &weft_sdk::Headers) -> weft_sdk::Result<()> {
@@ -144,8 +146,63 @@ impl Headers {
     pub fn remove(&self, name: impl AsRef<[u8]>) -> Result<(), Refused> {
         let name = lower(name.as_ref());
         let removed = host::remove_header(self.ctx, self.of, &name);
-        refused_unless(removed || !self.contains(&name), &name)
+        let absent = || !is_framing(&name) && !self.contains(&name);
+        refused_unless(removed || absent(), &name)
     }
+
+    /// Whether a filter can set, add or remove headers of this name at all. For `new`, so that a
+    /// configuration is refused and not each request.
+    ///
+    /// # Errors
+    /// Where the name is not one of a header, or the header frames the message.
+    ///
+    /// ```
+    /// use weft_sdk::{Context as _, Headers};
+    /// assert!(Headers::check_name("X-User").is_ok());
+    /// let refused = Headers::check_name("x user").context("mark.name");
+    /// assert!(refused.unwrap_err().to_string().starts_with("mark.name: "));
+    /// assert!(Headers::check_name("Content-Length").is_err());
+    /// ```
+    pub fn check_name(name: &str) -> crate::Result<()> {
+        let name = lower(name.as_bytes());
+        let shown = String::from_utf8_lossy(&name);
+        if !is_name(&name) {
+            return Err(Error::new(format_args!(
+                "{shown:?} is no name of a header: letters, digits and dashes, as in x-user"
+            )));
+        }
+        if is_framing(&name) {
+            return Err(Error::new(format_args!(
+                "{shown} frames the message or says where it goes: no filter can change it, name \
+                 another header"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Headers that say where a message ends or how the connection goes on; no filter changes them.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether a header, in lower case, frames the message.
+pub(crate) fn is_framing(name: &[u8]) -> bool {
+    FRAMING.iter().any(|framing| name == framing.as_bytes())
+}
+
+/// Whether a header can be called so.
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    let token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
+    !name.is_empty() && name.iter().all(token)
 }
 
 /// Names are lower case on their way to the host.

@@ -4,6 +4,7 @@
 //! A chosen request gets a header, by which a route can tell it, or another host, or both. Policy
 //! judges where it goes then.
 
+use weft_sdk::Headers;
 use weft_sdk::prelude::*;
 
 /// Who is chosen, and what is done with the request.
@@ -90,6 +91,9 @@ impl Filter for Canary {
             return Err(Error::new(
                 "by: without it a client would see one version now and the other one next",
             ));
+        }
+        if let Some(mark) = &config.mark {
+            Headers::check_name(&mark.name).context("mark.name")?;
         }
         if let Some(mark) = &config.mark
             && mark.name.eq_ignore_ascii_case(&config.header)

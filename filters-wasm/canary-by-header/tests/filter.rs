@@ -124,6 +124,11 @@ fn a_wrong_configuration_names_the_field() {
         ),
         (json!({"authority": "a", "percent": 1}), "by: "),
         (json!({"mark": {"name": "X-Canary"}}), "mark.name: "),
+        (json!({"mark": {"name": ""}}), "mark.name: \"\" is no name"),
+        (
+            json!({"mark": {"name": "Content-Length"}}),
+            "mark.name: content-length frames",
+        ),
         (json!({"authority": "a", "by": {"label": "x"}}), "by: "),
     ] {
         let err = TestHost::<Canary>::new(config)

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use question::Question;
 use remembered::{Permission, Remembered};
 use weft_sdk::prelude::*;
-use weft_sdk::{FetchReply, time};
+use weft_sdk::{FetchReply, Headers, time};
 
 /// Whom to ask, and what is told to whom.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -82,6 +82,9 @@ impl Filter for ExtAuth {
         }
         if config.timeout_ms == 0 {
             return Err(Error::new("timeout_ms: at least 1"));
+        }
+        for (at, name) in config.accept_headers.iter().enumerate() {
+            Headers::check_name(name).context(format_args!("accept_headers[{at}]"))?;
         }
         Ok(Self {
             config,

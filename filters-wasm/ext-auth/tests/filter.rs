@@ -191,6 +191,14 @@ fn a_wrong_configuration_names_the_field() {
         ),
         (json!({"service": "a:80", "timeout_ms": 0}), "timeout_ms: "),
         (
+            json!({"service": "a:80", "accept_headers": ["x-user", "x:roles"]}),
+            "accept_headers[1]: ",
+        ),
+        (
+            json!({"service": "a:80", "accept_headers": ["Host"]}),
+            "accept_headers[0]: host frames",
+        ),
+        (
             json!({"service": "a:80", "send_headers": "x"}),
             "send_headers: ",
         ),

@@ -55,8 +55,22 @@ struct Plan {
 
 impl Plan {
     fn new(field: &str, changes: Changes) -> Result<Self> {
+        for (old, new) in &changes.rename {
+            let at = format!("{field}.rename.{old}");
+            Headers::check_name(old).context(&at)?;
+            Headers::check_name(new).context(&at)?;
+            if old.eq_ignore_ascii_case(new) {
+                return Err(Error::new(format_args!(
+                    "{at}: {new} is the same header, for names match in any case"
+                )));
+            }
+        }
+        for (at, name) in changes.remove.iter().enumerate() {
+            Headers::check_name(name).context(format_args!("{field}.remove[{at}]"))?;
+        }
         let read = |what: &str, values: BTreeMap<String, String>| {
             let templates = values.into_iter().map(|(name, value)| {
+                Headers::check_name(&name).context(format_args!("{field}.{what}.{name}"))?;
                 let template =
                     Template::parse(&value).context(format_args!("{field}.{what}.{name}"))?;
                 Ok((name, template))

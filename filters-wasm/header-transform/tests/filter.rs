@@ -81,15 +81,30 @@ fn a_body_goes_by_untouched() {
 }
 
 #[test]
-fn a_header_that_frames_the_message_is_an_error() {
-    let host = host(json!({"request": {"set": {"content-length": "0"}}}));
-    let exchange = host.send(TestRequest::get("/"));
-    assert!(
-        exchange
-            .failure()
-            .expect("a failure")
-            .contains("content-length")
-    );
+fn a_header_that_cannot_be_changed_is_refused_at_load() {
+    for (changes, named) in [
+        (
+            json!({"set": {"content-length": "0"}}),
+            "request.set.content-length: content-length frames",
+        ),
+        (
+            json!({"set": {"x a": "0"}}),
+            "request.set.x a: \"x a\" is no name",
+        ),
+        (json!({"add": {"Host": "a"}}), "request.add.Host: "),
+        (json!({"remove": ["x-a", "te"]}), "request.remove[1]: "),
+        (json!({"rename": {"x-a": ""}}), "request.rename.x-a: "),
+        (json!({"rename": {"host": "x-a"}}), "request.rename.host: "),
+        (
+            json!({"rename": {"X-A": "x-a"}}),
+            "request.rename.X-A: x-a is the same header",
+        ),
+    ] {
+        let err = refused(json!({"request": changes}));
+        assert!(err.starts_with(named), "{err}");
+        let err = refused(json!({"response": changes}));
+        assert!(err.starts_with("response."), "{err}");
+    }
 }
 
 #[test]

@@ -140,6 +140,13 @@ impl Config {
                 "forward.{claim}: the header in which the token comes"
             )));
         }
+        for (claim, header) in &self.forward {
+            Headers::check_name(header).context(format_args!("forward.{claim}"))?;
+        }
+        if self.from.strip {
+            Headers::check_name(&self.from.header)
+                .context("from.header: with strip it is removed")?;
+        }
         let Keys::Service(service) = &self.keys else {
             return Ok(());
         };

@@ -9,25 +9,13 @@ use super::line::{Line, State};
 use super::message::{Pairs, TestFetch};
 use super::sorted;
 use super::store::Shared;
+use crate::headers::{is_framing, is_name};
 use crate::runtime::Side;
 use crate::sys::host::{Host, nothing_known};
 use crate::sys::types::{
     Attributes, Event, FetchError, FetchRequest, Fetched, Fields, Header, KvEntry, KvError, Label,
     Level, MetricKind,
 };
-
-/// Headers that say where a message ends or how the connection goes on; no filter changes them.
-const FRAMING: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,11 +179,9 @@ impl Proxy {
 
     /// Whether fields may be changed still, and so.
     fn may_change(&self, ctx: u64, of: Fields, name: &[u8], value: &[u8]) -> bool {
-        let token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
-        let good = !name.is_empty()
-            && name.iter().all(token)
+        let good = is_name(name)
             && !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
-            && !FRAMING.iter().any(|framing| name == framing.as_bytes());
+            && !is_framing(name);
         let mut open = self.open.borrow_mut();
         let line = open.get_mut(&ctx).and_then(|open| open.line(side(of)));
         good && line.is_some_and(|line| !(is_head(of) && line.head_sent))

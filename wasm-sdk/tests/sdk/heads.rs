@@ -38,6 +38,7 @@ impl Filter for Heads {
             }
             Some("inject") => headers.set("x-a", "b\r\nevil: 1")?,
             Some("frame") => headers.set("content-length", "0")?,
+            Some("unframe") => headers.remove("Transfer-Encoding")?,
             Some("move") => {
                 request.set_path("/new?x=1")?;
                 request.set_authority("other.test")?;
@@ -119,12 +120,28 @@ fn a_refused_change_is_an_error_that_names_the_header() {
     for (what, named) in [
         ("inject", "x-a"),
         ("frame", "content-length"),
+        ("unframe", "transfer-encoding"),
         ("bad path", "path"),
     ] {
         let exchange = host().send(TestRequest::get("/").header("do", what));
         let failure = exchange.failure().expect("it is not ignored");
         assert!(failure.contains(named), "{failure}");
         assert!(!exchange.request().head_sent());
+    }
+}
+
+#[test]
+fn a_name_is_checked_before_a_request_comes() {
+    for good in ["x-user", "X-User", "x_user!", "a"] {
+        assert!(weft_sdk::Headers::check_name(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "", "x user", "x:user", ":path", "x-\u{e4}", "x\r\ny", "Host", "TE",
+    ] {
+        let err = weft_sdk::Headers::check_name(bad)
+            .expect_err(bad)
+            .to_string();
+        assert!(err.contains("header"), "{err}");
     }
 }
 

@@ -363,7 +363,7 @@ fn outcomes_are_counted() {
 #[test]
 fn a_wrong_configuration_names_the_field() {
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Change, &str); 9] = [
+    let cases: [(Change, &str); 12] = [
         (
             &|it| it["keys"] = json!({"inline": {"keys": []}}),
             "keys.inline: it has no key",
@@ -396,6 +396,18 @@ fn a_wrong_configuration_names_the_field() {
         (
             &|it| it["forward"] = json!({"sub": "Authorization"}),
             "forward.sub: ",
+        ),
+        (
+            &|it| it["forward"] = json!({"sub": "x user"}),
+            "forward.sub: \"x user\" is no name",
+        ),
+        (
+            &|it| it["forward"] = json!({"sub": "Host"}),
+            "forward.sub: host frames",
+        ),
+        (
+            &|it| it["from"] = json!({"header": "te", "strip": true}),
+            "from.header: ",
         ),
     ];
     for (change, named) in cases {
