@@ -9,6 +9,12 @@ const MAX_KEY: usize = 128;
 /// The bucket of all clients that have none of their own. No key is written so.
 const SHARED: &str = "\0";
 
+/// More would take too much of the filter's memory, and too long to sweep.
+pub(crate) const MAX_BUCKETS: usize = 50_000;
+
+/// Full buckets are forgotten about once in a window, but not more or less often than this.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// One token is one request.
 #[derive(Debug)]
 pub(crate) struct Buckets {
@@ -16,6 +22,9 @@ pub(crate) struct Buckets {
     /// Tokens in a second.
     rate: f64,
     max: usize,
+    /// Buckets are swept then, and not for each new client that comes meanwhile.
+    sweep_at: Duration,
+    sweep_every: Duration,
     buckets: HashMap<String, Bucket>,
 }
 
@@ -31,19 +40,22 @@ impl Buckets {
         Self {
             capacity,
             rate: capacity / window.as_secs_f64(),
-            max,
+            max: max.min(MAX_BUCKETS),
+            sweep_at: Duration::ZERO,
+            sweep_every: window.clamp(SWEEP.0, SWEEP.1),
             buckets: HashMap::new(),
         }
     }
 
     /// Takes a token and says how many are left; without one, when there will be one.
     pub(crate) fn take(&mut self, key: &str, now: Duration) -> Result<u32, Duration> {
+        if now >= self.sweep_at {
+            self.forget_full(now);
+            self.sweep_at = now.saturating_add(self.sweep_every);
+        }
         let mut key = shortened(key);
         if !self.buckets.contains_key(&key) && self.buckets.len() >= self.max {
-            self.forget_full(now);
-            if self.buckets.len() >= self.max {
-                SHARED.clone_into(&mut key);
-            }
+            SHARED.clone_into(&mut key);
         }
         let (capacity, rate) = (self.capacity, self.rate);
         let bucket = self.buckets.entry(key).or_insert(Bucket {
@@ -130,6 +142,23 @@ mod tests {
         // Those that were away long enough make room.
         assert_eq!(buckets.take("d", ms(2000)), Ok(0));
         assert_eq!(buckets.take("e", ms(2000)), Ok(0));
+    }
+
+    #[test]
+    fn buckets_are_swept_at_intervals() {
+        let mut buckets = Buckets::new(2, Duration::from_secs(1), 2);
+        assert_eq!(buckets.take("a", ms(0)), Ok(1));
+        assert_eq!(buckets.take("b", ms(0)), Ok(1));
+        // Both are full again, and nobody looks.
+        assert_eq!(buckets.take("c", ms(600)), Ok(1));
+        assert_eq!(buckets.take("d", ms(600)), Ok(0), "it shares with c");
+        // Those that are away go, though there would be room.
+        let mut buckets = Buckets::new(2, Duration::from_secs(1), 10);
+        for key in ["a", "b", "c"] {
+            assert_eq!(buckets.take(key, ms(0)), Ok(1));
+        }
+        assert_eq!(buckets.take("d", ms(1000)), Ok(1));
+        assert_eq!(buckets.buckets.len(), 1);
     }
 
     #[test]

@@ -5,12 +5,13 @@
 //! there are workers.
 
 mod bucket;
+mod shared;
 
 use std::cell::RefCell;
 
 use bucket::Buckets;
 use weft_sdk::prelude::*;
-use weft_sdk::{Attributes, time};
+use weft_sdk::{Attributes, KvError, time};
 
 /// How much is let through.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -36,9 +37,11 @@ pub struct Config {
     #[serde(default = "too_many")]
     #[schemars(range(min = 400, max = 599))]
     status: u16,
-    /// With `scope: worker`, how many clients are told apart; further ones share one limit.
+    /// With `scope: worker`, how many clients are told apart, at most 50000; further ones share one
+    /// limit. With `scope: node` that is as many as the filter's quota of shared values has room
+    /// for.
     #[serde(default = "ten_thousand")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 50_000))]
     max_keys: usize,
 }
 
@@ -127,6 +130,15 @@ impl Filter for RateLimit {
         if config.max_keys == 0 {
             return Err(Error::new("max_keys: at least 1"));
         }
+        if config.max_keys > bucket::MAX_BUCKETS {
+            return Err(Error::new(format_args!(
+                "max_keys: at most {}",
+                bucket::MAX_BUCKETS
+            )));
+        }
+        if config.scope == Scope::Node {
+            shared::reserve(&plugin.kv())?;
+        }
         let window = Duration::from_secs(u64::from(config.per_seconds));
         Ok(Self {
             buckets: RefCell::new(Buckets::new(config.limit, window, config.max_keys)),
@@ -193,7 +205,11 @@ impl RateLimit {
     /// Counts in a window that begins with the first request in it.
     fn count(&self, key: &str) -> Result<Verdict> {
         let key = format!("window/{}", bucket::shortened(key));
-        let count = self.kv.increment(&key, 1, self.window)?;
+        let count = match self.kv.increment(&key, 1, self.window) {
+            // Who invents clients must not make the filter fail: those without room share a window.
+            Err(KvError::Quota) => shared::count(&self.kv, self.window)?,
+            counted => counted?,
+        };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         Ok(Verdict {
             allowed: count <= self.config.limit,

@@ -122,7 +122,26 @@ fn the_status_can_be_chosen_and_outcomes_are_counted() {
 }
 
 #[test]
-fn a_used_up_quota_is_a_failure() {
+fn clients_beyond_the_quota_share_one_window() {
+    let first = host(json!({"limit": 2, "key": {"header": "x-user"}}));
+    let second = first
+        .another(json!({"limit": 2, "key": {"header": "x-user"}}))
+        .expect("a second worker");
+    let of = |user: &str| TestRequest::get("/").header("x-user", user);
+    // The shared window, and one client.
+    first.set_kv_quota(2, 1000);
+    assert_eq!(status(&first, of("ada")), None);
+    assert_eq!(status(&first, of("b")), None);
+    assert_eq!(status(&second, of("c")), None);
+    assert_eq!(status(&first, of("d")), Some(429), "it shares with b and c");
+    assert_eq!(status(&first, of("ada")), None, "it has its own");
+    first.advance(Duration::from_secs(1));
+    assert_eq!(status(&second, of("d")), None);
+    assert_eq!(status(&second, of("e")), None, "a new window");
+}
+
+#[test]
+fn a_quota_without_any_room_is_a_failure() {
     let host = host(json!({"limit": 1}));
     host.set_kv_quota(0, 0);
     let exchange = host.send(landing());
@@ -139,6 +158,10 @@ fn a_wrong_configuration_names_the_field() {
         ),
         (json!({"limit": 1, "status": 200}), "status: between"),
         (json!({"limit": 1, "max_keys": 0}), "max_keys: at least 1"),
+        (
+            json!({"limit": 1, "max_keys": 50_001}),
+            "max_keys: at most 50000",
+        ),
         (json!({"limit": -1}), "limit: "),
         (json!({"limit": 1, "key": "color"}), "key: "),
         (json!({"limit": 1, "burst": 3}), "burst"),
