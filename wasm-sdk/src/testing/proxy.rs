@@ -205,6 +205,28 @@ impl Proxy {
     }
 }
 
+/// As in the proxy.
+fn within_limits(request: &FetchRequest) -> Result<(), FetchError> {
+    let invalid = |why: &str| Err(FetchError::Invalid(why.to_owned()));
+    let texts = [&request.service, &request.path, &request.method];
+    if texts.iter().any(|text| text.len() > 8 * 1024) {
+        return invalid("service, path and method have at most 8192 bytes");
+    }
+    for headers in [&request.headers, &request.trailers] {
+        let mut bytes = 0;
+        for header in headers {
+            bytes += header.name.len() + header.value.len();
+            if !is_name(&header.name) || header.value.len() > 16 * 1024 {
+                return invalid("a header's name is not allowed, or its value is too large");
+            }
+        }
+        if headers.len() > 256 || bytes > 64 * 1024 {
+            return invalid("there are too many headers, or too large ones");
+        }
+    }
+    Ok(())
+}
+
 const fn side(of: Fields) -> Side {
     match of {
         Fields::RequestHeaders | Fields::RequestTrailers => Side::Request,
@@ -314,6 +336,7 @@ impl Host for Proxy {
                 "the path begins with no slash".to_owned(),
             ));
         }
+        within_limits(request)?;
         let fetch = TestFetch::of(request);
         let timeout = fetch.timeout;
         let answer = self.shared.fetch(fetch).ok_or(FetchError::NoEndpoint)?;

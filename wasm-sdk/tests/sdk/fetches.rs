@@ -40,6 +40,16 @@ impl Filter for Fetches {
                     Err(other) => other.to_string(),
                 })
             }
+            "/long" => {
+                let path = format!("/{}", "x".repeat(8 * 1024));
+                let answer = request.fetch("a:80").get(path).await;
+                answer.map(|it| it.status.to_string())
+            }
+            "/large" => {
+                let value = "x".repeat(16 * 1024 + 1);
+                let fetch = request.fetch("a:80").get("/").header("x-a", value);
+                fetch.await.map(|it| it.status.to_string())
+            }
             "/both" => {
                 // The second is started before the first has answered.
                 let first = request.fetch("a:80").get("/").into_future();
@@ -231,4 +241,16 @@ fn a_fetch_that_nobody_waits_for_is_cancelled() {
     );
     host.advance(Duration::from_secs(1));
     assert!(exchange.request().passed());
+}
+
+#[test]
+fn what_the_proxy_would_not_send_is_refused_in_a_test_too() {
+    let host = TestHost::<Fetches>::new("{}").expect("it has no configuration");
+    host.answer("a:80", |_| Answer::ok(""));
+    for (path, why) in [("/long", "at most 8192 bytes"), ("/large", "too large")] {
+        let exchange = host.send(TestRequest::get(path));
+        let result = exchange.request().header("x-result").expect("a result");
+        assert!(result.contains(why), "{result}");
+    }
+    assert!(host.fetches().is_empty());
 }
