@@ -283,7 +283,9 @@ impl<X: Default> State<X> {
         self.exchange(id)
     }
 
+    /// The call is still running: the ticker must not go to sleep before it is over.
     pub(crate) fn look(&mut self) -> UpdateDeadline {
+        self.pulse.beat();
         self.deadline.look()
     }
 

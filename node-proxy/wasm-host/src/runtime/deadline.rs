@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
-use super::ticker::TICK;
+use super::ticker::{LINGER, TICK};
 
 /// The deadline of the call that is running.
 #[derive(Debug, Default)]
@@ -23,6 +23,9 @@ pub(crate) struct Deadline {
 
 /// Ticks until the first look at a call.
 pub(crate) const FIRST_LOOK: u64 = 1;
+/// Most ticks until the next look: each tells the ticker that the call is still running, and without
+/// one it would go to sleep before a long deadline is over.
+const NEXT_LOOK: u64 = LINGER / 4;
 
 impl Deadline {
     /// A call begins.
@@ -55,7 +58,8 @@ impl Deadline {
             return UpdateDeadline::Interrupt;
         }
         let ticks = left.as_nanos().div_ceil(TICK.as_nanos());
-        UpdateDeadline::Continue(u64::try_from(ticks).unwrap_or(1).max(1))
+        let ticks = u64::try_from(ticks).unwrap_or(NEXT_LOOK);
+        UpdateDeadline::Continue(ticks.clamp(1, NEXT_LOOK))
     }
 }
 
@@ -73,7 +77,7 @@ mod tests {
 
     use wasmtime::UpdateDeadline;
 
-    use super::Deadline;
+    use super::{Deadline, NEXT_LOOK};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -96,6 +100,16 @@ mod tests {
         assert!(!deadline.exceeded());
         assert_eq!(ticks(&deadline.look_at(start + 4 * MS)), None);
         assert!(deadline.exceeded());
+    }
+
+    #[test]
+    fn a_long_deadline_is_looked_at_now_and_then() {
+        let mut deadline = Deadline::default();
+        deadline.start(1000 * MS);
+        assert_eq!(ticks(&deadline.look_at(Duration::ZERO)), Some(NEXT_LOOK));
+        assert_eq!(ticks(&deadline.look_at(50 * MS)), Some(NEXT_LOOK));
+        assert_eq!(ticks(&deadline.look_at(989 * MS)), Some(10));
+        assert_eq!(ticks(&deadline.look_at(999 * MS)), None);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use wasmtime::Engine;
 
 /// Length of a tick.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// Ticks without any call after which it sleeps.
-const LINGER: u32 = 200;
+/// Ticks without any call after which it sleeps. A call that is running looks at itself, and is
+/// heard of, several times before.
+pub(super) const LINGER: u64 = 200;
 /// It looks after itself this often even then, so that a call that nobody noticed has an end.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -51,7 +52,7 @@ impl Pulse {
         })))
     }
 
-    /// A filter is being called. Costs a read of memory that hardly ever changes.
+    /// A filter is being called, or is still running. Costs a read of memory that hardly ever changes.
     pub(crate) fn beat(&self) {
         let shared = &self.0.shared;
         if shared.called.load(Ordering::Relaxed) {

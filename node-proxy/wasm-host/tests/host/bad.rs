@@ -1,5 +1,6 @@
 //! Modules that do everything wrong. Each harms itself alone, and its failure has a name.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use weft_wasm_host::{
 };
 
 use crate::support::guest::{Component, EMIT, PROCEED, ProxyWasm};
-use crate::support::{FakeExchange, HEAD, Setup, body, commands, head, open, runtime};
+use crate::support::{
+    FakeExchange, HEAD, ManualClock, Setup, body, commands, head, open, own_runtime, runtime,
+};
 
 const LOOP: &str = "(loop $forever (br $forever))";
 /// A function that calls itself until there is no stack.
@@ -45,6 +48,20 @@ fn an_infinite_loop_is_stopped() {
         assert_eq!(fault, Fault::Timeout { limit });
     }
     // Twice 5 ms of CPU time, on a machine that does other things too.
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_long_deadline_on_a_quiet_engine_ends_in_time() {
+    // Longer than the engine waits for another call before it goes to sleep; it would then need a
+    // second for each millisecond that is left.
+    let limit = Duration::from_millis(320);
+    let mut setup = Setup::of(own_runtime(&Arc::new(ManualClock::default()), 4));
+    setup.spec.limits.deadline = limit;
+    let module = ProxyWasm::on_headers(&format!("{LOOP} (i32.const 0)"));
+    let mut guest = setup.instance(&module.wasm());
+    let start = Instant::now();
+    assert_eq!(head(&mut *guest), Err(Fault::Timeout { limit }));
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
