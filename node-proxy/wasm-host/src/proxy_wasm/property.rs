@@ -8,16 +8,28 @@ use crate::headers;
 use crate::instance::Env;
 use crate::types::Fields;
 
-/// Paths come with and without a 0 at their end.
-pub(super) fn trim(path: &[u8]) -> &[u8] {
-    path.strip_suffix(b"\0").unwrap_or(path)
+/// Longest path that is looked at.
+const MAX_PATH: usize = 1024;
+/// Most parts of a path that means something.
+const MAX_PARTS: usize = 4;
+
+/// Paths come with and without a 0 at their end. None for one that is too long.
+pub(super) fn trim(path: &[u8]) -> Option<&[u8]> {
+    let short = path.len() <= MAX_PATH;
+    short.then(|| path.strip_suffix(b"\0").unwrap_or(path))
 }
 
 /// The value of a property; its parts are set apart by zeros.
 pub(super) fn get(path: &[u8], env: &Env, exchange: Option<&dyn Exchange>) -> Option<Bytes> {
     let path = std::str::from_utf8(path).ok()?;
-    let parts: Vec<&str> = path.split('\0').collect();
-    if let Some(value) = of_plugin(&parts, env) {
+    let mut places = [""; MAX_PARTS];
+    let mut count = 0;
+    for part in path.split('\0') {
+        *places.get_mut(count)? = part;
+        count += 1;
+    }
+    let parts = &places[..count];
+    if let Some(value) = of_plugin(parts, env) {
         return Some(value);
     }
     let exchange = exchange?;

@@ -76,7 +76,7 @@ pub(super) fn get_property(
     to_length: u32,
 ) -> Answer {
     let (path, vm) = vm::read(caller, path.0, path.1)?;
-    let path = property::trim(path);
+    let path = property::trim(path).ok_or(Status::BadArgument)?;
     let context = vm.state.contexts.get(vm.effective);
     let context = context.ok_or(Status::BadArgument)?;
     let value = match context.extra.properties.get(path) {
@@ -91,7 +91,7 @@ pub(super) fn get_property(
 
 pub(super) fn set_property(caller: &mut Caller<'_, Vm>, path: Range, value: Range) -> Answer {
     let (path, value, vm) = vm::read_two(caller, path, value)?;
-    let path = property::trim(path);
+    let path = property::trim(path).ok_or(Status::BadArgument)?;
     let properties = &mut vm.context()?.extra.properties;
     let kept: usize = properties.iter().map(|(k, v)| k.len() + v.len()).sum();
     if path.is_empty() || kept + path.len() + value.len() > MAX_PROPERTIES {

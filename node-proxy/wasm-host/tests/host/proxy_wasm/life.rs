@@ -48,6 +48,19 @@ fn properties_have_the_names_of_envoy() {
 }
 
 #[test]
+fn a_path_of_a_property_has_an_end() {
+    // Of zeros: as many parts as it has bytes.
+    let module = statuses(&[
+        "(call $property (i32.const 4096) (i32.const 1024) (i32.const 800) (i32.const 804))",
+        "(call $property (i32.const 4096) (i32.const 1025) (i32.const 800) (i32.const 804))",
+        "(call $set_property (i32.const 4096) (i32.const 1025) (i32.const 1024) (i32.const 1))",
+        "(call $set_property (i32.const 4096) (i32.const 1024) (i32.const 1024) (i32.const 1))",
+    ]);
+    let (told, _target) = told(&module, FakeExchange::get("/"));
+    assert_eq!(told, "1220");
+}
+
+#[test]
 fn a_property_that_was_set_is_of_one_request() {
     let module = statuses(&[
         "(call $property (i32.const 1024) (i32.const 3) (i32.const 800) (i32.const 804))",
