@@ -22,6 +22,8 @@ use crate::types::{
 const LINES_PER_CALL: usize = 64;
 /// Attributes and events of the span that one call may give.
 const MARKS_PER_CALL: usize = 64;
+/// Fetches and timers that one call may ask for, also those that it cancels again.
+const ASKED_PER_CALL: usize = 256;
 /// Fetches and timers of the instance itself at once.
 const OF_INSTANCE: usize = 1024;
 
@@ -38,6 +40,7 @@ pub(crate) struct State<X> {
     fetches: usize,
     lines: usize,
     marks: usize,
+    asked: usize,
 }
 
 /// What a filter waits for.
@@ -61,6 +64,7 @@ impl<X: Default> State<X> {
             fetches: 0,
             lines: 0,
             marks: 0,
+            asked: 0,
         }
     }
 
@@ -69,6 +73,7 @@ impl<X: Default> State<X> {
         self.deadline.start(limit);
         self.lines = 0;
         self.marks = 0;
+        self.asked = 0;
         self.pulse.beat();
     }
 
@@ -115,7 +120,7 @@ impl<X: Default> State<X> {
         let context = self.contexts.remove(id)?;
         for waiting in &context.waiting {
             self.fetches -= usize::from(waiting.fetch);
-            self.commands.push((id, cancel(*waiting)));
+            withdraw(&mut self.commands, id, *waiting);
         }
         Some(context)
     }
@@ -170,6 +175,9 @@ impl<X: Default> State<X> {
             Duration::ZERO => limits.fetch_timeout,
             timeout => timeout.min(limits.fetch_timeout),
         };
+        if !self.may_ask() {
+            return Err(FetchError::Overloaded);
+        }
         let number = self.wait(id, Wanted::Fetch)?;
         let request = Box::new(request);
         let command = Command::StartFetch {
@@ -182,6 +190,15 @@ impl<X: Default> State<X> {
 
     /// None when there are too many.
     pub(crate) fn set_timer(&mut self, id: ContextId, after: Duration) -> Option<u64> {
+        match self.may_ask() {
+            true => self.arm_timer(id, after),
+            false => None,
+        }
+    }
+
+    /// The same for a timer of which there is one at once: however often a call sets it again, it
+    /// is there after.
+    pub(crate) fn arm_timer(&mut self, id: ContextId, after: Duration) -> Option<u64> {
         let number = self.wait(id, Wanted::Timer).ok()?;
         self.commands
             .push((id, Command::SetTimer { id: number, after }));
@@ -201,8 +218,13 @@ impl<X: Default> State<X> {
         };
         context.waiting.swap_remove(at);
         self.fetches -= usize::from(waiting.fetch);
-        self.commands.push((id, cancel(waiting)));
+        withdraw(&mut self.commands, id, waiting);
         true
+    }
+
+    const fn may_ask(&mut self) -> bool {
+        self.asked += 1;
+        self.asked <= ASKED_PER_CALL
     }
 
     /// A number to wait for.
@@ -324,6 +346,20 @@ pub(crate) const fn side_of(number: u64) -> Side {
     match number & 1 {
         0 => Side::Request,
         _ => Side::Response,
+    }
+}
+
+/// Nobody waits for it any more. Where nobody was asked yet either, nobody hears of it.
+fn withdraw(commands: &mut Vec<(ContextId, Command)>, of: ContextId, waiting: Waiting) {
+    // What is cancelled at once is the last one.
+    let asked = commands.iter().rposition(|(_, command)| match command {
+        Command::StartFetch { id, .. } => waiting.fetch && *id == waiting.id,
+        Command::SetTimer { id, .. } => !waiting.fetch && *id == waiting.id,
+        _ => false,
+    });
+    match asked {
+        Some(at) => drop(commands.remove(at)),
+        None => commands.push((of, cancel(waiting))),
     }
 }
 

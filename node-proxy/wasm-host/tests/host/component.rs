@@ -281,6 +281,53 @@ fn fetches_are_bounded_and_end_with_their_request() {
     assert_eq!(commands(&mut *guest).len(), 1, "there is room again");
 }
 
+/// Does this so many times at a head.
+fn repeating(times: u32, code: &str) -> Component {
+    Component::new(&format!(
+        "(local $n i32)
+         (loop $again
+           {code}
+           (br_if $again (i32.lt_u
+             (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const {times}))))
+         (call $step (i32.const {PENDING}))"
+    ))
+}
+
+#[test]
+fn what_is_cancelled_at_once_is_never_asked_for() {
+    let timers = repeating(
+        100,
+        "(call $cancel_timer (local.get $ctx)
+           (call $set_timer (local.get $ctx) (i64.const 20)))",
+    );
+    let fetches = repeating(
+        100,
+        "(call $start_fetch (local.get $ctx)
+           (i32.const 2048) (i32.const 8) (i32.const 2056) (i32.const 3)
+           (i32.const 2059) (i32.const 6) (i32.const 0) (i32.const 0)
+           (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+           (i32.const 0) (i32.const 250) (i32.const 1104))
+         (call $cancel_fetch (local.get $ctx) (i64.load (i32.const 1112)))",
+    )
+    .with(r#"(data (i32.const 2048) "authz:80PUT/check")"#);
+    for component in [timers, fetches] {
+        let mut guest = Setup::new().instance(&component.wasm());
+        assert_eq!(head(&mut *guest), Ok(Step::Pending));
+        assert_eq!(commands(&mut *guest), []);
+    }
+}
+
+#[test]
+fn one_call_asks_for_no_more_than_so_much() {
+    // Of the instance itself, which may wait for more than that.
+    let component = repeating(600, "(drop (call $set_timer (i64.const 0) (i64.const 20)))");
+    let mut guest = Setup::new().instance(&component.wasm());
+    for _call in 0..2 {
+        assert_eq!(head(&mut *guest), Ok(Step::Pending));
+        assert_eq!(commands(&mut *guest).len(), 256);
+    }
+}
+
 #[test]
 fn a_timer_of_the_response_is_known_as_such() {
     let component = Component::new(&format!(

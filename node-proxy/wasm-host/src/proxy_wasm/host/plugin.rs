@@ -117,6 +117,6 @@ impl Vm {
         }
         self.tick_timer = self
             .tick
-            .and_then(|period| self.state.set_timer(ContextId::INSTANCE, period));
+            .and_then(|period| self.state.arm_timer(ContextId::INSTANCE, period));
     }
 }

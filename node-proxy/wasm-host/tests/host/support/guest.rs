@@ -83,6 +83,7 @@ impl Component {
   (import "weft:filter/host@0.1.0" "log"
     (func $log (param i64 i32 i32 i32 i32 i32)))
   (import "weft:filter/host@0.1.0" "set-timer" (func $set_timer (param i64 i64) (result i64)))
+  (import "weft:filter/host@0.1.0" "cancel-timer" (func $cancel_timer (param i64 i64)))
   (memory (export "memory") 2)
   (global $top (mut i32) (i32.const 65536))
   (data (i32.const 256) "\00\02\00\00\04\00\00\00\04\02\00\00\05\00\00\00\09\02\00\00\04\00\00\00\3f\00\00\00\0d\02\00\00\02\00\00\00")
