@@ -10,12 +10,18 @@ use bytes::Bytes;
 const MAX_QUEUES: usize = 64;
 /// Bytes that one queue holds.
 const MAX_BYTES: usize = 1 << 20;
+/// What a message takes beside its bytes.
+const OVERHEAD: usize = 64;
+/// Longest name of a queue.
+const MAX_NAME: usize = 256;
 
 /// Why a queue did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueError {
     /// No such queue.
     Unknown,
+    /// Its name is too long.
+    Name,
     /// Too many queues, or it holds too much.
     Full,
 }
@@ -54,6 +60,9 @@ impl Queues {
 
     /// The number of a queue, which is made if it is not there.
     pub(crate) fn register(&self, name: &str) -> Result<u32, QueueError> {
+        if name.len() > MAX_NAME {
+            return Err(QueueError::Name);
+        }
         if let Some(number) = self.resolve(name) {
             return Ok(number);
         }
@@ -79,10 +88,11 @@ impl Queues {
     pub(crate) fn push(&self, number: u32, message: &[u8]) -> Result<(), QueueError> {
         let queue = self.queue(number).ok_or(QueueError::Unknown)?;
         let mut waiting = lock(&queue.waiting);
-        if waiting.bytes + message.len() > MAX_BYTES {
+        let weight = weight(message);
+        if waiting.bytes + weight > MAX_BYTES {
             return Err(QueueError::Full);
         }
-        waiting.bytes += message.len();
+        waiting.bytes += weight;
         waiting.messages.push_back(Bytes::copy_from_slice(message));
         queue.news.store(true, Ordering::Release);
         Ok(())
@@ -93,7 +103,7 @@ impl Queues {
         let queue = self.queue(number).ok_or(QueueError::Unknown)?;
         let mut waiting = lock(&queue.waiting);
         let message = waiting.messages.pop_front();
-        waiting.bytes -= message.as_ref().map_or(0, Bytes::len);
+        waiting.bytes -= message.as_deref().map_or(0, weight);
         Ok(message)
     }
 
@@ -111,13 +121,17 @@ impl Queues {
     }
 }
 
+const fn weight(message: &[u8]) -> usize {
+    OVERHEAD + message.len()
+}
+
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_BYTES, MAX_QUEUES, QueueError, Queues};
+    use super::{MAX_BYTES, MAX_NAME, MAX_QUEUES, OVERHEAD, QueueError, Queues};
 
     #[test]
     fn messages_come_in_their_order() {
@@ -150,13 +164,40 @@ mod tests {
     fn queues_and_what_they_hold_are_bounded() {
         let queues = Queues::new();
         let number = queues.register("a").expect("room");
-        queues.push(number, &vec![0; MAX_BYTES]).expect("room");
-        assert_eq!(queues.push(number, b"1"), Err(QueueError::Full));
+        let most = vec![0; MAX_BYTES - OVERHEAD];
+        queues.push(number, &most).expect("room");
+        assert_eq!(queues.push(number, b""), Err(QueueError::Full));
         queues.pop(number).expect("there");
         queues.push(number, b"1").expect("room again");
         for queue in 1..MAX_QUEUES {
             queues.register(&queue.to_string()).expect("room");
         }
         assert_eq!(queues.register("more"), Err(QueueError::Full));
+    }
+
+    #[test]
+    fn messages_of_nothing_fill_a_queue_too() {
+        let queues = Queues::new();
+        let number = queues.register("a").expect("room");
+        let room = MAX_BYTES / OVERHEAD;
+        for _message in 0..room {
+            queues.push(number, b"").expect("room");
+        }
+        assert_eq!(queues.push(number, b""), Err(QueueError::Full));
+        for _message in 0..room {
+            assert!(queues.pop(number).expect("there").is_some());
+        }
+        assert_eq!(queues.pop(number), Ok(None));
+        queues.push(number, b"").expect("room again");
+    }
+
+    #[test]
+    fn a_name_has_an_end() {
+        let queues = Queues::new();
+        let longest = "n".repeat(MAX_NAME);
+        let number = queues.register(&longest).expect("short enough");
+        assert_eq!(queues.resolve(&longest), Some(number));
+        let longer = "n".repeat(MAX_NAME + 1);
+        assert_eq!(queues.register(&longer), Err(QueueError::Name));
     }
 }

@@ -14,6 +14,7 @@ impl From<QueueError> for Status {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Unknown => Self::NotFound,
+            QueueError::Name => Self::BadArgument,
             QueueError::Full => Self::InternalFailure,
         }
     }
