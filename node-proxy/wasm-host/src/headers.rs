@@ -119,6 +119,53 @@ pub(crate) fn remove(
     Ok(())
 }
 
+/// What the fields of a message are when a filter has given all of them: nothing is changed yet.
+/// Those that the filter may not change stay as they are. What was there before is not judged or
+/// counted again: the client sent it, not the filter. Also returns the bytes that it has written
+/// then.
+pub(crate) fn replaced<'a>(
+    exchange: &dyn Exchange,
+    of: Fields,
+    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    written: usize,
+) -> Result<(HeaderMap, usize), Refusal> {
+    let before = exchange.fields(of).ok_or(Refusal::Absent)?;
+    let stays = |name: &HeaderName| frames(name) || exchange.is_reserved(of, name);
+    let most = MAX_FIELDS.max(before.len());
+    let mut fields = HeaderMap::new();
+    let (mut written, mut changed) = (written, false);
+    for (name, value) in before.iter().filter(|(name, _)| stays(name)) {
+        fields
+            .try_append(name.clone(), value.clone())
+            .map_err(|_full| Refusal::TooLarge)?;
+    }
+    for (name, value) in pairs {
+        let name = self::name(name)?;
+        if stays(&name) {
+            continue;
+        }
+        let equal = |one: &&HeaderValue| one.as_bytes() == value;
+        let taken = fields.get_all(&name).into_iter().filter(equal).count();
+        let known = before.get_all(&name).into_iter().filter(equal).nth(taken);
+        let value = match known {
+            Some(known) => known.clone(),
+            None => {
+                let value = self::value(value)?;
+                written = written.saturating_add(name.as_str().len() + value.len());
+                changed = true;
+                value
+            }
+        };
+        if written > MAX_WRITTEN || (changed && fields.len() >= most) {
+            return Err(Refusal::TooLarge);
+        }
+        fields
+            .try_append(name, value)
+            .map_err(|_full| Refusal::TooLarge)?;
+    }
+    Ok((fields, written))
+}
+
 /// Makes the headers of a reply or a fetch from what a filter gave. Those that frame a message are
 /// left out: it is framed by whoever sends it.
 pub(crate) fn collect<'a>(

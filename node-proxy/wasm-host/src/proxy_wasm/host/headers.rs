@@ -186,20 +186,46 @@ impl Vm {
         let Map::Exchange(of) = map else {
             return Err(Status::BadArgument);
         };
-        // All of it is looked at before any of it is done.
-        headers::collect(pairs.iter().copied().filter(|(name, _)| !is_pseudo(name)))
+        // All of it is made before any of it is in force.
+        let written = self.context()?.written;
+        let exchange = self.exchange().ok_or(Status::BadArgument)?;
+        let others = pairs.iter().copied().filter(|(name, _)| !is_pseudo(name));
+        let (fields, written) = headers::replaced(exchange, of, others, written)
             .map_err(|_refusal| Status::BadArgument)?;
-        let fields = self.state.fields(self.effective, of);
-        let names: Vec<_> = fields.ok_or(Status::BadArgument)?.keys().cloned().collect();
-        for name in names {
-            self.drop(map, name.as_str().as_bytes())?;
-        }
-        for (name, value) in pairs {
-            match is_pseudo(name) {
-                true if self.pseudo(map, name).as_deref() == Some(value) => {}
-                true => self.set_pseudo(of, name, value)?,
-                false => self.put(map, name, value, Put::Append)?,
+        let effective = self.effective;
+        let exchange = self.state.exchange(effective).ok_or(Status::BadArgument)?;
+        exchange.fields_mut(of).ok_or(Status::BadArgument)?;
+        self.set_pseudos(map, of, pairs)?;
+        let context = self.context()?;
+        let exchange = context.exchange.as_mut();
+        let place = exchange.and_then(|exchange| exchange.fields_mut(of));
+        *place.ok_or(Status::BadArgument)? = fields;
+        context.written = written;
+        Ok(())
+    }
+
+    /// Changes all pseudo-headers that are to be others, or none of them. Only the exchange can
+    /// judge a value, by taking it: those before one that it refuses are put back.
+    fn set_pseudos(
+        &mut self,
+        map: Map,
+        of: Fields,
+        pairs: &[(&[u8], &[u8])],
+    ) -> Result<(), Status> {
+        let mut changed: Vec<(&[u8], Bytes)> = Vec::new();
+        for (name, value) in pairs.iter().filter(|(name, _)| is_pseudo(name)) {
+            let before = self.pseudo(map, name);
+            if before.as_deref() == Some(*value) {
+                continue;
             }
+            if let Err(refused) = self.set_pseudo(of, name, value) {
+                for (name, before) in changed.iter().rev() {
+                    // It was its own value.
+                    let _taken = self.set_pseudo(of, name, before);
+                }
+                return Err(refused);
+            }
+            changed.extend(before.map(|before| (*name, before)));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Headers, and the statuses that filters expect of the host.
 
-use weft_wasm_host::{Abi, Step};
+use http::HeaderValue;
+use weft_wasm_host::{Abi, Fields, Step};
 
-use super::{statuses, told};
+use super::{pairs, statuses, told, word};
 use crate::support::guest::ProxyWasm;
 use crate::support::{FakeExchange, HEAD, Setup, load, open, runtime};
 
@@ -133,6 +134,88 @@ fn pairs_that_lie_about_their_lengths_are_refused() {
         target.authority, "deathstar.default",
         "what was not named stays"
     );
+}
+
+/// A request with fields that no filter could have set.
+fn laden() -> FakeExchange {
+    let mut exchange = FakeExchange::get("/").with("x", "before").with("x", "two");
+    let fields = &mut exchange.request;
+    fields.insert("content-length", HeaderValue::from_static("7"));
+    fields.insert("host", HeaderValue::from_static("deathstar.default"));
+    fields.insert("x-request-id", HeaderValue::from_static("id-1"));
+    // Together longer than a filter may write to one exchange.
+    for name in ["cookie", "a", "b", "c"] {
+        let value = "v".repeat(20_000);
+        fields.insert(name, HeaderValue::from_str(&value).expect("a value"));
+    }
+    for _field in 0..300 {
+        fields.append("many", HeaderValue::from_static("1"));
+    }
+    exchange
+}
+
+#[test]
+fn pairs_that_are_given_back_are_not_judged() {
+    let module = ProxyWasm::on_headers(
+        "(drop (call $pairs (i32.const 0) (i32.const 800) (i32.const 804)))
+         (call $tell (call $set_pairs (i32.const 0) (i32.load (i32.const 800))
+           (i32.load (i32.const 804))))
+         (i32.const 0)",
+    )
+    .wasm_of_pages(4);
+    let setup = Setup::new();
+    let mut guest = setup.instance(&module);
+    let context = open(&mut *guest, laden());
+    for _time in 0..2 {
+        assert_eq!(guest.on_event(context, HEAD), Ok(Step::Proceed));
+        assert_eq!(word(setup.lines.take()), "0");
+    }
+    let exchange = guest.reclaim(context).expect("lent");
+    assert_eq!(
+        exchange.fields(Fields::RequestHeaders),
+        Some(&laden().request)
+    );
+}
+
+#[test]
+fn pairs_are_set_all_or_none() {
+    let value = "v".repeat(16_000);
+    let large = ["p", "q", "r", "s", "t"].map(|name| (name, &*value));
+    let mut too_much = vec![("x", "after")];
+    too_much.extend(large);
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (
+            &[("x", "after"), (":path", "/new"), (":scheme", "https")],
+            "2",
+        ),
+        (
+            &[
+                (":path", "/new"),
+                (":authority", "no spaces"),
+                ("x", "after"),
+            ],
+            "2",
+        ),
+        (&[("x", "after"), ("y", "line\r\nbreak")], "2"),
+        (&too_much[..], "2"),
+        (&[("x", "after"), (":path", "/new")], "0"),
+    ];
+    for (list, status) in cases {
+        let (data, length) = pairs(list);
+        let module = statuses(&[&format!(
+            "(call $set_pairs (i32.const 0) (i32.const 1024) (i32.const {length}))"
+        )])
+        .data(&data);
+        let (told, target) = told(&module, FakeExchange::get("/old").with("x", "before"));
+        assert_eq!(told, status, "{}", target.path);
+        let (path, x) = if status == "0" {
+            ("/new", "after")
+        } else {
+            ("/old", "before")
+        };
+        assert_eq!((&*target.path, target.x.as_deref()), (path, Some(x)));
+        assert_eq!(target.authority, "deathstar.default");
+    }
 }
 
 #[test]

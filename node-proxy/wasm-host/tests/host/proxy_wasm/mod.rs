@@ -20,6 +20,21 @@ fn statuses(calls: &[&str]) -> ProxyWasm {
     ProxyWasm::on_headers(&format!("{} (i32.const 0)", tell.join("\n")))
 }
 
+/// Pairs as a module writes them into its memory: the text of them, and their length.
+fn pairs(pairs: &[(&str, &str)]) -> (String, usize) {
+    let number = |number: usize| u32::try_from(number).expect("short").to_le_bytes();
+    let mut bytes = number(pairs.len()).to_vec();
+    for (name, value) in pairs {
+        bytes.extend(number(name.len()));
+        bytes.extend(number(value.len()));
+    }
+    for (name, value) in pairs {
+        bytes.extend(format!("{name}\0{value}\0").bytes());
+    }
+    let text = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    (text, bytes.len())
+}
+
 /// What it logged, in one word.
 fn word(lines: Vec<String>) -> String {
     lines

@@ -244,4 +244,11 @@ impl ProxyWasm {
     pub fn wasm(&self) -> Vec<u8> {
         wat::parse_str(self.text("0_2_1")).expect("valid text")
     }
+
+    /// With more memory, of pages of 64 KiB.
+    pub fn wasm_of_pages(&self, pages: u32) -> Vec<u8> {
+        let memory = |pages| format!(r#"(memory (export "memory") {pages})"#);
+        let text = self.text("0_2_1").replace(&memory(2), &memory(pages));
+        wat::parse_str(text).expect("valid text")
+    }
 }
