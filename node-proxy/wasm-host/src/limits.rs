@@ -10,6 +10,8 @@ pub const MAX_MEMORY: usize = 256 << 20;
 pub const MAX_DEADLINE: Duration = Duration::from_secs(1);
 /// Most elements of a table.
 pub const MAX_TABLE: usize = 20_000;
+/// Longest time that any fetch may take.
+const MAX_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Limits of one filter, for each of its instances where it says nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +75,19 @@ impl Limits {
         within("memory", self.memory, MAX_MEMORY)?;
         within("table", self.table, MAX_TABLE)?;
         within("contexts", self.contexts, 1 << 20)?;
+        within("fetchesPerContext", self.fetches_per_context, 1024)?;
+        within("fetches", self.fetches, 1 << 20)?;
         within("fetchBody", self.fetch_body, 64 << 20)?;
+        within("timersPerContext", self.timers_per_context, 1024)?;
         within("heldBody", self.held_body, 64 << 20)?;
+        within("kv.keys", self.kv.keys, 1 << 20)?;
+        within("kv.bytes", self.kv.bytes, 256 << 20)?;
+        within("kv.key", self.kv.key, 16 << 10)?;
+        within("kv.value", self.kv.value, 16 << 20)?;
         let deadlines = [
             ("deadline", self.deadline, MAX_DEADLINE),
             ("startDeadline", self.start_deadline, 10 * MAX_DEADLINE),
+            ("fetchTimeout", self.fetch_timeout, MAX_FETCH_TIMEOUT),
         ];
         for (field, value, most) in deadlines {
             if value.is_zero() || value > most {
@@ -89,5 +99,62 @@ impl Limits {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Limits;
+
+    /// A limit: its name, and where it is.
+    type Field<T> = (&'static str, fn(&mut Limits) -> &mut T);
+
+    /// What is said of limits that were changed so.
+    fn refusal(change: impl FnOnce(&mut Limits)) -> String {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        limits.check().expect_err("beyond")
+    }
+
+    #[test]
+    fn every_limit_has_bounds() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let numbers: [Field<usize>; 12] = [
+            ("memory", |limits| &mut limits.memory),
+            ("table", |limits| &mut limits.table),
+            ("contexts", |limits| &mut limits.contexts),
+            ("fetchesPerContext", |limits| {
+                &mut limits.fetches_per_context
+            }),
+            ("fetches", |limits| &mut limits.fetches),
+            ("fetchBody", |limits| &mut limits.fetch_body),
+            ("timersPerContext", |limits| &mut limits.timers_per_context),
+            ("heldBody", |limits| &mut limits.held_body),
+            ("kv.keys", |limits| &mut limits.kv.keys),
+            ("kv.bytes", |limits| &mut limits.kv.bytes),
+            ("kv.key", |limits| &mut limits.kv.key),
+            ("kv.value", |limits| &mut limits.kv.value),
+        ];
+        for (field, of) in numbers {
+            let none = refusal(|limits| *of(limits) = 0);
+            assert_eq!(none, format!("limits.{field} must be at least 1"));
+            let much = refusal(|limits| *of(limits) = usize::MAX);
+            let begin = format!("limits.{field} is {}, the most is ", usize::MAX);
+            assert!(much.starts_with(&begin), "{much}");
+        }
+        let times: [Field<Duration>; 3] = [
+            ("deadline", |limits| &mut limits.deadline),
+            ("startDeadline", |limits| &mut limits.start_deadline),
+            ("fetchTimeout", |limits| &mut limits.fetch_timeout),
+        ];
+        for (field, of) in times {
+            for value in [Duration::ZERO, Duration::from_secs(301)] {
+                let refused = refusal(|limits| *of(limits) = value);
+                let begin = format!("limits.{field} is {} ms, it must be", value.as_millis());
+                assert!(refused.starts_with(&begin), "{refused}");
+            }
+        }
     }
 }
