@@ -10,6 +10,8 @@ pub const MAX_MEMORY: usize = 256 << 20;
 pub const MAX_DEADLINE: Duration = Duration::from_secs(1);
 /// Most elements of a table.
 pub const MAX_TABLE: usize = 20_000;
+/// Longest service, path, method and the like that a fetch may have.
+pub(crate) const MAX_TEXT: usize = 8 * 1024;
 /// Longest time that any fetch may take.
 const MAX_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 

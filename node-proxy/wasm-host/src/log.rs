@@ -42,6 +42,12 @@ impl Log for NoLog {
     fn log(&self, _record: LogRecord<'_>) {}
 }
 
+/// As much of what a filter wants to say as makes a difference to [`one_line`]: the longest message
+/// and a character, at which it ends.
+pub(crate) fn beginning(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(MAX_MESSAGE + 4)]
+}
+
 /// What a filter wants to say, so that one line stays one line.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(MAX_MESSAGE));
@@ -60,12 +66,25 @@ pub(crate) fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_MESSAGE, one_line};
+    use super::{MAX_MESSAGE, beginning, one_line};
 
     #[test]
     fn a_line_stays_one_line() {
         assert_eq!(one_line("a\r\nb\tc\u{1b}[31m"), "a\\r\\nb\\tc\\u{1b}[31m");
         assert_eq!(one_line("prix: 5 €"), "prix: 5 €");
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_line_has() {
+        for character in ["x", "é", "€", "𝄞", "\n"] {
+            for before in 0..4 {
+                let text = "x".repeat(before) + &character.repeat(2 * MAX_MESSAGE);
+                let read = beginning(text.as_bytes());
+                assert_eq!(read.len(), MAX_MESSAGE + 4);
+                assert_eq!(one_line(&String::from_utf8_lossy(read)), one_line(&text));
+            }
+        }
+        assert_eq!(beginning(b"short"), b"short");
     }
 
     #[test]

@@ -9,14 +9,12 @@ use super::bindings::weft::filter::types as wit;
 use crate::exchange::{Attributes, Direction, Exchange, Peer, Target};
 use crate::fault::Fault;
 use crate::headers::{self, Refusal};
+use crate::limits::MAX_TEXT;
 use crate::shared::kv::{KvEntry, KvError};
 use crate::shared::metrics::MetricKind;
 use crate::types::{
     Event, FetchError, FetchRequest, Fields, Interests, Labels, Level, Manifest, Reply, Step,
 };
-
-/// Longest name, service, path and the like that a fetch may have.
-const MAX_TEXT: usize = 8 * 1024;
 
 pub(super) fn manifest(manifest: wit::Manifest) -> Manifest {
     let wants = |interest| manifest.interests.contains(interest);

@@ -270,6 +270,11 @@ impl<X: Default> State<X> {
         self.metrics.get(id as usize).map(AsRef::as_ref)
     }
 
+    /// Whether a line would be written.
+    pub(crate) fn logs(&self, level: Level) -> bool {
+        self.lines < LINES_PER_CALL && self.env.log.enabled(&self.env.name, level)
+    }
+
     pub(crate) fn write_log(
         &mut self,
         id: ContextId,
@@ -277,7 +282,7 @@ impl<X: Default> State<X> {
         message: &str,
         labels: &Labels,
     ) {
-        if !self.env.log.enabled(&self.env.name, level) || self.lines >= LINES_PER_CALL {
+        if !self.logs(level) {
             return;
         }
         self.lines += 1;

@@ -5,6 +5,11 @@ use wasmtime::Error;
 use crate::headers::Refusal;
 use crate::types::{FetchError, Fields, Level, Side};
 
+/// Most pairs that a filter may give at once; no message has as many.
+const MAX_PAIRS: usize = 4096;
+/// Most bytes of them.
+const MAX_PAIRS_BYTES: usize = 2 << 20;
+
 /// What a host function answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -153,7 +158,7 @@ pub(super) fn serialize(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// The reverse; none if a length leads out of it. Nothing at all is no pairs.
+/// The reverse; none if a length leads out of it, or if it is too much. Nothing at all is no pairs.
 pub(super) fn deserialize(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let number = |at: usize| {
         let four = bytes.get(at..at.checked_add(4)?)?;
@@ -163,6 +168,9 @@ pub(super) fn deserialize(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
         return Some(Vec::new());
     }
     let count = number(0)?;
+    if count > MAX_PAIRS || bytes.len() > MAX_PAIRS_BYTES {
+        return None;
+    }
     let mut at = count.checked_mul(8)?.checked_add(4)?;
     if at > bytes.len() {
         return None;
@@ -185,7 +193,7 @@ pub(super) fn deserialize(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{deserialize, serialize};
+    use super::{MAX_PAIRS, MAX_PAIRS_BYTES, deserialize, serialize};
 
     #[test]
     fn pairs_come_back_as_they_were() {
@@ -195,6 +203,17 @@ mod tests {
         assert_eq!(deserialize(&bytes).as_deref(), Some(&pairs[..]));
         assert_eq!(serialize(&[]), [0; 4]);
         assert_eq!(deserialize(&[]), Some(vec![]));
+    }
+
+    #[test]
+    fn pairs_are_bounded() {
+        let pairs: Vec<(&[u8], &[u8])> = vec![(b"x", b""); MAX_PAIRS + 1];
+        assert!(deserialize(&serialize(&pairs[1..])).is_some());
+        assert_eq!(deserialize(&serialize(&pairs)), None);
+        // A count, two lengths, the name and two zeros beside the value.
+        let value = vec![b'v'; MAX_PAIRS_BYTES - 15];
+        assert!(deserialize(&serialize(&[(b"x", &value)])).is_some());
+        assert_eq!(deserialize(&serialize(&[(b"xx", &value)])), None);
     }
 
     #[test]

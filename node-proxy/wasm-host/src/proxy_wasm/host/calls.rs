@@ -9,6 +9,7 @@ use wasmtime::Caller;
 
 use crate::headers;
 use crate::instance::Wanted;
+use crate::limits::MAX_TEXT;
 use crate::proxy_wasm::abi::{Answer, Status, Stop, deserialize};
 use crate::proxy_wasm::vm::{self, Call, Vm};
 use crate::proxy_wasm::{grpc, upstream};
@@ -29,6 +30,14 @@ impl Vm {
         self.calls.insert(token, call);
         Ok(token)
     }
+
+    /// What may be sent as a body; looked at before it is copied.
+    fn sendable<'a>(&self, body: &'a [u8]) -> Result<&'a [u8], Status> {
+        match body.len() <= self.state.env.limits.fetch_body {
+            true => Ok(body),
+            false => Err(Status::BadArgument),
+        }
+    }
 }
 
 /// What the filter knows a call by: the lower half of its number, of which no two are under way.
@@ -48,15 +57,15 @@ pub(super) struct HttpCall {
 }
 
 pub(super) fn http_call(caller: &mut Caller<'_, Vm>, call: &HttpCall) -> Answer {
-    let (bytes, _vm) = vm::all(caller)?;
+    let (bytes, vm) = vm::all(caller)?;
     let piece = |(at, length)| vm::piece(bytes, at, length);
-    let cluster = vm::text(piece(call.upstream)?)?;
+    let cluster = text(piece(call.upstream)?)?;
     let pairs = deserialize(piece(call.headers)?).ok_or(Status::BadArgument)?;
     let trailers = deserialize(piece(call.trailers)?).ok_or(Status::BadArgument)?;
-    let body = Bytes::copy_from_slice(piece(call.body)?);
+    let body = Bytes::copy_from_slice(vm.sendable(piece(call.body)?)?);
     let pseudo = |wanted: &[u8]| {
         let found = pairs.iter().find(|(name, _)| *name == wanted);
-        found.map_or(Err(Status::BadArgument), |(_, value)| vm::text(value))
+        found.map_or(Err(Status::BadArgument), |(_, value)| text(value))
     };
     let authority = pseudo(b":authority")?;
     let path = pseudo(b":path")?;
@@ -93,11 +102,12 @@ pub(super) struct GrpcCall {
 }
 
 pub(super) fn grpc_call(caller: &mut Caller<'_, Vm>, call: &GrpcCall) -> Answer {
-    let (bytes, _vm) = vm::all(caller)?;
+    let (bytes, vm) = vm::all(caller)?;
     let piece = |(at, length)| vm::piece(bytes, at, length);
-    let cluster = vm::text(piece(call.upstream)?)?;
-    let service = vm::text(piece(call.service)?)?;
-    let method = vm::text(piece(call.method)?)?;
+    let cluster = text(piece(call.upstream)?)?;
+    let service = text(piece(call.service)?)?;
+    let method = text(piece(call.method)?)?;
+    let message = vm.sendable(piece(call.message)?)?;
     let metadata = deserialize(piece(call.metadata)?).ok_or(Status::ParseFailure)?;
     let metadata = metadata
         .into_iter()
@@ -111,7 +121,7 @@ pub(super) fn grpc_call(caller: &mut Caller<'_, Vm>, call: &GrpcCall) -> Answer 
         authority: None,
         path: path_of(&format!("/{service}/{method}"))?,
         headers,
-        body: grpc::frame(piece(call.message)?).ok_or(Status::InternalFailure)?,
+        body: grpc::frame(message).ok_or(Status::InternalFailure)?,
         trailers: HeaderMap::new(),
         http2: true,
         timeout: Duration::from_millis(u64::from(call.timeout)),
@@ -146,6 +156,14 @@ pub(super) fn get_status(
     let (code, text) = (arrived.grpc_code, arrived.grpc_text.clone());
     vm::write_u32(caller, to_code, code)?;
     vm::give(caller, text.as_bytes(), to_address, to_length)
+}
+
+/// A name, path or the like; what is longer than a fetch may have is not even looked at.
+fn text(bytes: &[u8]) -> Result<&str, Status> {
+    match bytes.len() <= MAX_TEXT {
+        true => vm::text(bytes),
+        false => Err(Status::BadArgument),
+    }
 }
 
 fn path_of(path: &str) -> Result<String, Status> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use wasmtime::Caller;
 
+use crate::log::beginning;
 use crate::proxy_wasm::abi::{self, Answer, Status};
 use crate::proxy_wasm::property;
 use crate::proxy_wasm::vm::{self, Vm};
@@ -20,7 +21,10 @@ const MAX_PROPERTIES: usize = 64 * 1024;
 pub(super) fn log(caller: &mut Caller<'_, Vm>, level: u32, message: Range) -> Answer {
     let level = abi::level(level)?;
     let (message, vm) = vm::read(caller, message.0, message.1)?;
-    let message = String::from_utf8_lossy(message);
+    if !vm.state.logs(level) {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(beginning(message));
     let effective = vm.effective;
     vm.state
         .write_log(effective, level, &message, &Labels::new());

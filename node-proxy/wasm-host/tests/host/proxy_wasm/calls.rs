@@ -9,7 +9,7 @@ use weft_wasm_host::{
     Step,
 };
 
-use super::word;
+use super::{pairs, word};
 use crate::support::guest::ProxyWasm;
 use crate::support::{FakeExchange, HEAD, Setup, commands, head, header, open};
 
@@ -27,31 +27,23 @@ const CALLS: &str = r#"
     (if (local.get 2) (then (call $tell (call $continue (i32.const 0))))))"#;
 
 fn calling() -> ProxyWasm {
-    let pairs: [(&str, &str); 4] = [
-        (":method", "POST"),
-        (":path", "/check"),
-        (":authority", "authz"),
+    calling_for(CLUSTER, "POST", "/check", "authz")
+}
+
+const CLUSTER: &str = "outbound|81||authz.default.svc.cluster.local";
+
+fn calling_for(cluster: &str, method: &str, path: &str, authority: &str) -> ProxyWasm {
+    let (text, length) = pairs(&[
+        (":method", method),
+        (":path", path),
+        (":authority", authority),
         ("a", "b"),
-    ];
-    let word = |length: usize| format!("\\{length:02x}\\00\\00\\00");
-    let lengths: String = pairs
-        .iter()
-        .map(|(k, v)| word(k.len()) + &word(v.len()))
-        .collect();
-    let text: String = pairs
-        .iter()
-        .map(|(k, v)| format!("{k}\\00{v}\\00"))
-        .collect();
-    let cluster = "outbound|81||authz.default.svc.cluster.local";
-    let data = format!("{cluster}hi{}{lengths}{text}", word(pairs.len()));
+    ]);
+    let data = format!("{cluster}hi{text}");
     let places = [
         ("CLUSTER", 0, cluster.len()),
         ("BODY", cluster.len(), 2),
-        (
-            "PAIRS",
-            cluster.len() + 2,
-            4 + 8 * pairs.len() + text.replace("\\00", "0").len(),
-        ),
+        ("PAIRS", cluster.len() + 2, length),
     ];
     let calls = places
         .iter()
@@ -100,6 +92,65 @@ fn a_call_holds_the_request_until_it_is_answered() {
     let step = guest.on_event(context, Event::FetchDone { id, result });
     assert_eq!(step, Ok(Step::Proceed));
     assert_eq!(word(setup.lines.take()), "2yes10");
+}
+
+#[test]
+fn what_a_call_is_made_of_has_an_end() {
+    let setup = Setup::new();
+    let longest = "/".repeat(8192);
+    let longer = "/".repeat(8193);
+    let told = |module: &ProxyWasm| {
+        let mut guest = setup.instance(&module.wasm());
+        assert_eq!(head(&mut *guest), Ok(Step::Pending));
+        let asked = commands(&mut *guest).len();
+        (word(setup.lines.take()), asked)
+    };
+    let good = ("0".to_owned(), 1);
+    assert_eq!(told(&calling_for(CLUSTER, "GET", &longest, "authz")), good);
+    let name = longer.replace('/', "n");
+    for (cluster, method, path, authority) in [
+        (&*name, "GET", "/", "authz"),
+        (CLUSTER, &*name, "/", "authz"),
+        (CLUSTER, "GET", &*longer, "authz"),
+        (CLUSTER, "GET", "/", &*name),
+    ] {
+        let module = calling_for(cluster, method, path, authority);
+        assert_eq!(told(&module), ("2".to_owned(), 0));
+    }
+    let mut small = Setup::new();
+    small.spec.limits.fetch_body = 1;
+    let mut guest = small.instance(&calling().wasm());
+    assert_eq!(head(&mut *guest), Ok(Step::Pending));
+    assert_eq!(commands(&mut *guest), []);
+    assert_eq!(word(small.lines.take()), "2");
+}
+
+#[test]
+fn a_call_of_grpc_has_an_end_too() {
+    let setup = Setup::new();
+    for (cluster, service, method, told) in [
+        (5, 8192, 5, "0"),
+        (8193, 3, 5, "2"),
+        (5, 8193, 5, "2"),
+        (5, 3, 8193, "2"),
+    ] {
+        // Of one letter, each from the same place.
+        let module = ProxyWasm::on_headers(&format!(
+            "(call $tell (call $grpc_call (i32.const 1024) (i32.const {cluster})
+               (i32.const 1024) (i32.const {service}) (i32.const 1024) (i32.const {method})
+               (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 2) (i32.const 500)
+               (i32.const 808)))
+             (i32.const 1)"
+        ))
+        .data(&"a".repeat(8193));
+        let mut guest = setup.instance(&module.wasm());
+        assert_eq!(head(&mut *guest), Ok(Step::Pending));
+        assert_eq!(
+            word(setup.lines.take()),
+            told,
+            "{cluster} {service} {method}"
+        );
+    }
 }
 
 #[test]
