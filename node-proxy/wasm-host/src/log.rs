@@ -50,9 +50,14 @@ pub(crate) fn beginning(text: &[u8]) -> &[u8] {
 
 /// What a filter wants to say, so that one line stays one line.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len().min(MAX_MESSAGE));
+    one_line_of(text, MAX_MESSAGE)
+}
+
+/// The same, of at most about so many bytes.
+pub(crate) fn one_line_of(text: &str, most: usize) -> String {
+    let mut line = String::with_capacity(text.len().min(most));
     for c in text.chars() {
-        if line.len() >= MAX_MESSAGE {
+        if line.len() >= most {
             line.push('…');
             break;
         }

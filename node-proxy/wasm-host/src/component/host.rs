@@ -9,8 +9,14 @@ use super::convert;
 use crate::exchange::Exchange;
 use crate::headers::{self, Put};
 use crate::instance::{State, Wanted};
+use crate::log::one_line_of;
 use crate::random;
-use crate::types::ContextId;
+use crate::types::{ContextId, Labels};
+
+/// Attributes that one event of a span may have.
+const ATTRIBUTES_PER_EVENT: usize = 16;
+/// Longest name, key or value that a filter may give a span.
+const MAX_MARK: usize = 1024;
 
 impl wit::Host for State<()> {}
 
@@ -174,13 +180,18 @@ impl host::Host for State<()> {
 
     fn span_attribute(&mut self, ctx: u64, key: String, value: String) {
         if let Some(exchange) = self.mark(ContextId(ctx)) {
-            exchange.span_attribute(&key, &value);
+            exchange.span_attribute(&mark(&key), &mark(&value));
         }
     }
 
     fn span_event(&mut self, ctx: u64, name: String, attributes: Vec<wit::Label>) {
         if let Some(exchange) = self.mark(ContextId(ctx)) {
-            exchange.span_event(&name, &convert::labels(attributes));
+            let attributes: Labels = attributes
+                .iter()
+                .take(ATTRIBUTES_PER_EVENT)
+                .map(|label| (mark(&label.key), mark(&label.value)))
+                .collect();
+            exchange.span_event(&mark(&name), &attributes);
         }
     }
 
@@ -209,6 +220,11 @@ impl host::Host for State<()> {
     fn random(&mut self, count: u32) -> Vec<u8> {
         random::bytes(count as usize)
     }
+}
+
+/// What a filter says of a span.
+fn mark(text: &str) -> String {
+    one_line_of(text, MAX_MARK)
 }
 
 fn ttl(ms: Option<u64>) -> Option<Duration> {

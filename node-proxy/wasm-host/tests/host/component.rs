@@ -419,32 +419,6 @@ fn values_and_metrics_are_shared_by_all_instances() {
 }
 
 #[test]
-fn lines_and_marks_are_one_line_each_and_bounded() {
-    let component = Component::new(&format!(
-        "(local $n i32)
-         (loop $again
-           (call $log (local.get $ctx) (i32.const 2) (i32.const 2048) (i32.const 6) (i32.const 0)
-             (i32.const 0))
-           (call $span_attribute (local.get $ctx) (i32.const 2054) (i32.const 1) (i32.const 2055)
-             (i32.const 1))
-           (br_if $again (i32.lt_u
-             (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 100))))
-         (call $step (i32.const {PROCEED}))"
-    ))
-    .with(r#"(data (i32.const 2048) "a\0d\0ab\09ckv")"#);
-    let setup = Setup::new();
-    let mut guest = setup.instance(&component.wasm());
-    let exchange = FakeExchange::get("/");
-    let marks = std::sync::Arc::clone(&exchange.marks);
-    let context = open(&mut *guest, exchange);
-    guest.on_event(context, HEAD).expect("proceeds");
-    let lines = setup.lines.take();
-    assert_eq!((lines.len(), lines[0].as_str()), (64, "Info a\\r\\nb\\tc"));
-    let marks = marks.lock().expect("no panic");
-    assert_eq!((marks.len(), marks[0].as_str()), (64, "k=v"));
-}
-
-#[test]
 fn attributes_tell_who_asks_whom() {
     // The pod of the source: at 88 of the attributes, after its namespace.
     let component = Component::new(&format!(

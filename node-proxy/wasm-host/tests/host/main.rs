@@ -10,6 +10,7 @@
 mod bad;
 mod component;
 mod loading;
+mod marks;
 mod proxy_wasm;
 mod slots;
 mod support;

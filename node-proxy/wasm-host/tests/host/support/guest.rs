@@ -80,6 +80,8 @@ impl Component {
   (import "weft:filter/host@0.1.0" "metric-add" (func $metric_add (param i32 f64)))
   (import "weft:filter/host@0.1.0" "span-attribute"
     (func $span_attribute (param i64 i32 i32 i32 i32)))
+  (import "weft:filter/host@0.1.0" "span-event"
+    (func $span_event (param i64 i32 i32 i32 i32)))
   (import "weft:filter/host@0.1.0" "log"
     (func $log (param i64 i32 i32 i32 i32 i32)))
   (import "weft:filter/host@0.1.0" "set-timer" (func $set_timer (param i64 i64) (result i64)))
