@@ -28,6 +28,8 @@ pub(crate) struct Instance {
     store: Store<Vm>,
     callbacks: Callbacks,
     closing: usize,
+    /// Time that the running event has; none once it runs, with its first callback.
+    time: Option<Duration>,
 }
 
 impl Instance {
@@ -66,10 +68,11 @@ impl Instance {
             store,
             callbacks,
             closing: 0,
+            // It runs already: what initialises the module is a part of its start.
+            time: None,
         };
-        let limit = env.limits.start_deadline;
         match (initialize, start) {
-            (Some(initialize), _) => this.call(ContextId::INSTANCE, limit, |_, store| {
+            (Some(initialize), _) => this.call(ContextId::INSTANCE, |_, store| {
                 initialize.call(&mut *store, ())?;
                 match main {
                     Some(main) => main.call(store, (0, 0)).map(drop),
@@ -77,7 +80,7 @@ impl Instance {
                 }
             })?,
             (None, Some(start)) => {
-                this.call(ContextId::INSTANCE, limit, |_, store| start.call(store, ()))?
+                this.call(ContextId::INSTANCE, |_, store| start.call(store, ()))?
             }
             (None, None) => {}
         }
@@ -87,11 +90,11 @@ impl Instance {
     /// Gives it its configuration.
     pub(super) fn start(&mut self) -> Result<(), Fault> {
         let env = Arc::clone(&self.vm().state.env);
-        let limit = env.limits.start_deadline;
+        self.time = Some(env.limits.start_deadline);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let vm_length = length(&env.plugin.vm_config);
         let config_length = length(&env.config);
-        let (started, configured) = self.call(ContextId::INSTANCE, limit, |callbacks, store| {
+        let (started, configured) = self.call(ContextId::INSTANCE, |callbacks, store| {
             if let Some(create) = &callbacks.context_create {
                 create.call(&mut *store, (ROOT, 0))?;
             }
@@ -128,24 +131,26 @@ impl Instance {
         self.store.data_mut()
     }
 
+    /// An event begins. All callbacks that it leads to share the time of one.
+    fn begin(&mut self) {
+        self.time = Some(self.vm().state.env.limits.deadline);
+    }
+
     fn call<R>(
         &mut self,
         context: ContextId,
-        limit: Duration,
         call: impl FnOnce(&Callbacks, &mut Store<Vm>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
         let vm = self.store.data_mut();
         vm.effective = context;
-        vm.state.begin(limit);
-        arm(&mut self.store);
+        if let Some(time) = self.time.take() {
+            vm.state.begin(time);
+            arm(&mut self.store);
+        }
         let result = call(&self.callbacks, &mut self.store);
         let vm = self.store.data_mut();
         vm.effective = ContextId::INSTANCE;
         result.map_err(|error| vm.state.fault(&error))
-    }
-
-    fn deadline(&self) -> Duration {
-        self.vm().state.env.limits.deadline
     }
 
     /// A part of a message: what does the filter say to it?
@@ -180,8 +185,7 @@ impl Instance {
             }
             Event::FetchDone { .. } | Event::Timer { .. } => return Ok(Step::Pending),
         };
-        let limit = self.deadline();
-        let action = self.call(context, limit, |callbacks, store| {
+        let action = self.call(context, |callbacks, store| {
             let of_three = match (side, is_body) {
                 (Side::Request, false) => &callbacks.request_headers,
                 (Side::Request, true) => &callbacks.request_body,
@@ -273,8 +277,8 @@ impl Instance {
 
     /// The last callbacks of an exchange.
     fn finish(&mut self, context: ContextId) -> Result<(), Fault> {
-        let (limit, number) = (self.deadline(), guest_number(context));
-        let finished = self.call(context, limit, |callbacks, store| {
+        let number = guest_number(context);
+        let finished = self.call(context, |callbacks, store| {
             if let Some(log) = &callbacks.log {
                 log.call(&mut *store, number)?;
             }
@@ -303,9 +307,10 @@ impl Instance {
 
 impl Guest for Instance {
     fn open(&mut self) -> Result<ContextId, Fault> {
+        self.begin();
         let context = self.vm_mut().state.open()?;
-        let (limit, number) = (self.deadline(), guest_number(context));
-        self.call(context, limit, |callbacks, store| {
+        let number = guest_number(context);
+        self.call(context, |callbacks, store| {
             match &callbacks.context_create {
                 Some(create) => create.call(store, (number, ROOT)),
                 None => Ok(()),
@@ -333,6 +338,7 @@ impl Guest for Instance {
         if !self.vm_mut().state.accept(context, &event)? {
             return Ok(Step::Pending);
         }
+        self.begin();
         match event {
             Event::FetchDone { id, result } => self.fetched(context, id, result),
             Event::Timer { id } => self.timer(id),
@@ -348,9 +354,10 @@ impl Guest for Instance {
             Some(found) if !found.extra.closing && context != ContextId::INSTANCE => {}
             _ => return (None, Ok(())),
         }
-        let (limit, number) = (self.deadline(), guest_number(context));
+        self.begin();
+        let number = guest_number(context);
         let must_end = self.closing >= MAX_CLOSING;
-        let ready = self.call(context, limit, |callbacks, store| {
+        let ready = self.call(context, |callbacks, store| {
             let ready = match &callbacks.done {
                 Some(done) => done.call(&mut *store, number)? != 0,
                 None => true,
@@ -384,6 +391,7 @@ impl Guest for Instance {
     }
 
     fn poll(&mut self) -> Result<(), Fault> {
+        self.begin();
         self.settle(None).map(drop)
     }
 

@@ -49,8 +49,8 @@ impl Instance {
             )
         });
         self.vm_mut().arrived.response = response;
-        let (limit, number) = (self.deadline(), guest_number(context));
-        self.call(context, limit, |callbacks, store| {
+        let number = guest_number(context);
+        self.call(context, |callbacks, store| {
             let (headers, body, trailers) = arguments;
             match &callbacks.http_call_response {
                 Some(done) => done.call(store, (number, token, headers, body, trailers)),
@@ -81,8 +81,8 @@ impl Instance {
             grpc_code: outcome.code,
             grpc_text: outcome.text,
         };
-        let (limit, number) = (self.deadline(), guest_number(context));
-        self.call(context, limit, |callbacks, store| {
+        let number = guest_number(context);
+        self.call(context, |callbacks, store| {
             let tell = |store: &mut Store<Vm>, callback: &Tell, last| match callback {
                 Some(callback) => callback.call(store, (number, token, last)),
                 None => Ok(()),
@@ -109,15 +109,12 @@ impl Instance {
         }
         vm.tick_timer = None;
         vm.arm_tick();
-        let limit = self.deadline();
-        self.call(
-            ContextId::INSTANCE,
-            limit,
-            |callbacks, store| match &callbacks.tick {
+        self.call(ContextId::INSTANCE, |callbacks, store| {
+            match &callbacks.tick {
                 Some(tick) => tick.call(store, ROOT),
                 None => Ok(()),
-            },
-        )?;
+            }
+        })?;
         self.settle(None)?;
         Ok(Step::Pending)
     }
@@ -127,15 +124,12 @@ impl Instance {
         for at in 0..self.vm().queues.len() {
             let queue = self.vm().queues[at];
             if self.vm().state.env.queues.take_news(queue) {
-                let limit = self.deadline();
-                self.call(
-                    ContextId::INSTANCE,
-                    limit,
-                    |callbacks, store| match &callbacks.queue_ready {
+                self.call(ContextId::INSTANCE, |callbacks, store| {
+                    match &callbacks.queue_ready {
                         Some(ready) => ready.call(store, (ROOT, queue)),
                         None => Ok(()),
-                    },
-                )?;
+                    }
+                })?;
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! What a filter is told and keeps: properties, shared values, metrics, configuration, its end.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use weft_wasm_host::{ConfigureError, Fault, Step};
 
@@ -133,6 +135,42 @@ fn metrics_count() {
     head(&mut *guest).expect("proceeds");
     assert_eq!(word(setup.lines.take()), "002103");
     assert_eq!(setup.spec.shared.metrics.all()[0].key().name, "a_b1");
+}
+
+/// Tells forty queues of a message at a head; each callback that hears of one works for 20 ms.
+const BUSY: &str = r#"
+  (func (export "proxy_on_configure") (param i32 i32) (result i32)
+    (local $n i32)
+    (loop $again
+      (drop (call $register (i32.add (i32.const 1024) (local.get $n)) (i32.const 1)
+        (i32.const 812)))
+      (br_if $again (i32.lt_u
+        (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 40))))
+    (i32.const 1))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (local $n i32)
+    (loop $again
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (drop (call $enqueue (local.get $n) (i32.const 1024) (i32.const 1)))
+      (br_if $again (i32.lt_u (local.get $n) (i32.const 40))))
+    (i32.const 0))
+  (func (export "proxy_on_queue_ready") (param i32 i32)
+    (local $end i64)
+    (drop (call $now (i32.const 816)))
+    (local.set $end (i64.add (i64.load (i32.const 816)) (i64.const 20000000)))
+    (loop $again
+      (drop (call $now (i32.const 816)))
+      (br_if $again (i64.lt_u (i64.load (i32.const 816)) (local.get $end)))))"#;
+
+#[test]
+fn all_callbacks_of_an_event_share_its_time() {
+    let limit = Duration::from_millis(60);
+    let mut setup = Setup::new();
+    setup.spec.limits.deadline = limit;
+    let names: String = ('A'..='Z').chain('a'..='z').collect();
+    let mut guest = setup.instance(&ProxyWasm::new(BUSY).data(&names).wasm());
+    // Each of them is far within it.
+    assert_eq!(head(&mut *guest), Err(Fault::Timeout { limit }));
 }
 
 /// Callbacks of the end of an exchange, which say their names.
