@@ -74,6 +74,8 @@ pub struct Slot {
     salvaged: HashMap<Ticket, Box<dyn Exchange>>,
     effects: Vec<(Ticket, Effect)>,
     scratch: Vec<(ContextId, Command)>,
+    /// What was spent outside of events, and has not been told.
+    spent: Duration,
 }
 
 impl Slot {
@@ -89,6 +91,7 @@ impl Slot {
             salvaged: HashMap::new(),
             effects: Vec::new(),
             scratch: Vec::new(),
+            spent: Duration::ZERO,
         }
     }
 
@@ -140,7 +143,9 @@ impl Slot {
         if self.filter.start_cost() <= INLINE_START
             && let Some(filter) = self.wanted()
         {
+            let start = filter.now();
             let made = filter.instantiate();
+            self.spent += since(&filter, start);
             self.install(&filter, made);
         }
     }
@@ -179,8 +184,10 @@ impl Slot {
     pub fn open(&mut self) -> Result<Ticket, Fault> {
         let instance = match self.filter.isolation() {
             Isolation::Request => {
-                let guest = self.filter.instantiate()?;
-                self.add(guest)
+                let start = self.filter.now();
+                let made = self.filter.instantiate();
+                self.spent += since(&self.filter, start);
+                self.add(made?)
             }
             Isolation::Worker => {
                 self.settle();
@@ -190,7 +197,10 @@ impl Slot {
         let Some(live) = self.lives.get_mut(&instance) else {
             return Err(self.health.why());
         };
-        match live.guest.open() {
+        let start = live.filter.now();
+        let opened = live.guest.open();
+        self.spent += since(&live.filter, start);
+        match opened {
             Ok(context) => {
                 self.collect(instance);
                 Ok(Ticket { instance, context })
@@ -230,7 +240,7 @@ impl Slot {
         };
         let start = live.filter.now();
         let step = live.guest.on_event(ticket.context, event);
-        let spent = Duration::from_nanos(live.filter.now().saturating_sub(start));
+        let spent = since(&live.filter, start);
         match &step {
             Ok(_) => self.collect(ticket.instance),
             Err(fault) => {
@@ -246,7 +256,9 @@ impl Slot {
         let Some(live) = self.lives.get_mut(&ticket.instance) else {
             return self.salvaged.remove(&ticket);
         };
+        let start = live.filter.now();
         let (exchange, closed) = live.guest.close(ticket.context);
+        self.spent += since(&live.filter, start);
         self.collect(ticket.instance);
         match closed {
             Ok(()) => self.drop_idle(ticket.instance),
@@ -261,11 +273,20 @@ impl Slot {
         if let Some(current) = self.current
             && let Some(live) = self.lives.get_mut(&current)
         {
-            match live.guest.poll() {
+            let start = live.filter.now();
+            let polled = live.guest.poll();
+            self.spent += since(&live.filter, start);
+            match polled {
                 Ok(()) => self.collect(current),
                 Err(fault) => self.failed(current, None, &fault),
             }
         }
+    }
+
+    /// How long everything else took since the last call: instances that were made here, and what
+    /// requests that began or ended and [`Self::poll`] led to. To be paid as [`Outcome::spent`] is.
+    pub const fn take_spent(&mut self) -> Duration {
+        std::mem::replace(&mut self.spent, Duration::ZERO)
     }
 
     /// What is to be done since the last call, in its order.
@@ -342,6 +363,11 @@ impl Slot {
             self.settle();
         }
     }
+}
+
+/// How long ago that was, by the clock of a filter.
+fn since(filter: &Filter, start: u64) -> Duration {
+    Duration::from_nanos(filter.now().saturating_sub(start))
 }
 
 impl std::fmt::Debug for Slot {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_wasm_host::{
-    Command, Effect, Event, FailPolicy, Fault, FaultKind, Isolation, OnError, Published, Slot,
-    Step, Ticket,
+    Command, Effect, Event, FailPolicy, Fault, FaultKind, Filter, Isolation, OnError, Published,
+    Slot, Step, Ticket,
 };
 
 use crate::support::guest::{
-    Component, FAIL, PASS, PENDING, PROCEED, REQUEST_BODY, REQUEST_HEADERS, TIMER,
+    Component, FAIL, PASS, PENDING, PROCEED, ProxyWasm, REQUEST_BODY, REQUEST_HEADERS, TIMER,
 };
-use crate::support::{FakeExchange, HEAD, ManualClock, Setup, body, own_runtime};
+use crate::support::{FakeExchange, HEAD, ManualClock, Setup, body, head, own_runtime};
 
 /// Holds a head; lets a body go; traps at trailers; at a timer too.
 fn fragile() -> Component {
@@ -253,22 +253,88 @@ fn an_instance_can_be_made_elsewhere() {
     assert_eq!(slot.instances(), 1, "one too many is thrown away");
 }
 
+/// Counts to a million.
+const SPIN: &str = "(loop $again (br_if $again (i32.lt_u
+  (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000000))))";
+
+/// Longer than anything takes that does not count.
+const A_WHILE: Duration = Duration::from_micros(50);
+
 #[test]
 fn the_time_of_a_call_is_told() {
     let spin = Component::new(&format!(
-        "(local $n i32)
-         (loop $again (br_if $again (i32.lt_u
-           (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000000))))
-         (call $step (i32.const {PROCEED}))"
+        "(local $n i32) {SPIN} (call $step (i32.const {PROCEED}))"
     ));
     let mut slot = Slot::new(Setup::new().filter(&spin.wasm()));
     let ticket = open(&mut slot);
     let outcome = slot.on_event(ticket, HEAD);
     assert_eq!(outcome.step, Ok(Step::Proceed));
-    assert!(
-        outcome.spent > Duration::from_micros(50),
-        "{:?}",
-        outcome.spent
-    );
+    assert!(outcome.spent > A_WHILE, "{:?}", outcome.spent);
     assert!(slot.memory() >= 2 * 65_536);
+}
+
+/// A slot with an instance that was made elsewhere, however long it took.
+fn slot_with_instance(filter: &Arc<Filter>) -> Slot {
+    let mut slot = Slot::new(Arc::clone(filter));
+    slot.install(filter, filter.instantiate());
+    assert_eq!(slot.instances(), 1);
+    assert_eq!(slot.take_spent(), Duration::ZERO);
+    slot
+}
+
+/// Works for a while in this callback.
+fn working(export: &str, parameters: &str) -> ProxyWasm {
+    ProxyWasm::new(&format!(
+        r#"(func (export "{export}") (param {parameters}) (local $n i32) {SPIN})"#
+    ))
+}
+
+#[test]
+fn the_time_of_an_instance_is_told() {
+    let mut setup = Setup::new();
+    let mut slot = Slot::new(setup.filter(&Component::step(PASS).wasm()));
+    slot.settle();
+    assert_eq!(slot.instances(), 1);
+    assert!(slot.take_spent() > Duration::ZERO);
+    assert_eq!(slot.take_spent(), Duration::ZERO, "it is told once");
+    setup.spec.isolation = Isolation::Request;
+    let mut slot = Slot::new(setup.filter(&Component::step(PASS).wasm()));
+    slot.open().expect("an instance");
+    assert!(slot.take_spent() > Duration::ZERO);
+}
+
+#[test]
+fn the_time_of_what_is_no_event_is_told() {
+    let setup = Setup::new();
+    let creates = working("proxy_on_context_create", "i32 i32").wasm();
+    let mut slot = slot_with_instance(&setup.filter(&creates));
+    slot.open().expect("room");
+    assert!(slot.take_spent() > A_WHILE, "of a request that begins");
+    let deletes = working("proxy_on_delete", "i32").wasm();
+    let mut slot = slot_with_instance(&setup.filter(&deletes));
+    let ticket = open(&mut slot);
+    slot.take_spent();
+    assert!(slot.close(ticket).is_some());
+    assert!(slot.take_spent() > A_WHILE, "of one that ends");
+}
+
+#[test]
+fn the_time_of_a_message_in_a_queue_is_told() {
+    let setup = Setup::new();
+    let mut listens = working("proxy_on_queue_ready", "i32 i32").data("q");
+    listens.functions.push_str(
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+             (drop (call $register (i32.const 1024) (i32.const 1) (i32.const 812)))
+             (i32.const 1))"#,
+    );
+    let mut slot = slot_with_instance(&setup.filter(&listens.wasm()));
+    slot.poll();
+    slot.take_spent();
+    let tells = ProxyWasm::on_headers(
+        "(drop (call $enqueue (i32.const 1) (i32.const 1024) (i32.const 1))) (i32.const 0)",
+    );
+    let mut other = setup.instance(&tells.wasm());
+    assert_eq!(head(&mut *other), Ok(Step::Proceed));
+    slot.poll();
+    assert!(slot.take_spent() > A_WHILE);
 }
