@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use weft_api::node::Settings;
 
-use crate::http2::connect;
+use crate::http2::{client, connect, request};
 use crate::http2_floods::frame;
 use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::server::{Conversation, Server};
-use crate::support::world::{Rules, STRANGER, open};
-use crate::support::{descriptors, until};
+use crate::support::world::{Rules, STRANGER, World, open};
+use crate::support::{descriptors, until, within};
 
 const MIB: u64 = 1 << 20;
 
@@ -258,6 +258,35 @@ async fn the_default_bound_holds() {
     let default = Settings::default().max_memory_per_source;
     assert_eq!(default, None, "the proxy's own");
     attack("downloads", open(), 64 * MIB, 60, downloads).await;
+}
+
+/// What a client takes is its own affair, however much of it there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_taken_come_as_fast_as_they_may() {
+    let (_over, told) = watch::channel(false);
+    let server = Server::script(move |conversation| serve(conversation, told.clone())).await;
+    let rules = Rules {
+        settings: Settings {
+            max_memory_per_source: Some(BOUND),
+            ..Default::default()
+        },
+        ..open()
+    };
+    let world = World::new(server.address, &rules).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let mut client = client(world.address).await;
+        clients.spawn(async move {
+            // A quarter of the bound each, if none were ever written.
+            for _ in 0..40 {
+                let heads = request("GET", "/heads").body(()).expect("valid");
+                let (answer, _body) = client.send_request(heads, true).expect("open");
+                let answer = within(answer).await.expect("answered");
+                assert_eq!(answer.status(), 200);
+            }
+        });
+    }
+    clients.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
