@@ -81,6 +81,7 @@ fn run(shared: &Shared, engine: &Engine) {
     while !shared.stop.load(Ordering::Relaxed) {
         engine.increment_epoch();
         if quiet < LINGER {
+            // The clock itself, on a thread that does nothing else: no worker waits for it.
             thread::sleep(TICK);
             quiet += 1;
             // Looked at now and then, so that calls seldom have to write it.
