@@ -233,6 +233,9 @@ fn empty(spans: bool) -> anyhow::Result<Config> {
         addresses: Vec::new(),
         policies: Vec::new(),
         clusters: Vec::new(),
+        filters: Vec::new(),
+        chains: Vec::new(),
+        callouts: Vec::new(),
         settings: Settings::default(),
     };
     Ok(Config::build(parts, None, spans)?)

@@ -97,6 +97,7 @@ pub fn status(version: String, error: String) -> SnapshotStatus {
         version,
         error,
         proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: Vec::new(),
     }
 }
 

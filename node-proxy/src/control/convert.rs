@@ -11,6 +11,8 @@ use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{PeerRule, PeerSet, PortPolicy, RuleRef};
 use weft_core::snapshot::{Cluster, Listener, ListenerMode, Node, Parts, SnapshotError};
 
+mod filters;
+
 use crate::accept::socket;
 use crate::settings;
 
@@ -30,6 +32,9 @@ pub fn parts(wire: &wire::Snapshot) -> Result<Parts> {
         addresses: each(&wire.addresses, "addresses", address)?,
         policies: each(&wire.policies, "policies", policy)?,
         clusters: each(&wire.clusters, "clusters", cluster)?,
+        filters: each(&wire.filters, "filters", filters::filter)?,
+        chains: each(&wire.chains, "chains", filters::chain)?,
+        callouts: each(&wire.callouts, "callouts", filters::callout)?,
         settings: settings::from_wire(wire.settings.as_ref())
             .map_err(|error| refused(format!("settings.{}", error.field), error.reason))?,
     })
@@ -122,21 +127,11 @@ fn address(wire: &wire::AddressIdentity, at: &str) -> Result<(IpNet, NumericIden
 }
 
 fn policy(wire: &wire::PortPolicy, at: &str) -> Result<PortPolicy> {
-    let direction = match wire.direction() {
-        wire::Direction::Ingress => Direction::Ingress,
-        wire::Direction::Egress => Direction::Egress,
-        wire::Direction::Unspecified => {
-            return Err(refused(format!("{at}.direction"), "is missing"));
-        }
-    };
-    let port = |number: u32, field: &str| {
-        u16::try_from(number).map_err(|_error| refused(format!("{at}.{field}"), "is no port"))
-    };
     Ok(PortPolicy {
         endpoint: EndpointId(wire.endpoint_id),
-        direction,
-        first: port(wire.port_first, "port_first")?,
-        last: port(wire.port_last, "port_last")?,
+        direction: direction(wire.direction(), at)?,
+        first: port(wire.port_first, at, "port_first")?,
+        last: port(wire.port_last, at, "port_last")?,
         rules: wire
             .rules
             .iter()
@@ -144,6 +139,18 @@ fn policy(wire: &wire::PortPolicy, at: &str) -> Result<PortPolicy> {
             .map(|(index, rule)| peer_rule(rule, &format!("{at}.rules[{index}]")))
             .collect::<Result<_>>()?,
     })
+}
+
+fn direction(wire: wire::Direction, at: &str) -> Result<Direction> {
+    match wire {
+        wire::Direction::Ingress => Ok(Direction::Ingress),
+        wire::Direction::Egress => Ok(Direction::Egress),
+        wire::Direction::Unspecified => Err(refused(format!("{at}.direction"), "is missing")),
+    }
+}
+
+fn port(number: u32, at: &str, field: &str) -> Result<u16> {
+    u16::try_from(number).map_err(|_error| refused(format!("{at}.{field}"), "is no port"))
 }
 
 fn peer_rule(wire: &wire::PeerRule, at: &str) -> Result<PeerRule> {

@@ -134,6 +134,7 @@ fn expected_request() -> Record {
         }),
         reason: String::new(),
         proxy_port: 15001,
+        filter: String::new(),
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use weft_api::node::listener::Mode;
 use weft_api::node::{
-    AddressIdentity, Cluster, ClusterEndpoint, Direction, Endpoint, HttpRule, Identity, Listener,
-    Node, PeerRule, PortPolicy, RuleRef, Settings, Snapshot,
+    AddressIdentity, Callout, Cluster, ClusterEndpoint, Direction, Endpoint, Filter, FilterChain,
+    FilterStep, HttpRule, Identity, Listener, Node, PeerRule, PortPolicy, RuleRef, Settings,
+    Snapshot,
 };
 use weft_proxy::app::{self, Options, Origin, Proxy};
 use weft_proxy::telemetry::spans::Otlp;
@@ -22,6 +23,13 @@ pub const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 pub const TIEFIGHTER_IDENTITY: u32 = 1623;
 pub const DEATHSTAR_IDENTITY: u32 = 47013;
 
+fn address(ip: Ipv4Addr, identity: u32) -> AddressIdentity {
+    AddressIdentity {
+        cidr: ip.to_string(),
+        identity,
+    }
+}
+
 /// What policy there is.
 #[derive(Clone, Default)]
 pub struct Rules {
@@ -31,6 +39,11 @@ pub struct Rules {
     /// The server speaks HTTP/2 too.
     pub http2: bool,
     pub version: Option<String>,
+    pub filters: Vec<Filter>,
+    /// Where they are attached, of the source's and of the destination's pod.
+    pub egress_chain: Vec<FilterStep>,
+    pub ingress_chain: Vec<FilterStep>,
+    pub callouts: Vec<Callout>,
 }
 
 pub fn rule(method: &str, path: &str) -> HttpRule {
@@ -98,10 +111,6 @@ impl Rules {
                 format!("k8s:class={name}"),
             ],
         };
-        let address = |ip: Ipv4Addr, identity| AddressIdentity {
-            cidr: ip.to_string(),
-            identity,
-        };
         Snapshot {
             version: self.version.clone().unwrap_or_else(|| "1".into()),
             node: Some(Node {
@@ -143,7 +152,29 @@ impl Rules {
                 }],
             }],
             settings: Some(self.settings.clone()),
+            filters: self.filters.clone(),
+            chains: self.chains(server.port()),
+            callouts: self.callouts.clone(),
         }
+    }
+}
+
+impl Rules {
+    fn chains(&self, port: u16) -> Vec<FilterChain> {
+        let chain = |endpoint_id, direction: Direction, steps: &[FilterStep]| {
+            (!steps.is_empty()).then(|| FilterChain {
+                endpoint_id,
+                direction: direction.into(),
+                port_first: port.into(),
+                port_last: port.into(),
+                steps: steps.to_vec(),
+            })
+        };
+        let chains = [
+            chain(1, Direction::Egress, &self.egress_chain),
+            chain(2, Direction::Ingress, &self.ingress_chain),
+        ];
+        chains.into_iter().flatten().collect()
     }
 }
 
