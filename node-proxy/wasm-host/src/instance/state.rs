@@ -125,6 +125,36 @@ impl<X: Default> State<X> {
         Some(context)
     }
 
+    /// Who is in it when it ends; cancels what anybody in it waits for. What was asked for and has not
+    /// been told never was.
+    pub(crate) fn retire(
+        mut self,
+        commands: &mut Vec<(ContextId, Command)>,
+    ) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
+        let ids: Vec<ContextId> = self.contexts.ids().collect();
+        for id in ids.iter().chain([&ContextId::INSTANCE]) {
+            let waiting = self.contexts.get_mut(*id);
+            let waiting = waiting.map(|context| std::mem::take(&mut context.waiting));
+            for one in waiting.unwrap_or_default() {
+                withdraw(&mut self.commands, *id, one);
+            }
+        }
+        let of_cancelling = |command: &Command| {
+            matches!(
+                command,
+                Command::CancelFetch { .. } | Command::CancelTimer { .. }
+            )
+        };
+        commands.extend(
+            self.commands
+                .into_iter()
+                .filter(|(_, command)| of_cancelling(command)),
+        );
+        ids.into_iter()
+            .filter_map(|id| Some((id, self.contexts.remove(id)?.exchange)))
+            .collect()
+    }
+
     pub(crate) fn exchange(&mut self, id: ContextId) -> Option<&mut (dyn Exchange + 'static)> {
         self.contexts.get_mut(id)?.exchange.as_deref_mut()
     }

@@ -38,12 +38,13 @@ impl Instance {
         pre: &InstancePre<Vm>,
         runtime: &Runtime,
         env: &Arc<Env>,
+        limit: Duration,
     ) -> Result<Self, Fault> {
         let vm = Vm::new(State::new(Arc::clone(env), runtime.pulse()));
         let mut store = Store::new(runtime.engine(), vm);
         store.limiter(|vm| &mut vm.state.limiter);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().state.look()));
-        store.data_mut().state.begin(env.limits.start_deadline);
+        store.data_mut().state.begin(limit);
         arm(&mut store);
         let instance = match pre.instantiate(&mut store) {
             Ok(instance) => instance,
@@ -87,10 +88,9 @@ impl Instance {
         Ok(this)
     }
 
-    /// Gives it its configuration.
+    /// Gives it its configuration, in the time that is left of its start.
     pub(super) fn start(&mut self) -> Result<(), Fault> {
         let env = Arc::clone(&self.vm().state.env);
-        self.time = Some(env.limits.start_deadline);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let vm_length = length(&env.plugin.vm_config);
         let config_length = length(&env.config);
@@ -310,13 +310,17 @@ impl Guest for Instance {
         self.begin();
         let context = self.vm_mut().state.open()?;
         let number = guest_number(context);
-        self.call(context, |callbacks, store| {
+        let created = self.call(context, |callbacks, store| {
             match &callbacks.context_create {
                 Some(create) => create.call(store, (number, ROOT)),
                 None => Ok(()),
             }
-        })?;
-        Ok(context)
+        });
+        if created.is_err() {
+            // Nobody hears of it under this number.
+            self.remove(context);
+        }
+        created.map(|()| context)
     }
 
     fn lend(&mut self, context: ContextId, exchange: Box<dyn Exchange>) {
@@ -407,7 +411,20 @@ impl Guest for Instance {
         self.vm().state.limiter.memory()
     }
 
-    fn retire(self: Box<Self>) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
-        self.store.into_data().state.contexts.drain()
+    fn retire(
+        self: Box<Self>,
+        commands: &mut Vec<(ContextId, Command)>,
+    ) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
+        let mut state = self.store.into_data().state;
+        let closing: Vec<ContextId> = state
+            .contexts
+            .ids()
+            .filter(|id| state.contexts.get(*id).is_some_and(|one| one.extra.closing))
+            .collect();
+        for context in closing {
+            // Whoever was in it has gone.
+            state.remove(context);
+        }
+        state.retire(commands)
     }
 }
