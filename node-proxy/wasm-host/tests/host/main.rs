@@ -13,4 +13,5 @@ mod loading;
 mod marks;
 mod proxy_wasm;
 mod slots;
+mod starts;
 mod support;
