@@ -12,6 +12,8 @@ pub const MAX_DEADLINE: Duration = Duration::from_secs(1);
 pub const MAX_TABLE: usize = 20_000;
 /// Longest service, path, method and the like that a fetch may have.
 pub(crate) const MAX_TEXT: usize = 8 * 1024;
+/// Longest reason of a filter's own for what it does.
+pub(crate) const MAX_REASON: usize = 1024;
 /// Longest time that any fetch may take.
 const MAX_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -75,6 +77,16 @@ impl Limits {
             false => self.fetch_body,
         };
         4 * most
+    }
+
+    /// Bytes that one call between filter and host may copy: all that it may give out or keep.
+    pub(crate) const fn copied(&self) -> usize {
+        let output = self.output();
+        let most = match output > self.kv.value {
+            true => output,
+            false => self.kv.value,
+        };
+        most + (1 << 20)
     }
 
     /// Says which limit is beyond what a node allows.

@@ -106,7 +106,8 @@ impl Slot {
     /// Requests that are in it, also in older versions of it.
     #[must_use]
     pub fn contexts(&self) -> usize {
-        self.lives.values().map(|live| live.guest.contexts()).sum()
+        let requests = |live: &Live| live.guest.contexts() - live.guest.lingering();
+        self.lives.values().map(requests).sum()
     }
 
     /// Instances that are there.

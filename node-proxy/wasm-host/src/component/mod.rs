@@ -13,7 +13,8 @@ use wasmtime::{Engine, Store};
 use self::bindings::{Filter, FilterPre};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
-use crate::instance::{Env, Guest, State, arm};
+use crate::instance::{Env, Guest, State, arm, side_of};
+use crate::log::one_line;
 use crate::runtime::Runtime;
 use crate::types::{Command, ContextId, Event, Manifest, Step};
 
@@ -70,7 +71,7 @@ impl Compiled {
         let config = env.config.clone();
         instance
             .go_on(|filter, store| filter.call_configure(store, &config))?
-            .map_err(Fault::Config)?;
+            .map_err(|why| Fault::Config(one_line(&why)))?;
         Ok(instance)
     }
 }
@@ -91,6 +92,7 @@ impl Instance {
         let state = State::new(Arc::clone(env), runtime.pulse());
         let mut store = Store::new(runtime.engine(), state);
         store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(env.limits.copied());
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().look()));
         store.data_mut().begin(limit);
         arm(&mut store);
@@ -149,7 +151,17 @@ impl Guest for Instance {
                 filter.call_on_event(store, context.0, event)
             })
         })?;
-        convert::step(step)
+        let step = convert::step(step)?;
+        let side = match &event {
+            Event::FetchDone { id, .. } | Event::Timer { id } => Some(side_of(*id)),
+            message => message.side(),
+        };
+        match side {
+            Some(side) if context != ContextId::INSTANCE => {
+                self.store.data_mut().answer(context, side, step)
+            }
+            _ => Ok(Step::Pending),
+        }
     }
 
     fn close(&mut self, context: ContextId) -> (Option<Box<dyn Exchange>>, Result<(), Fault>) {
@@ -157,6 +169,7 @@ impl Guest for Instance {
             return (None, Ok(()));
         }
         let limit = self.store.data().env.limits.deadline;
+        self.store.data_mut().running = context;
         let closed = self.call(limit, |filter, store| {
             filter.call_drop_context(store, context.0)
         });

@@ -2,6 +2,7 @@
 //! other instances of the filter.
 
 mod contexts;
+mod flow;
 mod state;
 
 use bytes::Bytes;
@@ -123,5 +124,5 @@ pub trait Guest: Send {
 /// with is for that one.
 #[must_use]
 pub const fn side_of(id: u64) -> Side {
-    state::side_of(id)
+    flow::side_of(id)
 }
