@@ -8,6 +8,7 @@
 )]
 
 mod bad;
+mod bounds;
 mod component;
 mod loading;
 mod marks;
