@@ -46,7 +46,7 @@ demo: setup build ## play the Star Wars story in the lab, every step checked
 	$(SUDO) $(BIN)/weft-lab demo
 
 .PHONY: test
-test: setup ## all tests: units, and the real thing in network namespaces
+test: setup filters ## all tests: units, and the real thing in network namespaces
 	@# The binaries too: the namespace tests start the real ones. One build with the tests, so that
 	@# both use the same dependencies.
 	$(CARGO) build --workspace --bins --tests
