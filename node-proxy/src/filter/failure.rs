@@ -34,9 +34,9 @@ impl Failure {
         matches!(
             self.error,
             ReloadError::Fetch(_)
-                | ReloadError::Configure(ConfigureError::Fault(
-                    Fault::NoRoom(_) | Fault::Timeout { .. }
-                ))
+                | ReloadError::Configure(
+                    ConfigureError::TooSlow { .. } | ConfigureError::Fault(Fault::NoRoom(_))
+                )
         )
     }
 }

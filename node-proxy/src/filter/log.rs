@@ -112,8 +112,57 @@ impl Log for FilterLog {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::filter::LevelFilter;
+    use weft_wasm_host::{Level, Log, LogRecord};
+
     use super::{FilterLog, LINES, WINDOW};
 
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn record<'a>(message: &'a str, labels: &'a [(String, String)]) -> LogRecord<'a> {
+        LogRecord {
+            filter: "a",
+            level: Level::Warn,
+            message,
+            labels,
+            exchange: None,
+        }
+    }
+
+    #[test]
+    fn lines_are_among_those_of_the_proxy() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(LevelFilter::INFO)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let labels = [("tenant".to_owned(), "blue".to_owned())];
+        tracing::subscriber::with_default(subscriber, || {
+            let log = FilterLog::new("WeftFilter default/jwt");
+            assert!(log.enabled("a", Level::Info));
+            assert!(!log.enabled("a", Level::Debug));
+            log.log(record("no token", &labels));
+        });
+        let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+        let said = r#"WARN filter: no token filter="WeftFilter default/jwt" labels="tenant=blue""#;
+        assert!(text.trim_end().ends_with(said), "{text}");
+    }
     #[test]
     fn what_is_too_much_is_counted_and_told_once() {
         let log = FilterLog::new("a");

@@ -26,6 +26,9 @@ use crate::filter::modules::Source;
 const SWEEP: Duration = Duration::from_secs(5);
 /// Values of one filter that are removed at once, in each of its shards.
 const SWEPT: usize = 1024;
+/// Modules are checked and started behind requests, those that wait for the
+/// compiler even further.
+const NICE: i32 = 10;
 /// Until there is something to do.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -80,6 +83,8 @@ impl Keeper {
     }
 
     pub(super) fn run(mut self) {
+        // Requests come first. Where it is not allowed it goes on as it is.
+        let _refused = rustix::process::setpriority_process(None, NICE);
         while !self.stopping {
             self.read_inbox();
             self.tell();
