@@ -105,6 +105,7 @@ fn status(version: &str, error: &str) -> SnapshotStatus {
         version: version.into(),
         error: error.into(),
         proxy_version: "0.1.0".into(),
+        features: Vec::new(),
     }
 }
 

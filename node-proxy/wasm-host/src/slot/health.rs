@@ -6,7 +6,7 @@ use crate::fault::{Fault, FaultKind};
 
 /// The second failure in a row waits so long, each one after it twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// An instance that lived this long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 
@@ -29,15 +29,18 @@ impl Health {
         match &self.last {
             Some(fault @ (Fault::Config(_) | Fault::NoRoom(_))) => fault.clone(),
             Some(fault) => Fault::Down { of: fault.kind() },
+            // Nothing failed: none was made yet.
             None => Fault::Down {
-                of: FaultKind::Trap,
+                of: FaultKind::Load,
             },
         }
     }
 
-    /// An instance that began at `started` trapped.
-    pub(super) fn trapped(&mut self, started: u64, now: u64, fault: Fault) {
-        if now.saturating_sub(started) >= nanos(GOOD) {
+    /// An instance that began at `started` trapped; `served` says that it has dealt with something
+    /// before. Then it is what it was asked that it cannot bear, and others need not wait: what
+    /// instances cost is paid from the namespace's budget.
+    pub(super) fn trapped(&mut self, started: u64, served: bool, now: u64, fault: Fault) {
+        if served || now.saturating_sub(started) >= nanos(GOOD) {
             self.strikes = 0;
         }
         self.strike(now, fault);
@@ -47,6 +50,13 @@ impl Health {
     pub(super) fn failed(&mut self, now: u64, fault: Fault) {
         self.strikes = self.strikes.max(1);
         self.strike(now, fault);
+    }
+
+    /// One was made, where nothing else says how good it is.
+    pub(super) fn started(&mut self) {
+        if self.strikes > 0 {
+            *self = Self::default();
+        }
     }
 
     fn strike(&mut self, now: u64, fault: Fault) {
@@ -69,12 +79,12 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{GOOD, Health, nanos};
-    use crate::fault::Fault;
+    use crate::fault::{Fault, FaultKind};
 
     const MS: u64 = 1_000_000;
 
     fn trap(health: &mut Health, started: u64, now: u64) -> u64 {
-        health.trapped(started, now, Fault::Trap("x".to_owned()));
+        health.trapped(started, false, now, Fault::Trap("x".to_owned()));
         (health.not_before - now) / MS
     }
 
@@ -86,7 +96,16 @@ mod tests {
         assert!(!health.allows(MS));
         assert!(health.allows(801 * MS));
         let waits: Vec<_> = (0..20).map(|_trap| trap(&mut health, 0, MS)).collect();
-        assert_eq!(waits.last(), Some(&30_000));
+        assert_eq!(waits.last(), Some(&1_000));
+    }
+
+    #[test]
+    fn an_instance_that_served_has_a_successor_at_once() {
+        let mut health = Health::default();
+        for _request in 0..20 {
+            health.trapped(0, true, MS, Fault::Trap("x".to_owned()));
+            assert!(health.allows(MS));
+        }
     }
 
     #[test]
@@ -106,5 +125,19 @@ mod tests {
         health.failed(0, Fault::Config("no".to_owned()));
         assert!(!health.allows(0));
         assert_eq!(health.why(), Fault::Config("no".to_owned()));
+        health.failed(0, Fault::Config("no".to_owned()));
+        assert!(!health.allows(199 * MS));
+        health.started();
+        assert!(health.allows(0));
+    }
+
+    #[test]
+    fn who_has_not_failed_is_not_blamed() {
+        let mut health = Health::default();
+        let of = FaultKind::Load;
+        assert_eq!(health.why(), Fault::Down { of });
+        trap(&mut health, 0, MS);
+        let of = FaultKind::Trap;
+        assert_eq!(health.why(), Fault::Down { of });
     }
 }
