@@ -14,7 +14,7 @@ pub use addresses::{Address, MAX_RANGES, Ranges, Unnumbered, addresses, ranges};
 pub(crate) use gate::PATIENCE;
 pub use gate::{Coverage, Gate, Gated};
 pub use names::{UnknownName, unknown_names};
-pub use policies::{Compiled, KernelEntries, Rules, identities, map_entries};
+pub use policies::{Compiled, Intercepts, KernelEntries, Rules, identities, map_entries};
 pub(crate) use room::HTTP_TABLES;
 pub use room::PortsByEndpoint;
 pub use services::{Frontend, ServiceEntry, frontends};

@@ -36,7 +36,7 @@ pub(super) type Reported = BTreeMap<u32, BTreeMap<&'static str, Option<String>>>
 
 /// What an endpoint has less than its policies say.
 fn shortfalls(policy: &EndpointPolicy, no_room: bool) -> Vec<Shortfall> {
-    const HTTP: &str = "its ports with HTTP rules are closed";
+    const HTTP: &str = "its ports with HTTP rules or filters are closed";
     let denied = policy.entries.is_empty();
     let mut found: Vec<Shortfall> = policy
         .excess

@@ -38,6 +38,9 @@ pub struct Priority(pub u8);
 impl Priority {
     /// A plain allow.
     pub const PLAIN: Self = Self(0);
+    /// What is plainly allowed and passes the proxy on account of a filter. Below
+    /// [`Self::HTTP`]: where a rule asks for the proxy, that rule is named.
+    pub const INTERCEPT: Self = Self(50);
     /// HTTP rules.
     pub const HTTP: Self = Self(90);
     /// A node towards its own pod: allowed, and stronger than every redirect,
@@ -71,6 +74,15 @@ pub struct EntryValue {
 }
 
 impl EntryValue {
+    /// Whether rules plainly allow it, with the proxy in between or without.
+    pub fn is_plain(&self) -> bool {
+        match self.decision {
+            Decision::Allow => true,
+            Decision::Redirect => self.priority == Priority::INTERCEPT,
+            Decision::Deny => false,
+        }
+    }
+
     /// The order between two entries that hold for one packet: a deny wins,
     /// then the higher priority, then the longer prefix.
     ///

@@ -187,6 +187,7 @@ impl Content {
             id: EndpointId(u32::MAX),
             labels: &labels.expect("labels"),
             named_ports: &NamedPorts::default(),
+            intercepts: &[],
         };
         let policy = compiler.compile(&subject, &rules, &mut RuleTable::default());
         self.policies.push(policy);

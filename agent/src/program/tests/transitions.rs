@@ -1,4 +1,4 @@
-//! Policies change while the proxy answers, refuses, lags and comes back.
+//! Policies and filters change while the proxy answers, refuses, lags and comes back.
 //!
 //! Kernel and proxy together never let through what neither the policies in
 //! force nor those just before do, and deny what both let through no longer
@@ -22,7 +22,7 @@ use weft_core::policy::testing::cases::{Case, PeerOf, Tuple, cases};
 use weft_core::policy::testing::reference::{self, Outcome, Question, Who};
 
 use crate::plan::PATIENCE;
-use world::{Fate, LOCAL, World};
+use world::{Fate, INTERCEPTED, LOCAL, World};
 
 const TCP: u8 = 6;
 
@@ -59,8 +59,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Fate::Refuse),
         1 => Just(Fate::Unstored),
     ];
+    let intercepted = prop_oneof![Just(0), Just(INTERCEPTED)];
     let step = prop_oneof![
-        8 => (0_u32..32).prop_map(Step::Policies),
+        8 => (0_u32..32, intercepted).prop_map(|(rules, also)| Step::Policies(rules | also)),
         6 => Just(Step::Send),
         6 => fate.prop_map(Step::Take),
         1 => Just(Step::Store),
@@ -120,7 +121,8 @@ impl<'c> Oracle<'c> {
                 let tuple = &case.tuples[probe.tuple];
                 let question = question(case, tuple, direction);
                 let rules = world::picked(case, policies);
-                let outcome = reference::decide(&rules, &question).outcome;
+                let intercepts = world::intercepts(case, policies);
+                let outcome = reference::decide_intercepted(&rules, intercepts, &question).outcome;
                 let (method, path, authority) = REQUESTS[probe.request];
                 let headers = HeaderMap::new();
                 let request = Request {

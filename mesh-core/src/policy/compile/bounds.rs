@@ -149,7 +149,7 @@ impl fmt::Display for Excess {
             Bounded::HttpBytes => "bytes of HTTP rules (counted on every range of ports)",
             Bounded::HttpTables => "bytes for expressions in HTTP rules",
             Bounded::HttpSteps => {
-                "rules on ports with HTTP rules (counted on every range of ports)"
+                "rules on ports with HTTP rules or filters (counted on every range of ports)"
             }
         };
         write!(f, "its policies come to more than {limit} {what}")?;
@@ -161,18 +161,17 @@ impl fmt::Display for Excess {
 }
 
 impl Excess {
-    /// Names the object to which most is due by this measure.
+    /// Names the object to which most is due, by how much each atom has.
     pub(super) fn new<'a>(
         of: Bounded,
         limit: usize,
-        atoms: impl IntoIterator<Item = &'a Atom>,
-        amount: impl Fn(&Atom) -> usize,
+        atoms: impl IntoIterator<Item = (&'a Atom, usize)>,
     ) -> Self {
         let mut by_object: HashMap<_, usize> = HashMap::new();
-        for atom in atoms {
+        for (atom, amount) in atoms {
             if let Some(rule) = &atom.rule {
                 let object = (&rule.kind, &rule.namespace, &rule.name);
-                *by_object.entry(object).or_default() += amount(atom);
+                *by_object.entry(object).or_default() += amount;
             }
         }
         // Of equals the first by name, so that it is always the same one.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
+use weft_core::filter::Intercept;
 use weft_core::model::{self, Direction, EndpointId, NumericIdentity, PodAddr, PrefixMap};
 use weft_core::policy::http::Request;
 use weft_core::policy::testing::cases::{Case, PeerOf, Tuple};
@@ -46,6 +47,17 @@ pub(super) fn picked(case: &Case, policies: u32) -> Vec<Rule> {
     let rules = case.rules.iter().enumerate();
     let picked = rules.filter(|(index, _)| policies >> index & 1 == 1);
     picked.map(|(_, rule)| rule.clone()).collect()
+}
+
+/// Beside the policies of a set: filters are attached to the pods of the node.
+pub(super) const INTERCEPTED: u32 = 1 << 16;
+
+/// Where they are.
+pub(super) fn intercepts(case: &Case, policies: u32) -> &[Intercept] {
+    match policies & INTERCEPTED {
+        0 => &[],
+        _ => &case.intercepts,
+    }
 }
 
 /// A snapshot that was made once.
@@ -196,6 +208,7 @@ impl<'c> World<'c> {
                 id: EndpointId(id),
                 labels: &self.case.pods[index].labels,
                 named_ports: &self.case.pods[index].ports,
+                intercepts: intercepts(self.case, self.policies),
             };
             (id, compiler.compile(&subject, &rules, &mut table))
         };
