@@ -14,6 +14,7 @@ use super::config::{Config, Listener, ListenerMode};
 use super::convert;
 use crate::accept::socket::{self, ListenMode};
 use crate::accept::worker::{Command, Shared};
+use crate::filter::Registry;
 
 /// The only writer of the configuration.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Publisher {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     versions: watch::Sender<u64>,
     listening: HashMap<String, Listening>,
+    filters: Registry,
     /// Nobody else is to listen on its addresses.
     alone: bool,
 }
@@ -53,6 +55,7 @@ impl Publisher {
             workers,
             versions,
             listening: HashMap::new(),
+            filters: Registry::default(),
             alone: false,
         }
     }
@@ -75,7 +78,7 @@ impl Publisher {
     pub fn apply(&mut self, wire: &wire::Snapshot) -> Result<(), SnapshotError> {
         let parts = convert::parts(wire)?;
         let current = self.shared.config.load_full();
-        let config = Config::build(parts, Some(&current), current.spans)?;
+        let mut config = Config::build(parts, Some(&current), current.spans)?;
         let bound = self.bind(config.snapshot.listeners())?;
         let gone: Vec<String> = self
             .listening
@@ -87,6 +90,7 @@ impl Publisher {
             .cloned()
             .collect();
 
+        config.filters = self.filters.resolve(config.snapshot.filters());
         let memory = config.settings.max_memory_per_source;
         self.shared.purses.set_limit(memory);
         self.shared.config.store(Arc::new(config));

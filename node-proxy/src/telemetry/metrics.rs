@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::exchange::{Event, Exchange};
+use super::filters::FilterMetrics;
 use crate::accept::worker::Shared;
 use crate::failure::Culprit;
 use crate::identity::Direction;
@@ -134,6 +135,7 @@ pub struct Metrics {
     upstream_connections: Gauge,
     memory: Gauge,
     largest_memory: Gauge,
+    filters: FilterMetrics,
     registry: Arc<Registry>,
 }
 
@@ -148,6 +150,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let requests = Family::default();
+        let mut registry = Registry::with_prefix("weft_proxy");
         let mut metrics = Self {
             requests: Requests::of(&requests),
             responses: Responses::new(),
@@ -162,9 +165,9 @@ impl Metrics {
             upstream_connections: Gauge::default(),
             memory: Gauge::default(),
             largest_memory: Gauge::default(),
+            filters: FilterMetrics::register(&mut registry),
             registry: Arc::default(),
         };
-        let mut registry = Registry::with_prefix("weft_proxy");
         registry.register(
             "requests",
             "Requests by observation point and verdict",
@@ -265,6 +268,7 @@ impl Metrics {
             return;
         };
         self.duration.observe(end.duration.as_secs_f64());
+        self.filters.ended(exchange);
         if let Some(failure) = end.failure {
             let culprit = match failure.culprit() {
                 Culprit::Downstream => "downstream",

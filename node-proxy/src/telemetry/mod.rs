@@ -5,6 +5,7 @@
 //! thread.
 
 pub mod exchange;
+mod filters;
 pub mod metrics;
 pub mod record;
 pub mod ring;

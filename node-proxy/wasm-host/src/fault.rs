@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
+use crate::types::Side;
+
 /// A call of a filter that came to no good end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -23,6 +27,14 @@ pub enum Fault {
     /// What it answered cannot be done.
     #[error("the filter answered with {0}")]
     Answer(String),
+    /// It wants to hold more of a body than it may. Whatever its policy says: see [`Self::status`].
+    #[error("the filter holds more than {most} bytes of a body")]
+    Held {
+        /// The message that the body is of.
+        side: Side,
+        /// What it may hold.
+        most: usize,
+    },
     /// It says itself that it cannot decide about this request. The instance is sound.
     #[error("the filter could not decide: {0}")]
     Undecided(String),
@@ -53,6 +65,19 @@ impl Fault {
         )
     }
 
+    /// What the request is answered with whatever the filter's policy says, where that is settled: a
+    /// body that is too large to be held never passes unseen.
+    #[must_use]
+    pub const fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Held { side, .. } => Some(match side {
+                Side::Request => StatusCode::PAYLOAD_TOO_LARGE,
+                Side::Response => StatusCode::BAD_GATEWAY,
+            }),
+            _ => None,
+        }
+    }
+
     /// What kind it is, for the policy of failures and for metrics.
     #[must_use]
     pub const fn kind(&self) -> FaultKind {
@@ -64,6 +89,7 @@ impl Fault {
             Self::Trap(_)
             | Self::Memory { .. }
             | Self::Answer(_)
+            | Self::Held { .. }
             | Self::Undecided(_)
             | Self::Misuse(_) => FaultKind::Trap,
         }

@@ -2,7 +2,7 @@
 //! then shared by all workers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,11 +11,20 @@ use crate::instance::{Env, Guest, Plugin};
 use crate::limits::Limits;
 use crate::log::Log;
 use crate::module::{Code, Module};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, thread_time};
+use crate::shared::instances::{Instances, Permit};
 use crate::shared::kv::Kv;
 use crate::shared::metrics::Metrics;
 use crate::shared::queue::Queues;
 use crate::types::Manifest;
+
+/// An instance that takes longer than this to start is not made on a worker.
+pub const INLINE_START: Duration = Duration::from_millis(2);
+/// One that was quicker once and takes longer than this the next time is stopped: it is made
+/// elsewhere.
+pub(crate) const INLINE_LIMIT: Duration = Duration::from_millis(8);
+/// How often the time that an instance takes to start is taken, while it seems too long.
+const MEASURED: usize = 3;
 
 /// Who shares an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +45,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Queues, which filters of one `vm_id` have in common.
     pub queues: Arc<Queues>,
+    /// Instances that are there, where each request has one of its own.
+    pub instances: Arc<Instances>,
 }
 
 impl Shared {
@@ -46,6 +57,7 @@ impl Shared {
             kv: Arc::new(Kv::new(limits.kv)),
             metrics: Arc::default(),
             queues: Arc::default(),
+            instances: Arc::default(),
         }
     }
 }
@@ -77,6 +89,17 @@ pub enum ConfigureError {
     /// A limit is beyond what a node allows.
     #[error("{0}")]
     Limits(String),
+    /// Each request is to have an instance of its own, which is made on the worker while the others
+    /// wait.
+    #[error(
+        "isolation: an instance of this filter takes {} ms to start, and for each request to have one of its own it may take {} ms at most; use isolation: worker, or do less when it starts",
+        .cost.as_millis(),
+        INLINE_START.as_millis()
+    )]
+    TooSlow {
+        /// What it takes.
+        cost: Duration,
+    },
     /// It refused its configuration, or did not start.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -91,6 +114,7 @@ pub struct Filter {
     on_error: OnError,
     isolation: Isolation,
     start_cost: Duration,
+    instances: Arc<Instances>,
 }
 
 impl Filter {
@@ -128,11 +152,31 @@ impl Filter {
             on_error: spec.on_error,
             isolation: spec.isolation,
             start_cost: Duration::ZERO,
+            instances: spec.shared.instances,
         };
-        let start = Instant::now();
-        drop(filter.instantiate()?);
-        filter.start_cost = start.elapsed();
+        filter.start_cost = filter.measure()?;
+        if filter.isolation == Isolation::Request && filter.start_cost > INLINE_START {
+            let cost = filter.start_cost;
+            return Err(ConfigureError::TooSlow { cost });
+        }
         Ok(Arc::new(filter))
+    }
+
+    /// CPU time that it takes to make an instance. The first one may find code that nothing has
+    /// read yet, so one that seems too slow is looked at again.
+    fn measure(&self) -> Result<Duration, Fault> {
+        let mut best = Duration::MAX;
+        for _time in 0..MEASURED {
+            let start = thread_time();
+            let instance = self.instantiate()?;
+            let cost = thread_time().saturating_sub(start);
+            drop(instance);
+            best = best.min(cost);
+            if best <= INLINE_START || best > INLINE_LIMIT {
+                break;
+            }
+        }
+        Ok(best)
     }
 
     /// Another instance that has taken the configuration. It can be sent to the worker that is to
@@ -141,10 +185,29 @@ impl Filter {
     /// # Errors
     /// What its code did, or that there is no room.
     pub fn instantiate(&self) -> Result<Box<dyn Guest>, Fault> {
+        self.instantiate_within(self.env.limits.start_deadline)
+    }
+
+    /// The same on a worker, which has no more time for it than this.
+    pub(crate) fn instantiate_within(&self, limit: Duration) -> Result<Box<dyn Guest>, Fault> {
+        let (runtime, env) = (&self.runtime, &self.env);
         Ok(match &self.module.code {
-            Code::Component(compiled) => Box::new(compiled.instantiate(&self.runtime, &self.env)?),
-            Code::ProxyWasm(compiled) => Box::new(compiled.instantiate(&self.runtime, &self.env)?),
+            Code::Component(compiled) => Box::new(compiled.instantiate(runtime, env, limit)?),
+            Code::ProxyWasm(compiled) => Box::new(compiled.instantiate(runtime, env, limit)?),
         })
+    }
+
+    /// Room for an instance that one request is to have.
+    pub(crate) fn permit(&self) -> Result<Permit, Fault> {
+        let most = self.env.limits.instances;
+        let full = || Fault::NoRoom(format!("{most} instances of the filter are there already"));
+        self.instances.take(most).ok_or_else(full)
+    }
+
+    /// Forgets shared values that are over, of which there may be many that nobody asks for any
+    /// more. To be called now and then, on a thread that has time. Returns how many there were.
+    pub fn sweep(&self) -> usize {
+        self.env.kv.sweep(self.now(), usize::MAX)
     }
 
     /// Namespace and name of the object that it comes from.
@@ -183,7 +246,7 @@ impl Filter {
         self.isolation
     }
 
-    /// How long it took to make an instance and configure it.
+    /// CPU time that it took to make an instance and configure it.
     #[must_use]
     pub const fn start_cost(&self) -> Duration {
         self.start_cost

@@ -31,14 +31,14 @@ pub mod exchange;
 pub mod shared;
 
 pub use fault::{FailPolicy, Fault, FaultKind, OnError};
-pub use filter::{ConfigureError, Filter, FilterSpec, Isolation, Shared, describe};
+pub use filter::{ConfigureError, Filter, FilterSpec, INLINE_START, Isolation, Shared, describe};
 pub use instance::{Guest, Plugin, side_of};
 pub use limits::{Limits, MAX_DEADLINE, MAX_MEMORY, MAX_TABLE};
 pub use log::{Log, LogRecord, NoLog};
 pub use module::{Abi, CacheError, Digest, DigestError, LoadError, Loader, MAX_MODULE, Module};
 pub use reload::{Condition, Published, ReloadError};
 pub use runtime::{Runtime, RuntimeError, RuntimeSettings};
-pub use slot::{Effect, INLINE_START, Outcome, Slot, Ticket};
+pub use slot::{Effect, Outcome, Slot, Ticket};
 pub use types::{
     Command, ContextId, Event, FetchError, FetchRequest, FetchResponse, FetchResult, Fields,
     Interests, Labels, Level, Manifest, Reply, Side, Step,

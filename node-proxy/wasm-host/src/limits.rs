@@ -12,6 +12,8 @@ pub const MAX_DEADLINE: Duration = Duration::from_secs(1);
 pub const MAX_TABLE: usize = 20_000;
 /// Longest service, path, method and the like that a fetch may have.
 pub(crate) const MAX_TEXT: usize = 8 * 1024;
+/// Longest reason of a filter's own for what it does.
+pub(crate) const MAX_REASON: usize = 1024;
 /// Longest time that any fetch may take.
 const MAX_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -40,6 +42,8 @@ pub struct Limits {
     pub timers_per_context: usize,
     /// Bytes of a body that are held for it.
     pub held_body: usize,
+    /// Instances at once on a node, where each request has one of its own.
+    pub instances: usize,
     /// Values that all its instances share.
     pub kv: KvQuota,
 }
@@ -58,12 +62,33 @@ impl Default for Limits {
             fetch_timeout: Duration::from_secs(30),
             timers_per_context: 16,
             held_body: 1 << 20,
+            instances: 256,
             kv: KvQuota::default(),
         }
     }
 }
 
 impl Limits {
+    /// Bytes that one event may give out altogether: in replies, in place of bodies, and in fetches.
+    #[must_use]
+    pub const fn output(&self) -> usize {
+        let most = match self.held_body > self.fetch_body {
+            true => self.held_body,
+            false => self.fetch_body,
+        };
+        4 * most
+    }
+
+    /// Bytes that one call between filter and host may copy: all that it may give out or keep.
+    pub(crate) const fn copied(&self) -> usize {
+        let output = self.output();
+        let most = match output > self.kv.value {
+            true => output,
+            false => self.kv.value,
+        };
+        most + (1 << 20)
+    }
+
     /// Says which limit is beyond what a node allows.
     ///
     /// # Errors
@@ -82,6 +107,7 @@ impl Limits {
         within("fetchBody", self.fetch_body, 64 << 20)?;
         within("timersPerContext", self.timers_per_context, 1024)?;
         within("heldBody", self.held_body, 64 << 20)?;
+        within("instances", self.instances, 1 << 16)?;
         within("kv.keys", self.kv.keys, 1 << 20)?;
         within("kv.bytes", self.kv.bytes, 256 << 20)?;
         within("kv.key", self.kv.key, 16 << 10)?;
@@ -123,7 +149,7 @@ mod tests {
     #[test]
     fn every_limit_has_bounds() {
         assert_eq!(Limits::default().check(), Ok(()));
-        let numbers: [Field<usize>; 12] = [
+        let numbers: [Field<usize>; 13] = [
             ("memory", |limits| &mut limits.memory),
             ("table", |limits| &mut limits.table),
             ("contexts", |limits| &mut limits.contexts),
@@ -134,6 +160,7 @@ mod tests {
             ("fetchBody", |limits| &mut limits.fetch_body),
             ("timersPerContext", |limits| &mut limits.timers_per_context),
             ("heldBody", |limits| &mut limits.held_body),
+            ("instances", |limits| &mut limits.instances),
             ("kv.keys", |limits| &mut limits.kv.keys),
             ("kv.bytes", |limits| &mut limits.kv.bytes),
             ("kv.key", |limits| &mut limits.kv.key),

@@ -2,21 +2,21 @@
 //! request when one of them fails.
 
 mod health;
+mod lives;
+mod version;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::health::Health;
+use self::lives::Live;
+use self::version::Version;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::filter::{Filter, Isolation};
 use crate::instance::Guest;
 use crate::reload::Published;
 use crate::types::{Command, ContextId, Event, Step};
-
-/// An instance that takes longer than this to start is not made on a worker.
-pub const INLINE_START: Duration = Duration::from_millis(2);
 
 /// An exchange in a filter on this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,19 +57,15 @@ pub enum Effect {
     Failed(Fault),
 }
 
-struct Live {
-    filter: Arc<Filter>,
-    guest: Box<dyn Guest>,
-    started: u64,
-}
-
 /// A filter on one worker.
 pub struct Slot {
-    filter: Arc<Filter>,
+    /// The version that new requests meet.
+    version: Version,
+    /// The one that is to come in its place, once an instance of it is there.
+    coming: Option<Version>,
     current: Option<u32>,
     lives: HashMap<u32, Live>,
     next: u32,
-    health: Health,
     /// Exchanges that were in instances that failed.
     salvaged: HashMap<Ticket, Box<dyn Exchange>>,
     effects: Vec<(Ticket, Effect)>,
@@ -83,11 +79,11 @@ impl Slot {
     #[must_use]
     pub fn new(filter: Arc<Filter>) -> Self {
         Self {
-            filter,
+            version: Version::new(filter),
+            coming: None,
             current: None,
             lives: HashMap::new(),
             next: 0,
-            health: Health::default(),
             salvaged: HashMap::new(),
             effects: Vec::new(),
             scratch: Vec::new(),
@@ -98,13 +94,20 @@ impl Slot {
     /// The filter that new requests meet.
     #[must_use]
     pub const fn filter(&self) -> &Arc<Filter> {
-        &self.filter
+        &self.version.filter
+    }
+
+    /// The version of it that is to come in its place, once an instance of it is there.
+    #[must_use]
+    pub fn coming(&self) -> Option<&Arc<Filter>> {
+        self.coming.as_ref().map(|version| &version.filter)
     }
 
     /// Requests that are in it, also in older versions of it.
     #[must_use]
     pub fn contexts(&self) -> usize {
-        self.lives.values().map(|live| live.guest.contexts()).sum()
+        let requests = |live: &Live| live.guest.contexts() - live.guest.lingering();
+        self.lives.values().map(requests).sum()
     }
 
     /// Instances that are there.
@@ -121,32 +124,41 @@ impl Slot {
 
     /// Takes over what is in force now. Requests that are in the old version stay there.
     pub fn refresh(&mut self, published: &Published) {
-        if !published.is_current(&self.filter)
+        let newest = self.coming().unwrap_or_else(|| self.filter());
+        if !published.is_current(newest)
             && let Some(filter) = published.current()
         {
             self.replace(filter);
         }
     }
 
-    /// New requests meet `filter`; those that are in the old one stay there until they are over.
+    /// New requests meet `filter` as soon as there is an instance of it: at once if it is quickly
+    /// made, else when it is brought with [`Self::install`]. Until then they meet the old one, also
+    /// when the new one fails to start. Requests that are in the old one stay there until they are
+    /// over.
     pub fn replace(&mut self, filter: Arc<Filter>) {
-        self.filter = filter;
-        self.health = Health::default();
-        if let Some(old) = self.current.take() {
-            self.drop_idle(old);
-        }
+        self.coming = match self.version.is(&filter) {
+            true => None,
+            false => Some(Version::new(filter)),
+        };
         self.settle();
     }
 
     /// Makes an instance if one is wanted and it is quickly made.
     pub fn settle(&mut self) {
-        if self.filter.start_cost() <= INLINE_START
-            && let Some(filter) = self.wanted()
+        if self.coming.as_ref().is_some_and(Version::starts_here)
+            && let Some(mut coming) = self.coming.take()
         {
-            let start = filter.now();
-            let made = filter.instantiate();
-            self.spent += since(&filter, start);
-            self.install(&filter, made);
+            match coming.start_for_all(&mut self.spent) {
+                Some(guest) => self.adopt(coming, guest),
+                None => self.coming = Some(coming),
+            }
+        }
+        if self.lacks_instance()
+            && self.version.starts_here()
+            && let Some(guest) = self.version.start_for_all(&mut self.spent)
+        {
+            self.put(guest);
         }
     }
 
@@ -154,25 +166,28 @@ impl Slot {
     /// made elsewhere and brought with [`Self::install`].
     #[must_use]
     pub fn wanted(&self) -> Option<Arc<Filter>> {
-        let wanted = self.filter.isolation() == Isolation::Worker
-            && self.current.is_none()
-            && self.health.allows(self.filter.now());
-        wanted.then(|| Arc::clone(&self.filter))
+        let own = self.lacks_instance().then_some(&self.version);
+        let mut versions = self.coming.iter().chain(own);
+        let wanted = versions.find(|version| version.may_start())?;
+        Some(Arc::clone(&wanted.filter))
     }
 
     /// Takes an instance that was made elsewhere, or hears that none could be made. One of another
     /// version, or one too many, is thrown away.
     pub fn install(&mut self, filter: &Arc<Filter>, made: Result<Box<dyn Guest>, Fault>) {
-        if !Arc::ptr_eq(filter, &self.filter) || self.current.is_some() {
-            return;
-        }
-        match made {
-            Ok(guest) => {
-                let number = self.add(guest);
-                self.current = Some(number);
-                self.collect(number);
+        if let Some(mut coming) = self.coming.take_if(|coming| coming.is(filter)) {
+            match made {
+                Ok(guest) => self.adopt(coming, guest),
+                Err(fault) => {
+                    coming.failed(fault);
+                    self.coming = Some(coming);
+                }
             }
-            Err(fault) => self.health.failed(self.filter.now(), fault),
+        } else if self.version.is(filter) && self.lacks_instance() {
+            match made {
+                Ok(guest) => self.put(guest),
+                Err(fault) => self.version.failed(fault),
+            }
         }
     }
 
@@ -182,20 +197,13 @@ impl Slot {
     /// [`Fault::Down`] while there is no instance; otherwise what its code did. The filter's policy
     /// decides.
     pub fn open(&mut self) -> Result<Ticket, Fault> {
-        let instance = match self.filter.isolation() {
-            Isolation::Request => {
-                let start = self.filter.now();
-                let made = self.filter.instantiate();
-                self.spent += since(&self.filter, start);
-                self.add(made?)
-            }
-            Isolation::Worker => {
-                self.settle();
-                self.current.ok_or_else(|| self.health.why())?
-            }
+        self.settle();
+        let instance = match self.version.filter.isolation() {
+            Isolation::Request => self.own_instance()?,
+            Isolation::Worker => self.current.ok_or_else(|| self.version.health.why())?,
         };
         let Some(live) = self.lives.get_mut(&instance) else {
-            return Err(self.health.why());
+            return Err(self.version.health.why());
         };
         let start = live.filter.now();
         let opened = live.guest.open();
@@ -234,7 +242,7 @@ impl Slot {
     pub fn on_event(&mut self, ticket: Ticket, event: Event) -> Outcome {
         let Some(live) = self.lives.get_mut(&ticket.instance) else {
             return Outcome {
-                step: Err(self.health.why()),
+                step: Err(self.version.health.why()),
                 spent: Duration::ZERO,
             };
         };
@@ -267,9 +275,11 @@ impl Slot {
         exchange
     }
 
-    /// Looks after what no event announces. To be called now and then.
+    /// Looks after what no event announces, and ends what a filter does not let go. To be called now
+    /// and then.
     pub fn poll(&mut self) {
         self.settle();
+        self.sweep();
         if let Some(current) = self.current
             && let Some(live) = self.lives.get_mut(&current)
         {
@@ -293,76 +303,6 @@ impl Slot {
     pub fn effects(&mut self) -> std::vec::Drain<'_, (Ticket, Effect)> {
         self.effects.drain(..)
     }
-
-    fn add(&mut self, guest: Box<dyn Guest>) -> u32 {
-        while self.lives.contains_key(&self.next) {
-            self.next = self.next.wrapping_add(1);
-        }
-        let number = self.next;
-        self.next = self.next.wrapping_add(1);
-        let live = Live {
-            started: self.filter.now(),
-            filter: Arc::clone(&self.filter),
-            guest,
-        };
-        self.lives.insert(number, live);
-        number
-    }
-
-    fn collect(&mut self, instance: u32) {
-        let Some(live) = self.lives.get_mut(&instance) else {
-            return;
-        };
-        live.guest.commands(&mut self.scratch);
-        let commands = self.scratch.drain(..).map(|(context, command)| {
-            let ticket = Ticket { instance, context };
-            (ticket, Effect::Command(command))
-        });
-        self.effects.extend(commands);
-    }
-
-    /// Nobody is in it any more, and nobody will be.
-    fn drop_idle(&mut self, instance: u32) {
-        let idle = self
-            .lives
-            .get(&instance)
-            .is_some_and(|live| live.guest.contexts() == 0);
-        if idle && self.current != Some(instance) {
-            self.lives.remove(&instance);
-        }
-    }
-
-    /// An instance failed. If it must not be called again it goes, and everybody who was in it
-    /// hears of it, but for who was in the call.
-    fn failed(&mut self, instance: u32, caller: Option<ContextId>, fault: &Fault) {
-        if !fault.is_fatal() {
-            self.collect(instance);
-            self.drop_idle(instance);
-            return;
-        }
-        let Some(live) = self.lives.remove(&instance) else {
-            return;
-        };
-        let of_current_version = Arc::ptr_eq(&live.filter, &self.filter);
-        let started = live.started;
-        for (context, exchange) in live.guest.retire() {
-            let ticket = Ticket { instance, context };
-            if let Some(exchange) = exchange {
-                self.salvaged.insert(ticket, exchange);
-            }
-            if Some(context) != caller {
-                self.effects.push((ticket, Effect::Failed(fault.clone())));
-            }
-        }
-        if self.current == Some(instance) {
-            self.current = None;
-        }
-        if of_current_version && self.filter.isolation() == Isolation::Worker {
-            let now = self.filter.now();
-            self.health.trapped(started, now, fault.clone());
-            self.settle();
-        }
-    }
 }
 
 /// How long ago that was, by the clock of a filter.
@@ -373,7 +313,7 @@ fn since(filter: &Filter, start: u64) -> Duration {
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot")
-            .field("filter", &self.filter)
+            .field("filter", self.filter())
             .field("instances", &self.lives.len())
             .finish_non_exhaustive()
     }

@@ -9,7 +9,8 @@ use super::bindings::weft::filter::types as wit;
 use crate::exchange::{Attributes, Direction, Exchange, Peer, Target};
 use crate::fault::Fault;
 use crate::headers::{self, Refusal};
-use crate::limits::MAX_TEXT;
+use crate::limits::{MAX_REASON, MAX_TEXT};
+use crate::log::one_line_of;
 use crate::shared::kv::{KvEntry, KvError};
 use crate::shared::metrics::MetricKind;
 use crate::types::{
@@ -94,7 +95,7 @@ pub(super) fn step(step: wit::Step) -> Result<Step, Fault> {
         wit::Step::Emit(bytes) => Step::Emit(bytes.into()),
         wit::Step::Pass => Step::Pass,
         wit::Step::Reply(reply) => Step::Reply(Box::new(self::reply(reply)?)),
-        wit::Step::Fail(why) => return Err(Fault::Undecided(why)),
+        wit::Step::Fail(why) => return Err(Fault::Undecided(one_line_of(&why, MAX_REASON))),
     })
 }
 
@@ -114,7 +115,7 @@ fn reply(reply: wit::Reply) -> Result<Reply, Fault> {
         status,
         headers,
         body: reply.body.into(),
-        reason: reply.reason,
+        reason: one_line_of(&reply.reason, MAX_REASON),
     })
 }
 

@@ -5,6 +5,7 @@ mod convert;
 mod host;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Engine, Store};
@@ -12,7 +13,8 @@ use wasmtime::{Engine, Store};
 use self::bindings::{Filter, FilterPre};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
-use crate::instance::{Env, Guest, State, arm};
+use crate::instance::{Env, Guest, State, arm, side_of};
+use crate::log::one_line;
 use crate::runtime::Runtime;
 use crate::types::{Command, ContextId, Event, Manifest, Step};
 
@@ -52,21 +54,24 @@ impl Compiled {
 
     /// Runs what is to be run once, in an instance that is thrown away.
     pub(crate) fn describe(&self, runtime: &Runtime, env: &Arc<Env>) -> Result<Manifest, Fault> {
-        let mut instance = Instance::start(self, runtime, env)?;
-        let limit = env.limits.start_deadline;
+        let mut instance = Instance::start(self, runtime, env, env.limits.start_deadline)?;
         instance
-            .call(limit, |filter, store| filter.call_describe(store))
+            .go_on(|filter, store| filter.call_describe(store))
             .map(convert::manifest)
     }
 
-    /// An instance that has taken its configuration.
-    pub(crate) fn instantiate(&self, runtime: &Runtime, env: &Arc<Env>) -> Result<Instance, Fault> {
-        let mut instance = Instance::start(self, runtime, env)?;
-        let limit = env.limits.start_deadline;
+    /// An instance that has taken its configuration, all of it within `limit`.
+    pub(crate) fn instantiate(
+        &self,
+        runtime: &Runtime,
+        env: &Arc<Env>,
+        limit: Duration,
+    ) -> Result<Instance, Fault> {
+        let mut instance = Instance::start(self, runtime, env, limit)?;
         let config = env.config.clone();
         instance
-            .call(limit, |filter, store| filter.call_configure(store, &config))?
-            .map_err(Fault::Config)?;
+            .go_on(|filter, store| filter.call_configure(store, &config))?
+            .map_err(|why| Fault::Config(one_line(&why)))?;
         Ok(instance)
     }
 }
@@ -78,12 +83,18 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    fn start(compiled: &Compiled, runtime: &Runtime, env: &Arc<Env>) -> Result<Self, Fault> {
+    fn start(
+        compiled: &Compiled,
+        runtime: &Runtime,
+        env: &Arc<Env>,
+        limit: Duration,
+    ) -> Result<Self, Fault> {
         let state = State::new(Arc::clone(env), runtime.pulse());
         let mut store = Store::new(runtime.engine(), state);
         store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(env.limits.copied());
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().look()));
-        store.data_mut().begin(env.limits.start_deadline);
+        store.data_mut().begin(limit);
         arm(&mut store);
         match compiled.pre.instantiate(&mut store) {
             Ok(filter) => Ok(Self { store, filter }),
@@ -93,11 +104,19 @@ impl Instance {
 
     fn call<R>(
         &mut self,
-        limit: std::time::Duration,
+        limit: Duration,
         call: impl FnOnce(&Filter, &mut Store<State<()>>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
         self.store.data_mut().begin(limit);
         arm(&mut self.store);
+        self.go_on(call)
+    }
+
+    /// Another call in the time of the last one.
+    fn go_on<R>(
+        &mut self,
+        call: impl FnOnce(&Filter, &mut Store<State<()>>) -> wasmtime::Result<R>,
+    ) -> Result<R, Fault> {
         call(&self.filter, &mut self.store).map_err(|error| self.store.data().fault(&error))
     }
 }
@@ -132,7 +151,17 @@ impl Guest for Instance {
                 filter.call_on_event(store, context.0, event)
             })
         })?;
-        convert::step(step)
+        let step = convert::step(step)?;
+        let side = match &event {
+            Event::FetchDone { id, .. } | Event::Timer { id } => Some(side_of(*id)),
+            message => message.side(),
+        };
+        match side {
+            Some(side) if context != ContextId::INSTANCE => {
+                self.store.data_mut().answer(context, side, step)
+            }
+            _ => Ok(Step::Pending),
+        }
     }
 
     fn close(&mut self, context: ContextId) -> (Option<Box<dyn Exchange>>, Result<(), Fault>) {
@@ -140,6 +169,7 @@ impl Guest for Instance {
             return (None, Ok(()));
         }
         let limit = self.store.data().env.limits.deadline;
+        self.store.data_mut().running = context;
         let closed = self.call(limit, |filter, store| {
             filter.call_drop_context(store, context.0)
         });
@@ -163,7 +193,10 @@ impl Guest for Instance {
         self.store.data().limiter.memory()
     }
 
-    fn retire(self: Box<Self>) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
-        self.store.into_data().contexts.drain()
+    fn retire(
+        self: Box<Self>,
+        commands: &mut Vec<(ContextId, Command)>,
+    ) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
+        self.store.into_data().retire(commands)
     }
 }

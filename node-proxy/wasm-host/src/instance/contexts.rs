@@ -8,11 +8,35 @@ pub(crate) struct Context<X> {
     pub(crate) exchange: Option<Box<dyn Exchange>>,
     /// The message that the running event is of, or the event that asked for what it is about.
     pub(crate) side: Side,
+    pub(crate) request: Message,
+    pub(crate) response: Message,
+    /// The filter has answered it.
+    pub(crate) replied: bool,
     /// Bytes of headers that the filter wrote.
     pub(crate) written: usize,
     /// Fetches and timers that it waits for.
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) extra: X,
+}
+
+/// How far one of its messages is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Message {
+    /// Bytes of its body that are held by whoever drives the filter.
+    pub(crate) held: usize,
+    /// Nothing of it follows.
+    pub(crate) ended: bool,
+    /// It is held until the filter decides.
+    pub(crate) waits: bool,
+}
+
+impl<X> Context<X> {
+    pub(crate) const fn message(&mut self, side: Side) -> &mut Message {
+        match side {
+            Side::Request => &mut self.request,
+            Side::Response => &mut self.response,
+        }
+    }
 }
 
 /// Something that was asked for and has not come.
@@ -27,6 +51,9 @@ impl<X: Default> Default for Context<X> {
         Self {
             exchange: None,
             side: Side::Request,
+            request: Message::default(),
+            response: Message::default(),
+            replied: false,
             written: 0,
             waiting: Vec::new(),
             extra: X::default(),
@@ -119,15 +146,10 @@ impl<X: Default> Contexts<X> {
         Some(id(place.generation, index))
     }
 
-    /// All exchanges that are here.
-    pub(crate) fn drain(&mut self) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
+    /// All that are here, but for the instance itself.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ContextId> {
         let indices = 0..u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        indices
-            .filter_map(|index| {
-                let id = self.at(index)?;
-                Some((id, self.remove(id)?.exchange))
-            })
-            .collect()
+        indices.filter_map(|index| self.at(index))
     }
 }
 
@@ -174,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn all_can_be_taken_out() {
+    fn all_can_be_told() {
         let mut contexts = Contexts::<()>::new();
         let ids = [contexts.insert(), contexts.insert(), contexts.insert()];
         contexts.remove(ids[1]);
-        let drained: Vec<_> = contexts.drain().into_iter().map(|(id, _)| id).collect();
-        assert_eq!(drained, [ids[0], ids[2]]);
-        assert_eq!(contexts.open(), 0);
+        let there: Vec<_> = contexts.ids().collect();
+        assert_eq!(there, [ids[0], ids[2]]);
+        assert_eq!(contexts.open(), 2);
     }
 }

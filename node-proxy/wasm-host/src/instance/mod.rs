@@ -2,6 +2,7 @@
 //! other instances of the filter.
 
 mod contexts;
+mod flow;
 mod state;
 
 use bytes::Bytes;
@@ -96,16 +97,32 @@ pub trait Guest: Send {
     /// Contexts that are open.
     fn contexts(&self) -> usize;
 
+    /// Those of them whose exchange is over, and which the filter does not let go yet.
+    fn lingering(&self) -> usize {
+        0
+    }
+
+    /// Ends contexts whose exchange has been over for long. To be called now and then.
+    ///
+    /// # Errors
+    /// What the filter's code did.
+    fn sweep(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Bytes of its memory.
     fn memory(&self) -> usize;
 
-    /// Ends it. Returns who was in it.
-    fn retire(self: Box<Self>) -> Vec<(ContextId, Option<Box<dyn Exchange>>)>;
+    /// Ends it. Returns who was in it; what it and they still waited for is cancelled in `commands`.
+    fn retire(
+        self: Box<Self>,
+        commands: &mut Vec<(ContextId, Command)>,
+    ) -> Vec<(ContextId, Option<Box<dyn Exchange>>)>;
 }
 
 /// The message during whose event a fetch or a timer was asked for: the step that it is answered
 /// with is for that one.
 #[must_use]
 pub const fn side_of(id: u64) -> Side {
-    state::side_of(id)
+    flow::side_of(id)
 }

@@ -7,19 +7,22 @@ use http::HeaderMap;
 use wasmtime::{Error, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use super::contexts::Waiting;
+use super::flow::withdraw;
 use super::{Context, Contexts, Env};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::headers::{self, Put, Refusal};
-use crate::log::{LogRecord, one_line};
+use crate::log::{LogRecord, one_line, one_line_of};
 use crate::runtime::{Deadline, FIRST_LOOK, Limiter, Pulse};
 use crate::shared::metrics::{Metric, MetricKind};
-use crate::types::{
-    Command, ContextId, Event, FetchError, FetchRequest, Fields, Labels, Level, Side,
-};
+use crate::types::{Command, ContextId, FetchError, FetchRequest, Fields, Labels, Level, Side};
 
 /// Lines that one call may log.
 const LINES_PER_CALL: usize = 64;
+/// Labels that a line may have.
+const LABELS_PER_LINE: usize = 16;
+/// Longest key or value of one.
+const MAX_LABEL: usize = 1024;
 /// Attributes and events of the span that one call may give.
 const MARKS_PER_CALL: usize = 64;
 /// Fetches and timers that one call may ask for, also those that it cancels again.
@@ -37,10 +40,14 @@ pub(crate) struct State<X> {
     metrics: Vec<Arc<Metric>>,
     pulse: Pulse,
     next: u64,
-    fetches: usize,
+    /// The context that the running event is of.
+    pub(crate) running: ContextId,
+    pub(super) fetches: usize,
     lines: usize,
     marks: usize,
     asked: usize,
+    /// Bytes that the running event has given out.
+    pub(super) given: usize,
 }
 
 /// What a filter waits for.
@@ -61,10 +68,12 @@ impl<X: Default> State<X> {
             metrics: Vec::new(),
             pulse,
             next: 0,
+            running: ContextId::INSTANCE,
             fetches: 0,
             lines: 0,
             marks: 0,
             asked: 0,
+            given: 0,
         }
     }
 
@@ -74,6 +83,7 @@ impl<X: Default> State<X> {
         self.lines = 0;
         self.marks = 0;
         self.asked = 0;
+        self.given = 0;
         self.pulse.beat();
     }
 
@@ -86,33 +96,6 @@ impl<X: Default> State<X> {
             )));
         }
         Ok(self.contexts.insert())
-    }
-
-    /// Notes what an event is about. False if nobody waits for it any more.
-    pub(crate) fn accept(&mut self, id: ContextId, event: &Event) -> Result<bool, Fault> {
-        let context = self
-            .contexts
-            .get_mut(id)
-            .ok_or(Fault::Misuse("an event of a context that is not open"))?;
-        let (number, fetch) = match event {
-            Event::FetchDone { id, .. } => (*id, true),
-            Event::Timer { id } => (*id, false),
-            message => {
-                if id == ContextId::INSTANCE {
-                    return Err(Fault::Misuse("a message without a context"));
-                }
-                context.side = message.side().unwrap_or(Side::Request);
-                return Ok(true);
-            }
-        };
-        let waiting = Waiting { id: number, fetch };
-        let Some(at) = context.waiting.iter().position(|one| *one == waiting) else {
-            return Ok(false);
-        };
-        context.waiting.swap_remove(at);
-        context.side = side_of(number);
-        self.fetches -= usize::from(fetch);
-        Ok(true)
     }
 
     /// Closes a context, and cancels what it waits for.
@@ -175,7 +158,9 @@ impl<X: Default> State<X> {
             Duration::ZERO => limits.fetch_timeout,
             timeout => timeout.min(limits.fetch_timeout),
         };
-        if !self.may_ask() {
+        let size = request.body.len() + size_of_fields(&request.headers);
+        let size = size + size_of_fields(&request.trailers);
+        if !self.may_ask() || !self.may_give(size) {
             return Err(FetchError::Overloaded);
         }
         let number = self.wait(id, Wanted::Fetch)?;
@@ -245,7 +230,17 @@ impl<X: Default> State<X> {
             return Err(FetchError::Overloaded);
         }
         self.next += 1;
-        let number = self.next << 1 | u64::from(context.side == Side::Response);
+        // What is asked for in another one's event is about what is held.
+        let side = match (
+            id == self.running,
+            context.request.waits,
+            context.response.waits,
+        ) {
+            (true, _, _) | (false, false, false) => context.side,
+            (false, true, _) => Side::Request,
+            (false, false, true) => Side::Response,
+        };
+        let number = self.next << 1 | u64::from(side == Side::Response);
         context.waiting.push(Waiting { id: number, fetch });
         self.fetches += usize::from(fetch);
         Ok(number)
@@ -288,8 +283,8 @@ impl<X: Default> State<X> {
         self.lines += 1;
         let labels: Labels = labels
             .iter()
-            .take(MARKS_PER_CALL)
-            .map(|(key, value)| (one_line(key), one_line(value)))
+            .take(LABELS_PER_LINE)
+            .map(|(key, value)| (one_line_of(key, MAX_LABEL), one_line_of(value, MAX_LABEL)))
             .collect();
         let context = self.contexts.get(id);
         self.env.log.log(LogRecord {
@@ -346,31 +341,9 @@ pub(crate) fn arm<T: 'static>(store: &mut Store<T>) {
     store.set_epoch_deadline(FIRST_LOOK);
 }
 
-/// The message during which a fetch or a timer was asked for.
-pub(crate) const fn side_of(number: u64) -> Side {
-    match number & 1 {
-        0 => Side::Request,
-        _ => Side::Response,
-    }
-}
-
-/// Nobody waits for it any more. Where nobody was asked yet either, nobody hears of it.
-fn withdraw(commands: &mut Vec<(ContextId, Command)>, of: ContextId, waiting: Waiting) {
-    // What is cancelled at once is the last one.
-    let asked = commands.iter().rposition(|(_, command)| match command {
-        Command::StartFetch { id, .. } => waiting.fetch && *id == waiting.id,
-        Command::SetTimer { id, .. } => !waiting.fetch && *id == waiting.id,
-        _ => false,
-    });
-    match asked {
-        Some(at) => drop(commands.remove(at)),
-        None => commands.push((of, cancel(waiting))),
-    }
-}
-
-const fn cancel(waiting: Waiting) -> Command {
-    match waiting.fetch {
-        true => Command::CancelFetch { id: waiting.id },
-        false => Command::CancelTimer { id: waiting.id },
-    }
+fn size_of_fields(fields: &HeaderMap) -> usize {
+    let sizes = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    sizes.sum()
 }

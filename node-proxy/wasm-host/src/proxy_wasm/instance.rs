@@ -12,11 +12,13 @@ use super::vm::{ROOT, Stream, Vm, guest_number};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::instance::{Context, Env, Guest, State, arm};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, thread_time};
 use crate::types::{Command, ContextId, Event, Fields, Interests, Side, Step};
 
 /// Exchanges that are over and that the filter is not ready to let go.
 const MAX_CLOSING: usize = 1024;
+/// How long it may say so.
+const LONGEST_CLOSING: Duration = Duration::from_secs(30);
 /// A callback may decide about others, and they in turn; after so many rounds it waits for the
 /// next event.
 const ROUNDS: usize = 8;
@@ -27,7 +29,8 @@ const CONTINUE: u32 = 0;
 pub(crate) struct Instance {
     store: Store<Vm>,
     callbacks: Callbacks,
-    closing: usize,
+    /// Exchanges that are over and that the filter does not let go, and since when.
+    closing: Vec<(u64, ContextId)>,
     /// Time that the running event has; none once it runs, with its first callback.
     time: Option<Duration>,
 }
@@ -38,12 +41,13 @@ impl Instance {
         pre: &InstancePre<Vm>,
         runtime: &Runtime,
         env: &Arc<Env>,
+        limit: Duration,
     ) -> Result<Self, Fault> {
         let vm = Vm::new(State::new(Arc::clone(env), runtime.pulse()));
         let mut store = Store::new(runtime.engine(), vm);
         store.limiter(|vm| &mut vm.state.limiter);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().state.look()));
-        store.data_mut().state.begin(env.limits.start_deadline);
+        store.data_mut().state.begin(limit);
         arm(&mut store);
         let instance = match pre.instantiate(&mut store) {
             Ok(instance) => instance,
@@ -67,7 +71,7 @@ impl Instance {
         let mut this = Self {
             store,
             callbacks,
-            closing: 0,
+            closing: Vec::new(),
             // It runs already: what initialises the module is a part of its start.
             time: None,
         };
@@ -87,10 +91,9 @@ impl Instance {
         Ok(this)
     }
 
-    /// Gives it its configuration.
+    /// Gives it its configuration, in the time that is left of its start.
     pub(super) fn start(&mut self) -> Result<(), Fault> {
         let env = Arc::clone(&self.vm().state.env);
-        self.time = Some(env.limits.start_deadline);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let vm_length = length(&env.plugin.vm_config);
         let config_length = length(&env.config);
@@ -131,9 +134,11 @@ impl Instance {
         self.store.data_mut()
     }
 
-    /// An event begins. All callbacks that it leads to share the time of one.
-    fn begin(&mut self) {
-        self.time = Some(self.vm().state.env.limits.deadline);
+    /// An event of a context begins. All callbacks that it leads to share the time of one.
+    fn begin(&mut self, context: ContextId) {
+        let vm = self.store.data_mut();
+        vm.state.running = context;
+        self.time = Some(vm.state.env.limits.deadline);
     }
 
     fn call<R>(
@@ -156,10 +161,12 @@ impl Instance {
     /// A part of a message: what does the filter say to it?
     fn message(&mut self, context: ContextId, event: Event, side: Side) -> Result<Step, Fault> {
         let number = guest_number(context);
-        let stream = &mut self.context_mut(context)?.extra;
-        if stream.replied && side == Side::Request {
+        let found = self.context_mut(context)?;
+        if found.replied && side == Side::Request {
             return Ok(Step::Pass);
         }
+        let follows = !found.message(side).ended;
+        let stream = &mut found.extra;
         let headers = |vm: &Vm, of| {
             let count = vm.count_of(context, of);
             u32::try_from(count).unwrap_or(u32::MAX)
@@ -208,12 +215,18 @@ impl Instance {
         }
         message.paused = true;
         self.vm_mut().touch_context(context);
-        let step = self.settle(Some((context, side)))?;
-        Ok(match (step, is_body) {
-            (Some(step), _) => step,
-            (None, true) => Step::More,
-            (None, false) => Step::Pending,
-        })
+        if let Some(step) = self.settle(Some((context, side)))? {
+            return Ok(step);
+        }
+        let step = match is_body && follows {
+            true => Step::More,
+            false => Step::Pending,
+        };
+        let held = self.vm_mut().state.decided(context, side, step);
+        if held.is_err() {
+            self.context_mut(context)?.extra.message(side).release();
+        }
+        held
     }
 
     /// What was said about messages becomes steps: the one that is asked for is returned, the
@@ -228,6 +241,7 @@ impl Instance {
             }
             for context in touched {
                 for (side, step) in self.decisions(context, asked) {
+                    let step = self.vm_mut().state.decided(context, side, step)?;
                     if asked == Some((context, side)) && answer.is_none() {
                         answer = Some(step);
                     } else {
@@ -260,7 +274,6 @@ impl Instance {
                 _ if stream.response.paused && !stream.request.paused => Side::Response,
                 _ => Side::Request,
             };
-            stream.replied = true;
             stream.request.release();
             stream.response.release();
             decisions.push((side, Step::Reply(reply)));
@@ -295,7 +308,9 @@ impl Instance {
         let vm = self.store.data_mut();
         let removed = vm.state.remove(context)?;
         vm.calls.retain(|_token, call| call.context != context);
-        self.closing -= usize::from(removed.extra.closing);
+        if removed.extra.closing {
+            self.closing.retain(|(_since, closing)| *closing != context);
+        }
         removed.exchange
     }
 
@@ -307,16 +322,20 @@ impl Instance {
 
 impl Guest for Instance {
     fn open(&mut self) -> Result<ContextId, Fault> {
-        self.begin();
+        self.begin(ContextId::INSTANCE);
         let context = self.vm_mut().state.open()?;
         let number = guest_number(context);
-        self.call(context, |callbacks, store| {
+        let created = self.call(context, |callbacks, store| {
             match &callbacks.context_create {
                 Some(create) => create.call(store, (number, ROOT)),
                 None => Ok(()),
             }
-        })?;
-        Ok(context)
+        });
+        if created.is_err() {
+            // Nobody hears of it under this number.
+            self.remove(context);
+        }
+        created.map(|()| context)
     }
 
     fn lend(&mut self, context: ContextId, exchange: Box<dyn Exchange>) {
@@ -338,7 +357,7 @@ impl Guest for Instance {
         if !self.vm_mut().state.accept(context, &event)? {
             return Ok(Step::Pending);
         }
-        self.begin();
+        self.begin(context);
         match event {
             Event::FetchDone { id, result } => self.fetched(context, id, result),
             Event::Timer { id } => self.timer(id),
@@ -354,9 +373,9 @@ impl Guest for Instance {
             Some(found) if !found.extra.closing && context != ContextId::INSTANCE => {}
             _ => return (None, Ok(())),
         }
-        self.begin();
+        self.begin(context);
         let number = guest_number(context);
-        let must_end = self.closing >= MAX_CLOSING;
+        let must_end = self.closing.len() >= MAX_CLOSING;
         let ready = self.call(context, |callbacks, store| {
             let ready = match &callbacks.done {
                 Some(done) => done.call(&mut *store, number)? != 0,
@@ -377,7 +396,8 @@ impl Guest for Instance {
             Ok(true) => (self.remove(context), Ok(())),
             Err(fault) => (self.remove(context), Err(fault)),
             Ok(false) => {
-                self.closing += 1;
+                let since = self.vm().state.env.clock.monotonic();
+                self.closing.push((since, context));
                 let found = self.vm_mut().state.contexts.get_mut(context);
                 let exchange = found.and_then(|found| {
                     found.extra.closing = true;
@@ -391,7 +411,7 @@ impl Guest for Instance {
     }
 
     fn poll(&mut self) -> Result<(), Fault> {
-        self.begin();
+        self.begin(ContextId::INSTANCE);
         self.settle(None).map(drop)
     }
 
@@ -403,11 +423,49 @@ impl Guest for Instance {
         self.vm().state.contexts.open()
     }
 
+    fn lingering(&self) -> usize {
+        self.closing.len()
+    }
+
+    fn sweep(&mut self) -> Result<(), Fault> {
+        let env = Arc::clone(&self.vm().state.env);
+        let (now, start) = (env.clock.monotonic(), thread_time());
+        let is_old =
+            |since: u64| u128::from(now.saturating_sub(since)) >= LONGEST_CLOSING.as_nanos();
+        let mut ended = false;
+        // They are in the order in which they came. What there is no time for is for the next time.
+        while let Some((since, context)) = self.closing.first().copied()
+            && is_old(since)
+            && thread_time().saturating_sub(start) < env.limits.deadline
+        {
+            self.begin(context);
+            self.finish(context)?;
+            ended = true;
+        }
+        match ended {
+            true => self.poll(),
+            false => Ok(()),
+        }
+    }
+
     fn memory(&self) -> usize {
         self.vm().state.limiter.memory()
     }
 
-    fn retire(self: Box<Self>) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
-        self.store.into_data().state.contexts.drain()
+    fn retire(
+        self: Box<Self>,
+        commands: &mut Vec<(ContextId, Command)>,
+    ) -> Vec<(ContextId, Option<Box<dyn Exchange>>)> {
+        let mut state = self.store.into_data().state;
+        let closing: Vec<ContextId> = state
+            .contexts
+            .ids()
+            .filter(|id| state.contexts.get(*id).is_some_and(|one| one.extra.closing))
+            .collect();
+        for context in closing {
+            // Whoever was in it has gone.
+            state.remove(context);
+        }
+        state.retire(commands)
     }
 }

@@ -16,6 +16,7 @@ mod vm;
 mod wasi;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
 
@@ -85,7 +86,7 @@ impl Compiled {
 
     /// What can be said of it: it does not say anything itself.
     pub(crate) fn describe(&self, runtime: &Runtime, env: &Arc<Env>) -> Result<Manifest, Fault> {
-        let instance = Instance::load(&self.pre, runtime, env)?;
+        let instance = Instance::load(&self.pre, runtime, env, env.limits.start_deadline)?;
         Ok(Manifest {
             name: env.name.clone(),
             interests: instance.interests(),
@@ -93,9 +94,14 @@ impl Compiled {
         })
     }
 
-    /// An instance that has taken its configuration.
-    pub(crate) fn instantiate(&self, runtime: &Runtime, env: &Arc<Env>) -> Result<Instance, Fault> {
-        let mut instance = Instance::load(&self.pre, runtime, env)?;
+    /// An instance that has taken its configuration, all of it within `limit`.
+    pub(crate) fn instantiate(
+        &self,
+        runtime: &Runtime,
+        env: &Arc<Env>,
+        limit: Duration,
+    ) -> Result<Instance, Fault> {
+        let mut instance = Instance::load(&self.pre, runtime, env, limit)?;
         instance.start()?;
         Ok(instance)
     }

@@ -23,8 +23,6 @@ pub(super) struct Stream {
     pub(super) request: Message,
     pub(super) response: Message,
     pub(super) reply: Option<Box<Reply>>,
-    /// It was answered by the filter: its request has no more events.
-    pub(super) replied: bool,
     /// The exchange is over and the filter said that it is not ready yet.
     pub(super) closing: bool,
     /// The filter said that it is ready.

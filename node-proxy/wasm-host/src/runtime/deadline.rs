@@ -63,7 +63,8 @@ impl Deadline {
     }
 }
 
-fn thread_time() -> Duration {
+/// CPU time that this thread has used.
+pub(crate) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or_default(),

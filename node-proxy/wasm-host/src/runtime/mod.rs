@@ -14,7 +14,7 @@ use wasmtime::{
 use crate::clock::{Clock, SystemClock};
 use crate::limits::{MAX_MEMORY, MAX_TABLE};
 
-pub(crate) use deadline::{Deadline, FIRST_LOOK};
+pub(crate) use deadline::{Deadline, FIRST_LOOK, thread_time};
 pub(crate) use limiter::Limiter;
 pub(crate) use ticker::Pulse;
 

@@ -1,20 +1,28 @@
 //! Values shared by all instances of a filter on a node, with a time to live, compare-and-swap and
 //! counters, under a quota.
 //!
+//! Where the quota is used up a write is an error. Filters of proxy-wasm are not made for that, since
+//! Envoy has no bound: what they write without a time to live gives way, least recently written
+//! first, to what they write next.
+//!
 //! Keys are spread over shards, each with a lock of its own that is held for one look-up, so that
 //! workers hardly ever meet. Time is given by the caller.
 
-use std::collections::{BTreeSet, HashMap};
+mod item;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::item::{Content, Item, Shard, Stays, weight};
+
 const SHARDS: usize = 16;
 /// Values that ran out and are removed by a write, beside its own work.
 const SWEPT_PER_WRITE: usize = 2;
-/// What an entry takes beside its key and its value.
-const OVERHEAD: usize = 96;
+/// Values that one write makes give way, at most: as many of the smallest ones as take the room of
+/// one of 1 MiB.
+const EVICTED_PER_WRITE: usize = 16 * 1024;
 
 /// How much a filter may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,60 +69,6 @@ pub struct KvEntry {
     pub value: Arc<[u8]>,
     /// Never 0, and neither are its lower 32 bits: proxy-wasm has only those, and 0 means none.
     pub version: u64,
-}
-
-#[derive(Debug, Clone)]
-enum Content {
-    Bytes(Arc<[u8]>),
-    Number(i64),
-}
-
-impl Content {
-    fn len(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Number(_) => size_of::<i64>(),
-        }
-    }
-
-    /// A number reads as its eight bytes, the lowest first.
-    fn bytes(&self) -> Arc<[u8]> {
-        match self {
-            Self::Bytes(bytes) => Arc::clone(bytes),
-            Self::Number(number) => Arc::from(&number.to_le_bytes()[..]),
-        }
-    }
-
-    fn number(&self) -> Option<i64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Bytes(bytes) => {
-                let bytes: [u8; 8] = bytes.as_ref().try_into().ok()?;
-                Some(i64::from_le_bytes(bytes))
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Item {
-    content: Content,
-    version: u64,
-    /// Nanoseconds of the caller's clock; none stays.
-    expires: Option<u64>,
-}
-
-impl Item {
-    fn is_over(&self, now: u64) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    items: HashMap<Arc<str>, Item>,
-    /// By the time at which they are over.
-    order: BTreeSet<(u64, Arc<str>)>,
 }
 
 /// Values of one filter.
@@ -176,7 +130,15 @@ impl Kv {
         ttl: Option<Duration>,
         now: u64,
     ) -> Result<u64, KvError> {
-        self.put(key, value, ttl, now, |_found| Ok(()))
+        self.put(key, value, Stays::new(ttl, now), now, |_found| Ok(()))
+    }
+
+    /// The same for proxy-wasm: it stays while there is room.
+    ///
+    /// # Errors
+    /// [`KvError::Invalid`]; [`KvError::Quota`] where others do not give way.
+    pub(crate) fn set_while_room(&self, key: &str, value: &[u8], now: u64) -> Result<u64, KvError> {
+        self.put(key, value, Stays::WhileThereIsRoom, now, |_found| Ok(()))
     }
 
     /// Sets it if it has this version; with none, if it is not there. Returns its new version.
@@ -191,13 +153,16 @@ impl Kv {
         ttl: Option<Duration>,
         now: u64,
     ) -> Result<u64, KvError> {
-        self.put(key, value, ttl, now, |found| match found == version {
-            true => Ok(()),
-            false => Err(KvError::Conflict(found)),
+        self.put(key, value, Stays::new(ttl, now), now, |found| {
+            match found == version {
+                true => Ok(()),
+                false => Err(KvError::Conflict(found)),
+            }
         })
     }
 
-    /// The same for proxy-wasm, which knows the lower half of a version.
+    /// The same for proxy-wasm, which knows the lower half of a version; it stays while there is
+    /// room.
     ///
     /// # Errors
     /// See [`Self::compare_and_swap`].
@@ -208,12 +173,16 @@ impl Kv {
         value: &[u8],
         now: u64,
     ) -> Result<u64, KvError> {
-        self.put(key, value, None, now, |found| {
-            match found.is_some_and(|found| low(found) == version) {
+        self.put(
+            key,
+            value,
+            Stays::WhileThereIsRoom,
+            now,
+            |found| match found.is_some_and(|found| low(found) == version) {
                 true => Ok(()),
                 false => Err(KvError::Conflict(found)),
-            }
-        })
+            },
+        )
     }
 
     /// Adds to a number, which begins at 0 and lives for `ttl` from then. Returns what it is now.
@@ -231,7 +200,7 @@ impl Kv {
         let mut sum = delta;
         self.update(key, size_of::<i64>(), now, |found| {
             let Some(item) = found else {
-                return Ok((Content::Number(delta), expiry(ttl, now)));
+                return Ok((Content::Number(delta), Stays::new(ttl, now)));
             };
             let before = item.content.number().ok_or_else(|| {
                 KvError::Invalid(format!("the value of {key:?} is no number of 8 bytes"))
@@ -239,7 +208,7 @@ impl Kv {
             sum = before
                 .checked_add(delta)
                 .ok_or_else(|| KvError::Invalid(format!("the number {key:?} would overflow")))?;
-            Ok((Content::Number(sum), item.expires))
+            Ok((Content::Number(sum), item.stays))
         })?;
         Ok(sum)
     }
@@ -273,6 +242,9 @@ impl Kv {
                 quota.value
             )));
         }
+        if value > quota.bytes {
+            return Err(KvError::Quota);
+        }
         Ok(())
     }
 
@@ -280,13 +252,13 @@ impl Kv {
         &self,
         key: &str,
         value: &[u8],
-        ttl: Option<Duration>,
+        stays: Stays,
         now: u64,
         may: impl Fn(Option<u64>) -> Result<(), KvError>,
     ) -> Result<u64, KvError> {
         self.update(key, value.len(), now, |found| {
             may(found.map(|item| item.version))?;
-            Ok((Content::Bytes(value.into()), expiry(ttl, now)))
+            Ok((Content::Bytes(value.into()), stays))
         })
     }
 
@@ -296,49 +268,83 @@ impl Kv {
         key: &str,
         length: usize,
         now: u64,
-        mut make: impl FnMut(Option<&Item>) -> Result<(Content, Option<u64>), KvError>,
+        mut make: impl FnMut(Option<&Item>) -> Result<(Content, Stays), KvError>,
     ) -> Result<u64, KvError> {
         self.check(key, length)?;
-        for swept in [false, true] {
+        let (mut swept, mut evicted) = (false, 0);
+        loop {
             let mut shard = self.shard(key);
             self.sweep_shard(&mut shard, now, SWEPT_PER_WRITE);
             let there = shard.items.get(key);
-            let (content, expires) = make(there.filter(|item| !item.is_over(now)))?;
+            let (content, stays) = make(there.filter(|item| !item.is_over(now)))?;
             let freed = there.map_or((0, 0), |item| (1, weight(key, &item.content)));
             if self.reserve(weight(key, &content), freed) {
-                return Ok(self.store(&mut shard, key, content, expires));
+                return Ok(self.store(&mut shard, key, content, stays));
             }
             drop(shard);
             // What is over in other shards still counts: make room and look once more.
-            if !swept && self.sweep(now, usize::MAX) == 0 {
-                break;
+            if !swept && self.sweep(now, usize::MAX) > 0 {
+                swept = true;
+                continue;
             }
+            swept = true;
+            let may_evict = stays == Stays::WhileThereIsRoom && evicted < EVICTED_PER_WRITE;
+            if !may_evict || !self.evict() {
+                return Err(KvError::Quota);
+            }
+            evicted += 1;
         }
-        Err(KvError::Quota)
     }
 
-    fn store(&self, shard: &mut Shard, key: &str, content: Content, expires: Option<u64>) -> u64 {
+    /// Forgets the value that was written before all others that give way; false if there is none.
+    fn evict(&self) -> bool {
+        let firsts = self.shards.iter().filter_map(|shard| {
+            let version = *lock(shard).giving_way.first_key_value()?.0;
+            Some((version, shard))
+        });
+        let Some((version, shard)) = firsts.min_by_key(|(version, _)| *version) else {
+            return false;
+        };
+        let mut shard = lock(shard);
+        // Somebody may have been faster: then there is room as well.
+        if let Some(key) = shard.giving_way.get(&version).cloned() {
+            self.take(&mut shard, &key);
+        }
+        true
+    }
+
+    fn store(&self, shard: &mut Shard, key: &str, content: Content, stays: Stays) -> u64 {
         let version = self.next_version();
         if let Some(item) = shard.items.get_mut(key)
-            && item.expires == expires
+            && item.stays == stays
+            && stays != Stays::WhileThereIsRoom
         {
             item.content = content;
             item.version = version;
             return version;
         }
-        let key: Arc<str> = key.into();
+        let (key, before) = match shard.items.remove_entry(key) {
+            Some((key, before)) => (key, Some(before)),
+            None => (key.into(), None),
+        };
+        if let Some(before) = before {
+            shard.unlist(&key, &before);
+        }
+        match stays {
+            Stays::ForGood => {}
+            Stays::Until(end) => {
+                shard.order.insert((end, Arc::clone(&key)));
+            }
+            Stays::WhileThereIsRoom => {
+                shard.giving_way.insert(version, Arc::clone(&key));
+            }
+        }
         let item = Item {
             content,
             version,
-            expires,
+            stays,
         };
-        let before = shard.items.insert(Arc::clone(&key), item);
-        if let Some(over) = before.and_then(|item| item.expires) {
-            shard.order.remove(&(over, Arc::clone(&key)));
-        }
-        if let Some(expires) = expires {
-            shard.order.insert((expires, key));
-        }
+        shard.items.insert(key, item);
         version
     }
 
@@ -371,9 +377,7 @@ impl Kv {
             self.keys.fetch_sub(1, Ordering::Relaxed);
             self.bytes
                 .fetch_sub(weight(&key, &item.content), Ordering::Relaxed);
-            if let Some(expires) = item.expires {
-                shard.order.remove(&(expires, key));
-            }
+            shard.unlist(&key, &item);
         }
     }
 
@@ -391,20 +395,10 @@ impl Kv {
     }
 }
 
-/// When a value that is written now is over.
-fn expiry(ttl: Option<Duration>, now: u64) -> Option<u64> {
-    let ttl = u64::try_from(ttl?.as_nanos()).unwrap_or(u64::MAX);
-    Some(now.saturating_add(ttl))
-}
-
 /// The part of a version that proxy-wasm sees.
 #[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
 pub(crate) const fn low(version: u64) -> u32 {
     version as u32
-}
-
-fn weight(key: &str, content: &Content) -> usize {
-    key.len() + content.len() + OVERHEAD
 }
 
 /// Nobody panics while holding it; if somebody did, the map itself is whole.

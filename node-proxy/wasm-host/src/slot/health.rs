@@ -29,8 +29,9 @@ impl Health {
         match &self.last {
             Some(fault @ (Fault::Config(_) | Fault::NoRoom(_))) => fault.clone(),
             Some(fault) => Fault::Down { of: fault.kind() },
+            // Nothing failed: none was made yet.
             None => Fault::Down {
-                of: FaultKind::Trap,
+                of: FaultKind::Load,
             },
         }
     }
@@ -47,6 +48,13 @@ impl Health {
     pub(super) fn failed(&mut self, now: u64, fault: Fault) {
         self.strikes = self.strikes.max(1);
         self.strike(now, fault);
+    }
+
+    /// One was made, where nothing else says how good it is.
+    pub(super) fn started(&mut self) {
+        if self.strikes > 0 {
+            *self = Self::default();
+        }
     }
 
     fn strike(&mut self, now: u64, fault: Fault) {
@@ -69,7 +77,7 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{GOOD, Health, nanos};
-    use crate::fault::Fault;
+    use crate::fault::{Fault, FaultKind};
 
     const MS: u64 = 1_000_000;
 
@@ -106,5 +114,19 @@ mod tests {
         health.failed(0, Fault::Config("no".to_owned()));
         assert!(!health.allows(0));
         assert_eq!(health.why(), Fault::Config("no".to_owned()));
+        health.failed(0, Fault::Config("no".to_owned()));
+        assert!(!health.allows(199 * MS));
+        health.started();
+        assert!(health.allows(0));
+    }
+
+    #[test]
+    fn who_has_not_failed_is_not_blamed() {
+        let mut health = Health::default();
+        let of = FaultKind::Load;
+        assert_eq!(health.why(), Fault::Down { of });
+        trap(&mut health, 0, MS);
+        let of = FaultKind::Trap;
+        assert_eq!(health.why(), Fault::Down { of });
     }
 }

@@ -8,9 +8,11 @@
 )]
 
 mod bad;
+mod bounds;
 mod component;
 mod loading;
 mod marks;
 mod proxy_wasm;
 mod slots;
+mod starts;
 mod support;

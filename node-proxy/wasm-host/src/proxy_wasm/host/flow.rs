@@ -6,6 +6,8 @@ use http::{HeaderMap, StatusCode};
 use wasmtime::Caller;
 
 use crate::headers;
+use crate::limits::MAX_REASON;
+use crate::log::{beginning, one_line_of};
 use crate::proxy_wasm::abi::{self, Answer, Buffer, Status, deserialize};
 use crate::proxy_wasm::grpc;
 use crate::proxy_wasm::vm::{self, Vm};
@@ -49,15 +51,19 @@ impl Vm {
         if self.effective == ContextId::INSTANCE {
             return Err(Status::BadArgument);
         }
-        self.context()?.extra.reply = Some(Box::new(reply));
-        self.touch();
+        let context = self.context()?;
+        // The first one counts.
+        if !context.replied && context.extra.reply.is_none() {
+            context.extra.reply = Some(Box::new(reply));
+            self.touch();
+        }
         Ok(())
     }
 
     fn asks_for_grpc(&self) -> bool {
         let fields = self.state.fields(self.effective, Fields::RequestHeaders);
         let kind = fields.and_then(|fields| fields.get(header::CONTENT_TYPE));
-        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        kind.is_some_and(|kind| is_grpc(kind.as_bytes()))
     }
 }
 
@@ -128,7 +134,7 @@ pub(super) struct LocalResponse {
 pub(super) fn local_response(caller: &mut Caller<'_, Vm>, response: &LocalResponse) -> Answer {
     let (bytes, vm) = vm::all(caller)?;
     let piece = |(at, length)| vm::piece(bytes, at, length);
-    let reason = String::from_utf8_lossy(piece(response.details)?).into_owned();
+    let reason = reason(piece(response.details)?);
     let body = piece(response.body)?;
     let pairs = deserialize(piece(response.headers)?).ok_or(Status::ParseFailure)?;
     let pairs = pairs.into_iter().filter(|(name, _)| *name != b":status");
@@ -138,6 +144,9 @@ pub(super) fn local_response(caller: &mut Caller<'_, Vm>, response: &LocalRespon
         .filter(|status| (200..600).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or(Status::BadArgument)?;
+    if !vm.state.may_give(body.len()) {
+        return Err(Status::BadArgument.into());
+    }
     let reply = Reply {
         status,
         headers,
@@ -149,6 +158,17 @@ pub(super) fn local_response(caller: &mut Caller<'_, Vm>, response: &LocalRespon
         false => as_text(reply),
     };
     Ok(vm.reply(reply)?)
+}
+
+/// Why a filter answers, in its own words.
+fn reason(details: &[u8]) -> String {
+    one_line_of(&String::from_utf8_lossy(beginning(details)), MAX_REASON)
+}
+
+/// `application/grpc` and its kinds; `application/grpc-web` is another protocol.
+fn is_grpc(kind: &[u8]) -> bool {
+    let rest = kind.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// As Envoy does: a body is text unless it is said otherwise.

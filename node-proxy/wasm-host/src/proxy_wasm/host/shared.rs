@@ -45,7 +45,7 @@ pub(super) fn set_data(
     let env = &vm.state.env;
     let (key, now) = (vm::text(key)?, env.clock.monotonic());
     let set = match version {
-        0 => env.kv.set(key, value, None, now),
+        0 => env.kv.set_while_room(key, value, now),
         version => env.kv.compare_low(key, version, value, now),
     };
     match set {

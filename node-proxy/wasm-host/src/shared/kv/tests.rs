@@ -159,3 +159,103 @@ fn no_increment_of_many_threads_is_lost() {
     }
     assert_eq!(kv.keys(), 5);
 }
+
+fn set_while_room(kv: &Kv, key: &str, value: &[u8]) -> Result<u64, KvError> {
+    kv.set_while_room(key, value, 0)
+}
+
+#[test]
+fn what_was_written_first_gives_way() {
+    let kv = kv(3, 10_000);
+    for key in ["a", "b", "c"] {
+        set_while_room(&kv, key, b"1").expect("room");
+    }
+    set_while_room(&kv, "a", b"2").expect("in place of another");
+    set_while_room(&kv, "d", b"1").expect("room is made");
+    let there = |key| read(&kv, key, 0).is_some();
+    assert_eq!(
+        ["a", "b", "c", "d"].map(there),
+        [true, false, true, true],
+        "reading does not count, writing does"
+    );
+    let b = kv.compare_low("b", 1, b"2", 0);
+    assert_eq!(b, Err(KvError::Conflict(None)), "it is gone");
+    let version = kv.get("c", 0).expect("there").version;
+    kv.compare_low("c", super::low(version), b"2", 0)
+        .expect("unchanged");
+    set_while_room(&kv, "e", b"1").expect("room is made");
+    assert_eq!(["a", "c", "d", "e"].map(there), [false, true, true, true]);
+    assert_eq!(kv.keys(), 3);
+}
+
+#[test]
+fn as_much_gives_way_as_there_has_to_be_room() {
+    let kv = kv(1000, 10_000);
+    // Each takes 100 bytes.
+    for number in 0..100 {
+        set_while_room(&kv, &format!("k{number:02}"), b"1").expect("room");
+    }
+    assert_eq!(kv.bytes(), 10_000);
+    set_while_room(&kv, "large", &[0; 399]).expect("room is made");
+    assert_eq!(kv.keys(), 96);
+    assert_eq!(read(&kv, "k04", 0), None);
+    assert_eq!(read(&kv, "k05", 0), Some(b"1".to_vec()));
+    // Larger than all of it: nothing gives way for what finds no room after.
+    assert_eq!(
+        set_while_room(&kv, "larger", &[0; 10_001]),
+        Err(KvError::Quota)
+    );
+    assert_eq!(kv.keys(), 96);
+}
+
+#[test]
+fn only_what_may_gives_way_and_only_for_its_like() {
+    let kv = kv(2, 10_000);
+    kv.set("good", b"1", None, 0).expect("room");
+    let ttl = Some(Duration::from_secs(1));
+    kv.set("timed", b"1", ttl, 0).expect("room");
+    assert_eq!(set_while_room(&kv, "x", b""), Err(KvError::Quota));
+    kv.remove("timed");
+    set_while_room(&kv, "x", b"").expect("room");
+    assert_eq!(kv.set("y", b"", None, 0), Err(KvError::Quota));
+    assert_eq!(kv.set("y", b"", ttl, 0), Err(KvError::Quota));
+    assert_eq!(kv.increment("n", 1, None, 0), Err(KvError::Quota));
+    // Written otherwise, it stays.
+    kv.set("x", b"2", None, 0).expect("in place of another");
+    assert_eq!(set_while_room(&kv, "z", b""), Err(KvError::Quota));
+    assert_eq!(read(&kv, "x", 0), Some(b"2".to_vec()));
+    kv.remove("x");
+    kv.remove("good");
+    assert_eq!((kv.keys(), kv.bytes()), (0, 0));
+}
+
+#[test]
+fn what_is_over_goes_before_what_gives_way() {
+    let kv = kv(2, 10_000);
+    kv.set("timed", b"1", Some(Duration::from_millis(1)), 0)
+        .expect("room");
+    set_while_room(&kv, "first", b"").expect("room");
+    kv.set_while_room("second", b"", MS).expect("room");
+    assert_eq!(read(&kv, "first", MS), Some(Vec::new()));
+}
+
+#[test]
+fn workers_that_make_room_at_once_find_it() {
+    let kv = Arc::new(kv(64, 1 << 20));
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let kv = Arc::clone(&kv);
+            thread::spawn(move || {
+                for round in 0..2000 {
+                    set_while_room(&kv, &format!("{thread}-{round}"), b"v").expect("room");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    assert!(kv.keys() <= 64, "{}", kv.keys());
+    let newest = (0..4).filter(|thread| read(&kv, &format!("{thread}-1999"), 0).is_some());
+    assert!(newest.count() > 0);
+}

@@ -7,7 +7,7 @@ use weft_wasm_host::{ConfigureError, Fault, Step};
 
 use super::{statuses, told, word};
 use crate::support::guest::ProxyWasm;
-use crate::support::{FakeExchange, HEAD, Setup, head, open};
+use crate::support::{FakeExchange, Setup, head};
 
 #[test]
 fn properties_have_the_names_of_envoy() {
@@ -171,47 +171,6 @@ fn all_callbacks_of_an_event_share_its_time() {
     let mut guest = setup.instance(&ProxyWasm::new(BUSY).data(&names).wasm());
     // Each of them is far within it.
     assert_eq!(head(&mut *guest), Err(Fault::Timeout { limit }));
-}
-
-/// Callbacks of the end of an exchange, which say their names.
-const ENDS: &str = r#"
-  (func (export "proxy_on_done") (param i32) (result i32)
-    (call $say (i32.const 1024) (i32.const 1)) (i32.const READY))
-  (func (export "proxy_on_log") (param i32) (call $say (i32.const 1025) (i32.const 1)))
-  (func (export "proxy_on_delete") (param i32) (call $say (i32.const 1026) (i32.const 1)))
-  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-    (call $tell (call $effective (i32.const 2)))
-    (call $tell (call $done))
-    (i32.const 0))"#;
-
-#[test]
-fn the_end_comes_in_its_order() {
-    let setup = Setup::new();
-    let module = ProxyWasm::new(&ENDS.replace("READY", "1")).data("dlx");
-    let mut guest = setup.instance(&module.wasm());
-    let context = open(&mut *guest, FakeExchange::get("/"));
-    assert!(guest.close(context).0.is_some());
-    assert_eq!(word(setup.lines.take()), "dlx");
-    assert_eq!(guest.contexts(), 0);
-}
-
-#[test]
-fn a_filter_may_put_the_end_off() {
-    let setup = Setup::new();
-    let module = ProxyWasm::new(&ENDS.replace("READY", "0")).data("dlx");
-    let mut guest = setup.instance(&module.wasm());
-    let first = open(&mut *guest, FakeExchange::get("/"));
-    assert!(
-        guest.close(first).0.is_some(),
-        "nobody waits for it with the exchange"
-    );
-    assert!(guest.close(first).0.is_none());
-    assert_eq!(word(setup.lines.take()), "d");
-    assert_eq!(guest.contexts(), 1);
-    let second = open(&mut *guest, FakeExchange::get("/"));
-    assert_eq!(guest.on_event(second, HEAD), Ok(Step::Proceed));
-    assert_eq!(word(setup.lines.take()), "00lx");
-    assert_eq!(guest.contexts(), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Filters for proxy-wasm.
 
 mod calls;
+mod ends;
 mod headers;
 mod life;
 mod messages;
