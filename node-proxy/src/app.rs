@@ -135,6 +135,7 @@ fn shared(workers: usize, spans: bool) -> anyhow::Result<Arc<Shared>> {
         purses: Purses::new(Settings::default().max_memory_per_source),
         turned_away: TurnedAway::default(),
         upstream_connections: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
+        filter_contexts: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
         workers,
     }))
 }

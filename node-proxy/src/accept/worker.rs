@@ -66,6 +66,8 @@ pub struct Shared {
     pub turned_away: TurnedAway,
     /// Upstream connections, idle ones included, of the whole proxy.
     pub upstream_connections: Vec<AtomicUsize>,
+    /// Requests in filters, of each worker.
+    pub filter_contexts: Vec<AtomicUsize>,
     /// Number of workers.
     pub workers: usize,
 }
@@ -236,6 +238,9 @@ async fn sweep(worker: Rc<Worker>) {
             connection.sweep(now, &deadlines);
         }
         Hub::tick(&worker, &worker.config());
+        if let Some(gauge) = worker.shared.filter_contexts.get(worker.id) {
+            gauge.store(worker.filters.contexts(), Ordering::Relaxed);
+        }
         let instant = Instant::now();
         if instant.duration_since(swept) >= POOL_SWEEP {
             swept = instant;

@@ -4,7 +4,7 @@
 //! set are a lock and a hash.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
@@ -135,6 +135,7 @@ pub struct Metrics {
     upstream_connections: Gauge,
     memory: Gauge,
     largest_memory: Gauge,
+    filter_contexts: Gauge,
     filters: FilterMetrics,
     registry: Arc<Registry>,
 }
@@ -165,6 +166,7 @@ impl Metrics {
             upstream_connections: Gauge::default(),
             memory: Gauge::default(),
             largest_memory: Gauge::default(),
+            filter_contexts: Gauge::default(),
             filters: FilterMetrics::register(&mut registry),
             registry: Arc::default(),
         };
@@ -203,33 +205,43 @@ impl Metrics {
             "Spans that the exporter had no room for or could not deliver",
             metrics.lost_spans.clone(),
         );
+        metrics.register_now(&mut registry);
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// Those that say how much there is of something now.
+    fn register_now(&self, registry: &mut Registry) {
         registry.register(
             "connections",
             "Connections of clients",
-            metrics.connections.clone(),
+            self.connections.clone(),
         );
         registry.register(
             "turned_away_connections",
             "Connections closed because all together, or their source, had as many or as much memory as allowed",
-            metrics.turned_away.clone(),
+            self.turned_away.clone(),
         );
         registry.register(
             "upstream_connections",
             "Connections to upstreams, idle ones included",
-            metrics.upstream_connections.clone(),
+            self.upstream_connections.clone(),
         );
         registry.register(
             "sources_memory_bytes",
             "Memory held on behalf of all sources",
-            metrics.memory.clone(),
+            self.memory.clone(),
         );
         registry.register(
             "largest_source_memory_bytes",
             "Memory held on behalf of the source that takes the most",
-            metrics.largest_memory.clone(),
+            self.largest_memory.clone(),
         );
-        metrics.registry = Arc::new(registry);
-        metrics
+        registry.register(
+            "filter_contexts",
+            "Requests that are in filters now",
+            self.filter_contexts.clone(),
+        );
     }
 
     /// Counts an event.
@@ -299,12 +311,11 @@ impl Metrics {
         let usage = shared.purses.usage();
         gauge(&self.memory, usage.all);
         gauge(&self.largest_memory, usage.largest);
-        let upstream: usize = shared
-            .upstream_connections
-            .iter()
-            .map(|gauge| gauge.load(Ordering::Relaxed))
-            .sum();
-        gauge(&self.upstream_connections, upstream);
+        gauge(
+            &self.upstream_connections,
+            sum(&shared.upstream_connections),
+        );
+        gauge(&self.filter_contexts, sum(&shared.filter_contexts));
         for (limit, count) in [
             ("total", &shared.turned_away.total),
             ("source", &shared.turned_away.source),
@@ -319,6 +330,12 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// Of all workers.
+fn sum(of_workers: &[AtomicUsize]) -> usize {
+    let counts = of_workers.iter();
+    counts.map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
 impl Default for Metrics {

@@ -9,6 +9,7 @@
 
 mod adversarial;
 mod control;
+mod filters;
 mod grpc;
 mod headers;
 mod http2;

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod guests;
 pub mod otlp;
 pub mod process;
 pub mod server;
