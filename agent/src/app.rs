@@ -110,15 +110,18 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     // The reconciler, which owns the state: the cluster and the node as they
     // change go in, the kernel and the proxy's snapshots come out.
     let mut watches = JoinSet::new();
+    let (resolved, filters) = watch::channel(Some(Arc::default()));
     let inputs = Inputs {
         watched: spawn_watch(&client, &stop, &mut watches),
         monitor: Monitor::open(&mut watches).context("netlink")?,
         proxy,
+        filters,
         work: Work::new(client),
     };
     let token = stop.clone();
     tasks.spawn(async move {
         Box::pin(reconcile::run(start, inputs, token)).await;
+        drop(resolved);
         Ok(())
     });
 
@@ -131,12 +134,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     ));
     let (batches, events_read) = upkeep::event_channel();
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
-    let config = ObserverConfig {
-        socket: args.hubble_socket,
-        listen: observer_addresses(&args.hubble_listen, facts.ip),
-        masquerading,
-        capacity: observer::DEFAULT_CAPACITY,
-    };
+    let config = observer_config(&args, &facts, masquerading);
     let inputs = ObserverInputs {
         view,
         events: events_read,
@@ -229,6 +227,19 @@ async fn lock(state_dir: &Path) -> anyhow::Result<File> {
                 return Err(error).with_context(|| path.display().to_string());
             }
         }
+    }
+}
+
+fn observer_config(
+    args: &RunArgs,
+    facts: &NodeFacts,
+    masquerading: std::ops::RangeInclusive<u16>,
+) -> ObserverConfig {
+    ObserverConfig {
+        socket: args.hubble_socket.clone(),
+        listen: observer_addresses(&args.hubble_listen, facts.ip),
+        masquerading,
+        capacity: observer::DEFAULT_CAPACITY,
     }
 }
 

@@ -177,6 +177,19 @@ impl Compiled {
     }
 }
 
+impl Compiled {
+    /// Keeps closed what leads to the proxy for endpoints that have more filters
+    /// than there may be.
+    pub fn close_crowded(&mut self, over: &BTreeMap<u32, Excess>) {
+        for (id, excess) in over {
+            if let Some(policy) = self.policies.get_mut(id) {
+                policy.close_http();
+                policy.excess.push(excess.clone());
+            }
+        }
+    }
+}
+
 /// One update: what is compiled from and what is known so far.
 struct Pass<'a> {
     endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,

@@ -43,7 +43,10 @@ fn shortfalls(policy: &EndpointPolicy, no_room: bool) -> Vec<Shortfall> {
         .iter()
         .map(|excess| {
             let outcome = match excess.of {
-                Bounded::HttpBytes | Bounded::HttpTables | Bounded::HttpSteps => HTTP,
+                Bounded::HttpBytes
+                | Bounded::HttpTables
+                | Bounded::HttpSteps
+                | Bounded::Filters => HTTP,
                 _ if denied => "everything is denied",
                 Bounded::OthersRanges => {
                     "it is not allowed these ranges, and everything else as they say"

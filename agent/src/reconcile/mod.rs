@@ -7,6 +7,7 @@ mod pass;
 mod publish;
 mod work;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ pub use work::Work;
 
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::Monitor;
+use crate::filter::ResolvedFilter;
 use crate::identity::CidrIdentities;
 use crate::kube::Watched;
 use crate::metrics::Metrics;
@@ -71,6 +73,8 @@ pub struct Inputs {
     pub monitor: Monitor,
     /// What is known of the proxy.
     pub proxy: watch::Receiver<ProxyStatus>,
+    /// The filters in force; none before they are known.
+    pub filters: watch::Receiver<Option<Arc<[ResolvedFilter]>>>,
     /// Questions to the API.
     pub work: Work,
 }
@@ -81,6 +85,7 @@ enum Input {
     Interfaces,
     Answer(Done),
     Proxy(ProxyStatus),
+    Filters(Option<Arc<[ResolvedFilter]>>),
 }
 
 impl Inputs {
@@ -94,6 +99,10 @@ impl Inputs {
             changed = self.proxy.changed() => {
                 changed.ok()?;
                 Some(Input::Proxy(self.proxy.borrow_and_update().clone()))
+            }
+            changed = self.filters.changed() => {
+                changed.ok()?;
+                Some(Input::Filters(self.filters.borrow_and_update().clone()))
             }
         }
     }
@@ -130,6 +139,7 @@ pub async fn run<K: Kernel>(start: Start<K>, mut inputs: Inputs, stop: Cancellat
         ..Due::default()
     };
     inputs.proxy.mark_changed();
+    inputs.filters.mark_changed();
     loop {
         tokio::select! {
             biased;
@@ -165,6 +175,12 @@ fn take<K: Kernel>(engine: &mut Engine<K>, input: Input, due: &mut Due) {
             lives,
         }) => {
             engine.confirmed(uid, ifindex, lives);
+            due.changed = true;
+        }
+        Input::Filters(filters) => {
+            if !filters.is_some_and(|filters| engine.filters(filters)) {
+                return;
+            }
             due.changed = true;
         }
         Input::Proxy(proxy) => {

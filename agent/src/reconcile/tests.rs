@@ -1,4 +1,5 @@
 mod bounds;
+mod filters;
 mod names;
 mod scale;
 
@@ -125,6 +126,8 @@ impl Rig {
         ] {
             engine.change(change);
         }
+        assert!(!engine.in_sync(), "filters are not known");
+        engine.filters(Arc::default());
         assert!(engine.in_sync());
         let (client, created) = api();
         Self {

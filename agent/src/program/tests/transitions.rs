@@ -7,6 +7,7 @@
 
 mod kinds;
 mod maps;
+mod sets;
 mod world;
 
 use std::collections::HashMap;
@@ -22,7 +23,8 @@ use weft_core::policy::testing::cases::{Case, PeerOf, Tuple, cases};
 use weft_core::policy::testing::reference::{self, Outcome, Question, Who};
 
 use crate::plan::PATIENCE;
-use world::{Fate, INTERCEPTED, LOCAL, World};
+use sets::INTERCEPTED;
+use world::{Fate, LOCAL, World};
 
 const TCP: u8 = 6;
 
@@ -120,8 +122,8 @@ impl<'c> Oracle<'c> {
             .or_insert_with(|| {
                 let tuple = &case.tuples[probe.tuple];
                 let question = question(case, tuple, direction);
-                let rules = world::picked(case, policies);
-                let intercepts = world::intercepts(case, policies);
+                let rules = sets::picked(case, policies);
+                let intercepts = sets::intercepts(case, policies);
                 let outcome = reference::decide_intercepted(&rules, intercepts, &question).outcome;
                 let (method, path, authority) = REQUESTS[probe.request];
                 let headers = HeaderMap::new();
@@ -131,10 +133,16 @@ impl<'c> Oracle<'c> {
                     authority,
                     headers: &headers,
                 };
+                let judged = || reference::decide_http(&rules, &question, &request);
                 let passes = match outcome {
                     Outcome::Deny => false,
                     Outcome::Allow => true,
-                    Outcome::Redirect => reference::decide_http(&rules, &question, &request),
+                    Outcome::Redirect => {
+                        let (direction, port) = (question.direction, question.port);
+                        let mut filters = intercepts.iter();
+                        let filtered = filters.any(|one| one.is_on(direction, port));
+                        judged() && (!filtered || sets::guard(method))
+                    }
                 };
                 Said { outcome, passes }
             })

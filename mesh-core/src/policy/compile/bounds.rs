@@ -62,11 +62,13 @@ pub enum Bounded {
     /// [`Bounds::entries`], on account of ranges of addresses that only rules for
     /// other endpoints name.
     OthersRanges,
+    /// Filters in the way of its requests, counted on every range of ports.
+    Filters,
 }
 
 impl Bounded {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rules,
         Self::Entries,
         Self::EntrySteps,
@@ -76,6 +78,7 @@ impl Bounded {
         Self::Ranges,
         Self::NodeEntries,
         Self::OthersRanges,
+        Self::Filters,
     ];
 
     /// A word for metrics.
@@ -90,6 +93,7 @@ impl Bounded {
             Self::Ranges => "ranges",
             Self::NodeEntries => "node_entries",
             Self::OthersRanges => "others_ranges",
+            Self::Filters => "filters",
         }
     }
 }
@@ -137,6 +141,17 @@ impl fmt::Display for Excess {
                 )?;
                 if let Some((object, amount)) = &self.most {
                     write!(f, "; most of these ranges are {object}'s: {amount}")?;
+                }
+                return Ok(());
+            }
+            Bounded::Filters => {
+                write!(
+                    f,
+                    "the filters that are attached to it come to more than {limit} (counted on \
+                     every range of ports)"
+                )?;
+                if let Some((object, amount)) = &self.most {
+                    write!(f, "; most of them are {object}'s: {amount}")?;
                 }
                 return Ok(());
             }

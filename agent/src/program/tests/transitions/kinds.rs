@@ -12,7 +12,7 @@ use weft_core::policy::{
 };
 
 use super::TCP;
-use super::world::INTERCEPTED;
+use super::sets::INTERCEPTED;
 
 const PORT: u16 = 80;
 

@@ -9,7 +9,7 @@ use crate::policy::http::Request;
 use crate::policy::testing::cases::{Case, Tuple, cases};
 use crate::policy::testing::reference::{self, Outcome};
 use crate::policy::{
-    Compiler, Decision, EndpointPolicy, MapEntry, RuleId, RuleTable, Subject, lookup,
+    Compiler, Decision, EndpointPolicy, MapEntry, RuleId, RuleTable, Subject, find, lookup,
 };
 use crate::snapshot::{Node, Parts, Settings, Snapshot};
 
@@ -55,6 +55,9 @@ fn check_entries(case: &Case) -> Result<(), TestCaseError> {
             tuple.protocol,
             tuple.port,
         );
+        let (entries, direction) = (&compiled.policy.entries, tuple.direction);
+        let found = find(entries, direction, identity, tuple.protocol, tuple.port);
+        prop_assert_eq!(found, entry, "{:?}", tuple);
         let question = case.question(tuple).unwrap();
         let expected = reference::decide_intercepted(&case.rules, &case.intercepts, &question);
         prop_assert_eq!(outcome(entry), expected.outcome, "{:?}", tuple);
