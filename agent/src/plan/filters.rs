@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use weft_core::filter::{FailPolicy, FilterSpec, Intercept, Phase};
+use weft_core::filter::{FailPolicy, FilterKey, FilterSpec, Intercept, Phase};
 use weft_core::model::{Direction, Labels, Protocol};
 use weft_core::policy::{Bounded, Excess, PortRange};
 
@@ -94,6 +94,14 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// The filters that are met by any of them.
+    pub fn keys(&self) -> BTreeSet<FilterKey> {
+        let steps = self.chains.values().flatten();
+        let steps = steps.flat_map(|chain| chain.steps.iter());
+        let keys: BTreeSet<&FilterKey> = steps.map(|step| &step.filter.key).collect();
+        keys.into_iter().cloned().collect()
+    }
+
     /// The ports whose traffic has to come to the proxy. One that does not know
     /// filters (`supported`, if that was ever heard) could only pass requests by
     /// them: where all of them may be left out they are.

@@ -7,7 +7,6 @@ mod pass;
 mod publish;
 mod work;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,7 +21,7 @@ pub use work::Work;
 
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::Monitor;
-use crate::filter::ResolvedFilter;
+use crate::filter::{Needed, Resolved};
 use crate::identity::CidrIdentities;
 use crate::kube::Watched;
 use crate::metrics::Metrics;
@@ -63,6 +62,8 @@ pub struct Start<K> {
     pub status: StatusSender,
     /// What is counted.
     pub metrics: Metrics,
+    /// Told the filters that something on this node meets.
+    pub needed: watch::Sender<Needed>,
 }
 
 /// What the reconciler listens to.
@@ -74,7 +75,7 @@ pub struct Inputs {
     /// What is known of the proxy.
     pub proxy: watch::Receiver<ProxyStatus>,
     /// The filters in force; none before they are known.
-    pub filters: watch::Receiver<Option<Arc<[ResolvedFilter]>>>,
+    pub filters: watch::Receiver<Resolved>,
     /// Questions to the API.
     pub work: Work,
 }
@@ -85,7 +86,7 @@ enum Input {
     Interfaces,
     Answer(Done),
     Proxy(ProxyStatus),
-    Filters(Option<Arc<[ResolvedFilter]>>),
+    Filters(Resolved),
 }
 
 impl Inputs {

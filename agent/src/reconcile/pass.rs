@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use weft_core::model::{Labels, NumericIdentity};
 use weft_core::policy::{Bounds, RuleTable};
@@ -15,7 +16,7 @@ use super::publish::{Known, Publisher, Wish};
 use super::work::Work;
 use crate::control::ProxyStatus;
 use crate::endpoint::{Interfaces, Table, Update};
-use crate::filter::ResolvedFilter;
+use crate::filter::{Needed, Resolved, ResolvedFilter};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::metrics::Metrics;
 use crate::plan::filters::{self, Attached};
@@ -83,7 +84,8 @@ pub(super) struct Engine<K> {
     /// of this node.
     numbered_for: BTreeSet<Labels>,
     /// The filters in force; none before they are known.
-    pub(super) filters: Option<Arc<[ResolvedFilter]>>,
+    pub(super) filters: Resolved,
+    needed: watch::Sender<Needed>,
     pub(super) compiled: Compiled,
     pub(super) rule_table: RuleTable,
     pub(super) publisher: Publisher,
@@ -122,6 +124,7 @@ impl<K: Kernel> Engine<K> {
             rules: Rules::default(),
             numbered_for: BTreeSet::new(),
             filters: None,
+            needed: start.needed,
             rule_table: RuleTable::default(),
             publisher,
             view: start.view,
@@ -273,10 +276,20 @@ impl<K: Kernel> Engine<K> {
         self.passed(&update, &outcome)
     }
 
-    /// What filters come to on the pods of this node.
+    /// What filters come to on the pods of this node; and tells which of them that
+    /// are, so that their modules are fetched.
     fn attached(&self) -> Attached {
         let filters = self.filters.as_deref().unwrap_or_default();
-        filters::attach(filters, self.table.endpoints(), &self.state)
+        let attached = filters::attach(filters, self.table.endpoints(), &self.state);
+        let needed = Some(Arc::new(attached.keys()));
+        self.needed.send_if_modified(|known| {
+            let news = *known != needed;
+            if news {
+                *known = needed;
+            }
+            news
+        });
+        attached
     }
 
     /// Notes the pods that the proxy has not heard of yet.

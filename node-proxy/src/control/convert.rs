@@ -1,11 +1,14 @@
 //! From the wire to what the snapshot is built from. Every refusal names the
 //! field.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_api::node as wire;
+use weft_core::filter::FilterSpec;
 use weft_core::model::{Direction, Endpoint, EndpointId, Labels, NumericIdentity, PodAddr};
 use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{PeerRule, PeerSet, PortPolicy, RuleRef};
@@ -32,12 +35,28 @@ pub fn parts(wire: &wire::Snapshot) -> Result<Parts> {
         addresses: each(&wire.addresses, "addresses", address)?,
         policies: each(&wire.policies, "policies", policy)?,
         clusters: each(&wire.clusters, "clusters", cluster)?,
-        filters: each(&wire.filters, "filters", filters::filter)?,
+        filters: self::filters(wire)?,
         chains: each(&wire.chains, "chains", filters::chain)?,
         callouts: each(&wire.callouts, "callouts", filters::callout)?,
         settings: settings::from_wire(wire.settings.as_ref())
             .map_err(|error| refused(format!("settings.{}", error.field), error.reason))?,
     })
+}
+
+/// Reads the filters of a snapshot.
+///
+/// # Errors
+/// The first field that does not hold what it should.
+pub fn filters(wire: &wire::Snapshot) -> Result<Vec<Arc<FilterSpec>>> {
+    let filters = each(&wire.filters, "filters", filters::filter)?;
+    let mut known = HashSet::new();
+    for (index, filter) in filters.iter().enumerate() {
+        if !known.insert(&filter.key) {
+            let reason = format!("names {} a second time", filter.key);
+            return Err(refused(format!("filters[{index}].name"), reason));
+        }
+    }
+    Ok(filters)
 }
 
 fn each<W, T>(items: &[W], list: &str, convert: impl Fn(&W, &str) -> Result<T>) -> Result<Vec<T>> {

@@ -10,6 +10,7 @@
 mod adversarial;
 mod control;
 mod filters;
+mod filters_loading;
 mod grpc;
 mod headers;
 mod http2;

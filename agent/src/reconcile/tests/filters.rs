@@ -70,6 +70,11 @@ async fn a_pod_without_policies_is_filtered_when_the_proxy_can() {
     rig.filters(&[on_80(spec("jwt"))]);
     let passed = rig.pass();
     assert!(passed.again.is_some());
+    let needed = rig.modules.borrow().clone().expect("known");
+    assert_eq!(
+        needed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["WeftFilter default/jwt"]
+    );
     let before = rig.port_80();
     assert!(!before.contains(&Verdict::Redirect(PROXY)), "{before:?}");
     assert_eq!(rig.told(), (vec!["jwt".into()], 1));

@@ -105,10 +105,20 @@ impl NodeControl for Service {
         request: Request<Streaming<FilterReports>>,
     ) -> Result<Response<FilterReportsReceived>, Status> {
         let mut incoming = request.into_inner();
-        while let Some(reports) = incoming.message().await? {
-            self.reports.send_replace(Some(reports));
+        let mut snapshots = self.snapshots.clone();
+        let listen = async {
+            while let Some(reports) = incoming.message().await? {
+                self.reports.send_replace(Some(reports));
+            }
+            Ok(Response::new(FilterReportsReceived {}))
+        };
+        // Its connections outlive the server's task.
+        tokio::select! {
+            ended = listen => ended,
+            _gone = snapshots.wait_for(|_snapshot| false) => {
+                Err(Status::unavailable("the agent ends"))
+            }
         }
-        Ok(Response::new(FilterReportsReceived {}))
     }
 }
 

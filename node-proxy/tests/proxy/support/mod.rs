@@ -7,6 +7,7 @@ pub mod guests;
 pub mod otlp;
 pub mod process;
 pub mod server;
+pub mod wat;
 pub mod world;
 
 use std::future::Future;

@@ -76,6 +76,8 @@ pub struct NodeFilter {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Generation of the object that this is about.
+    pub observed_generation: i64,
     /// The module that the object names is loaded.
     pub loaded: bool,
     /// It has taken the configuration that the object has.
