@@ -17,9 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 use weft_api::node::node_control_server::{NodeControl, NodeControlServer};
-use weft_api::node::{RecordBatch, RecordsReceived, Snapshot, SnapshotStatus};
+use weft_api::node::{
+    FilterReports, FilterReportsReceived, ModuleRequest, RecordBatch, RecordsReceived, Snapshot,
+    SnapshotStatus,
+};
 
 use answers::Answers;
+
+use crate::filter::{Parts, ProxyEnd};
 
 /// Batches of records that may wait for the observer.
 const RECORD_BATCHES: usize = 256;
@@ -123,10 +128,16 @@ impl Control {
     ///
     /// # Errors
     /// When the socket cannot be bound or serving fails.
-    pub async fn serve(self, socket: &Path, stop: CancellationToken) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        socket: &Path,
+        filters: ProxyEnd,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         let listener = crate::socket::listen(socket)?;
         let service = Service {
             control: self,
+            filters,
             stop: stop.clone(),
         };
         // An answering proxy must not hold up the end: the streams watch the
@@ -141,6 +152,7 @@ impl Control {
 
 struct Service {
     control: Control,
+    filters: ProxyEnd,
     stop: CancellationToken,
 }
 
@@ -189,6 +201,28 @@ impl NodeControl for Service {
                 .send(batch)
                 .await
                 .map_err(|_| Status::unavailable("the observer is gone"))?;
+        }
+    }
+
+    type ModulesStream = Parts;
+
+    async fn modules(&self, request: Request<ModuleRequest>) -> Result<Response<Parts>, Status> {
+        let parts = self.filters.module(&request.into_inner().sha256)?;
+        Ok(Response::new(parts))
+    }
+
+    async fn filters(
+        &self,
+        request: Request<Streaming<FilterReports>>,
+    ) -> Result<Response<FilterReportsReceived>, Status> {
+        let reporter = self.filters.reporter();
+        let mut inbound = request.into_inner();
+        loop {
+            let next = self.stop.run_until_cancelled(inbound.message()).await;
+            let Some(Some(reports)) = next.transpose()? else {
+                return Ok(Response::new(FilterReportsReceived {}));
+            };
+            reporter.take(reports);
         }
     }
 }

@@ -12,7 +12,10 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use weft_api::node::node_control_server::{NodeControl, NodeControlServer};
-use weft_api::node::{RecordBatch, RecordsReceived, Snapshot, SnapshotStatus};
+use weft_api::node::{
+    FilterReports, FilterReportsReceived, ModulePart, ModuleRequest, RecordBatch, RecordsReceived,
+    Snapshot, SnapshotStatus,
+};
 
 /// What a proxy has sent.
 #[derive(Debug, Default)]
@@ -124,5 +127,24 @@ impl NodeControl for Service {
         Ok(Response::new(RecordsReceived {
             records: self.received.records(),
         }))
+    }
+
+    type ModulesStream = Pin<Box<dyn Stream<Item = Result<ModulePart, Status>> + Send>>;
+
+    async fn modules(
+        &self,
+        request: Request<ModuleRequest>,
+    ) -> Result<Response<Self::ModulesStream>, Status> {
+        let digest = request.into_inner().sha256;
+        Err(Status::not_found(format!("no module {digest} is here")))
+    }
+
+    async fn filters(
+        &self,
+        request: Request<Streaming<FilterReports>>,
+    ) -> Result<Response<FilterReportsReceived>, Status> {
+        let mut reports = request.into_inner();
+        while reports.message().await?.is_some() {}
+        Ok(Response::new(FilterReportsReceived {}))
     }
 }

@@ -6,6 +6,7 @@
 //! testable as a plain call.
 #![forbid(unsafe_code)]
 
+pub mod filter;
 pub mod model;
 pub mod policy;
 pub mod snapshot;

@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::filter::{Callout, Chain, ChainSpec, FilterSpec};
 use crate::model::{Direction, Endpoint, EndpointId, Labels, NumericIdentity, PodAddr, PrefixMap};
 use crate::policy::http::{Matcher, PeerPolicy, Request, Verdict};
 use crate::policy::{PeerRule, PortPolicy};
 
+mod by_subject;
 mod settings;
 
+use by_subject::BySubject;
 pub use settings::{MOST_HEADERS, Settings, SettingsError};
 
 /// The node that a proxy serves.
@@ -93,6 +96,12 @@ pub struct Parts {
     pub policies: Vec<PortPolicy>,
     /// Upstream clusters.
     pub clusters: Vec<Cluster>,
+    /// Filters that are attached somewhere on the node.
+    pub filters: Vec<Arc<FilterSpec>>,
+    /// Where they are attached.
+    pub chains: Vec<ChainSpec>,
+    /// Services that they may ask.
+    pub callouts: Vec<Callout>,
     /// Limits and names.
     pub settings: Settings,
 }
@@ -118,16 +127,12 @@ pub struct Snapshot {
     identities: HashMap<NumericIdentity, Labels>,
     addresses: PrefixMap<NumericIdentity>,
     /// Ranges of ports, sorted; they never overlap.
-    policies: HashMap<(EndpointId, Direction), Vec<PortRange>>,
+    policies: BySubject<Arc<Matcher>>,
     clusters: HashMap<Box<str>, Arc<Cluster>>,
+    filters: Box<[Arc<FilterSpec>]>,
+    chains: BySubject<ChainSpec>,
+    callouts: HashMap<Box<str>, Callout>,
     settings: Arc<Settings>,
-}
-
-#[derive(Debug)]
-struct PortRange {
-    first: u16,
-    last: u16,
-    matcher: Arc<Matcher>,
 }
 
 impl Snapshot {
@@ -139,6 +144,8 @@ impl Snapshot {
     pub fn build(parts: Parts, previous: Option<&Self>) -> Result<Self, SnapshotError> {
         let policies = compile(&parts.policies, previous)?;
         let clusters = clusters(parts.clusters)?;
+        let filters: Box<[_]> = parts.filters.into();
+        let chains = chains(parts.chains, &filters)?;
         for (index, listener) in parts.listeners.iter().enumerate() {
             if let ListenerMode::Cluster(name) = &listener.mode
                 && !clusters.contains_key(name)
@@ -164,6 +171,13 @@ impl Snapshot {
             addresses: parts.addresses.into_iter().collect(),
             policies,
             clusters,
+            filters,
+            chains,
+            callouts: parts
+                .callouts
+                .into_iter()
+                .map(|one| (one.service.clone(), one))
+                .collect(),
             settings: Arc::new(parts.settings),
         })
     }
@@ -191,6 +205,16 @@ impl Snapshot {
     /// The cluster of that name.
     pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
+    }
+
+    /// Filters that are attached somewhere on the node.
+    pub fn filters(&self) -> &[Arc<FilterSpec>] {
+        &self.filters
+    }
+
+    /// A Service that filters may ask, by `name.namespace:port`.
+    pub fn callout(&self, service: &str) -> Option<&Callout> {
+        self.callouts.get(service)
     }
 
     /// The pod of that number.
@@ -226,6 +250,7 @@ impl Snapshot {
         Connection {
             egress: self.policy(source, Direction::Egress, port, destination.identity),
             ingress: self.policy(destination, Direction::Ingress, port, source.identity),
+            chain: self.chain(source, destination, port),
             source,
             destination,
         }
@@ -238,26 +263,31 @@ impl Snapshot {
         port: u16,
         peer: NumericIdentity,
     ) -> Option<PeerPolicy> {
-        let ranges = self.policies.get(&(subject.endpoint?, direction))?;
-        let after = ranges.partition_point(|range| range.first <= port);
-        let range = ranges.get(after.checked_sub(1)?)?;
-        (port <= range.last).then(|| range.matcher.peer(peer))
+        let matcher = self.policies.get(subject.endpoint?, direction, port)?;
+        Some(matcher.peer(peer))
+    }
+
+    fn chain(&self, source: End, destination: End, port: u16) -> Option<Chain> {
+        let of = |end: End, direction| self.chains.get(end.endpoint?, direction, port);
+        Chain::join(
+            of(source, Direction::Egress),
+            of(destination, Direction::Ingress),
+        )
     }
 }
 
 fn compile(
     policies: &[PortPolicy],
     previous: Option<&Snapshot>,
-) -> Result<HashMap<(EndpointId, Direction), Vec<PortRange>>, SnapshotError> {
+) -> Result<BySubject<Arc<Matcher>>, SnapshotError> {
     // Replicas of one workload have equal policies: they share a matcher.
-    let known = previous.into_iter().flat_map(|snapshot| {
-        let ranges = snapshot.policies.values().flatten();
-        ranges.map(|range| Arc::clone(&range.matcher))
-    });
+    let known = previous
+        .into_iter()
+        .flat_map(|snapshot| snapshot.policies.values());
     let mut known: HashMap<Arc<[PeerRule]>, Arc<Matcher>> = known
-        .map(|matcher| (matcher.source().into(), matcher))
+        .map(|matcher| (matcher.source().into(), Arc::clone(matcher)))
         .collect();
-    let mut compiled: HashMap<_, Vec<PortRange>> = HashMap::new();
+    let mut compiled = BySubject::default();
     for (index, policy) in policies.iter().enumerate() {
         let refused = |field: &str, reason: String| SnapshotError {
             field: format!("policies[{index}]{field}"),
@@ -273,32 +303,36 @@ fn compile(
                 matcher
             }
         };
-        if policy.first > policy.last {
-            return Err(refused("", "the first port is above the last".into()));
-        }
-        let ranges = compiled
-            .entry((policy.endpoint, policy.direction))
-            .or_default();
-        ranges.push(PortRange {
-            first: policy.first,
-            last: policy.last,
-            matcher,
-        });
+        let subject = (policy.endpoint, policy.direction);
+        compiled
+            .add(subject, (policy.first, policy.last), matcher)
+            .map_err(|reason| refused("", reason.into()))?;
     }
-    for ((endpoint, direction), ranges) in &mut compiled {
-        ranges.sort_by_key(|range| range.first);
-        let overlap = ranges.windows(2).any(|pair| match pair {
-            [left, right] => left.last >= right.first,
-            _ => false,
-        });
-        if overlap {
-            return Err(SnapshotError {
-                field: "policies".into(),
-                reason: format!("endpoint {endpoint} has overlapping {direction} port ranges"),
-            });
+    compiled.finish("policies")
+}
+
+fn chains(
+    list: Vec<ChainSpec>,
+    filters: &[Arc<FilterSpec>],
+) -> Result<BySubject<ChainSpec>, SnapshotError> {
+    let mut chains = BySubject::default();
+    for (index, chain) in list.into_iter().enumerate() {
+        let refused = |field: String, reason: &str| SnapshotError {
+            field: format!("chains[{index}]{field}"),
+            reason: reason.into(),
+        };
+        for (place, step) in chain.steps.iter().enumerate() {
+            if filters.get(step.filter as usize).is_none() {
+                let field = format!(".steps[{place}].filter");
+                return Err(refused(field, "is no position in `filters`"));
+            }
         }
+        let subject = (chain.endpoint, chain.direction);
+        chains
+            .add(subject, (chain.first, chain.last), chain)
+            .map_err(|reason| refused(String::new(), reason))?;
     }
-    Ok(compiled)
+    chains.finish("chains")
 }
 
 fn clusters(list: Vec<Cluster>) -> Result<HashMap<Box<str>, Arc<Cluster>>, SnapshotError> {
@@ -335,6 +369,7 @@ pub struct Connection {
     pub destination: End,
     egress: Option<PeerPolicy>,
     ingress: Option<PeerPolicy>,
+    chain: Option<Chain>,
 }
 
 impl Connection {
@@ -348,6 +383,11 @@ impl Connection {
     /// that direction; the datapath already allowed the connection.
     pub fn judge(&self, direction: Direction, request: &Request<'_>) -> Option<Verdict<'_>> {
         self.policy(direction).map(|policy| policy.judge(request))
+    }
+
+    /// Filters that its requests meet; none where nothing is attached.
+    pub fn chain(&self) -> Option<&Chain> {
+        self.chain.as_ref()
     }
 
     fn policy(&self, direction: Direction) -> Option<&PeerPolicy> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_api::node::Snapshot;
@@ -26,6 +27,9 @@ use crate::control::client::{self, Ask};
 use crate::control::config::Config;
 use crate::control::publish::Publisher;
 use crate::control::store::{self, Store};
+use crate::filter::manager::{Manager, Setup};
+use crate::filter::modules::Source;
+use crate::filter::report;
 use crate::memory::Purses;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
@@ -56,12 +60,20 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// A file, read again when asked to.
-    File(PathBuf),
+    File {
+        /// The file.
+        snapshot: PathBuf,
+        /// Where the modules of its filters are, if anywhere.
+        modules: Option<PathBuf>,
+        /// Where what was compiled of them is kept, if anywhere.
+        state: Option<PathBuf>,
+    },
     /// The agent, and what was kept of it.
     Agent {
         /// Its Unix socket.
         socket: PathBuf,
-        /// Where the last good snapshot is kept, if anywhere.
+        /// Where the last good snapshot and the modules of its filters are
+        /// kept, if anywhere.
         state: Option<PathBuf>,
     },
 }
@@ -101,11 +113,19 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
     };
     let export = start_export(&options, &shared, &mut sinks)?;
 
-    let publisher = Publisher::new(Arc::clone(&shared), commands, versions);
+    let manager = Manager::new(manager_setup(&options));
+    let filters = manager.listings();
+    let publisher = Publisher::new(Arc::clone(&shared), commands, versions, manager);
     let (requests, asked) = mpsc::channel(16);
     let (control, agent, mut tasks) = open_origin(&options.origin, publisher, &mut sinks)?;
     let status = control.status();
     tasks.push(tokio::spawn(control.run(asked, agent)));
+    if let Origin::Agent { socket, .. } = &options.origin {
+        tasks.push(tokio::spawn(report::reports(
+            socket.clone(),
+            filters.clone(),
+        )));
+    }
 
     let (stop_telemetry, stopped) = oneshot::channel();
     let telemetry = tokio::spawn(telemetry::run(receiver, sinks, stopped));
@@ -113,6 +133,7 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
         status: status.clone(),
         shared: Arc::clone(&shared),
         metrics: metrics.clone(),
+        filters,
     };
     tasks.extend(admin::serve(&options, page).await?);
     Ok(Proxy {
@@ -128,6 +149,20 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
     })
 }
 
+fn manager_setup(options: &Options) -> Setup {
+    let (source, state) = match &options.origin {
+        Origin::File { modules, state, .. } => (Source::Folder(modules.clone()), state),
+        Origin::Agent { socket, state } => (Source::Agent(socket.clone()), state),
+    };
+    Setup {
+        source,
+        state: state.clone(),
+        node: options.node.clone(),
+        workers: options.workers.max(1),
+        control: Handle::current(),
+    }
+}
+
 fn shared(workers: usize, spans: bool) -> anyhow::Result<Arc<Shared>> {
     Ok(Arc::new(Shared {
         config: Arc::new(ArcSwap::from_pointee(empty(spans)?)),
@@ -135,6 +170,7 @@ fn shared(workers: usize, spans: bool) -> anyhow::Result<Arc<Shared>> {
         purses: Purses::new(Settings::default().max_memory_per_source),
         turned_away: TurnedAway::default(),
         upstream_connections: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
+        filter_contexts: (0..workers).map(|_worker| AtomicUsize::new(0)).collect(),
         workers,
     }))
 }
@@ -161,7 +197,7 @@ type Opened = (Control, mpsc::Receiver<Ask>, Vec<JoinHandle<()>>);
 fn open_origin(origin: &Origin, publisher: Publisher, sinks: &mut Sinks) -> anyhow::Result<Opened> {
     let (asking, asked) = mpsc::channel(1);
     match origin {
-        Origin::File(path) => {
+        Origin::File { snapshot: path, .. } => {
             let snapshot = store::load(path)?;
             let mut control = Control::new(publisher.alone(), None);
             control
@@ -233,6 +269,9 @@ fn empty(spans: bool) -> anyhow::Result<Config> {
         addresses: Vec::new(),
         policies: Vec::new(),
         clusters: Vec::new(),
+        filters: Vec::new(),
+        chains: Vec::new(),
+        callouts: Vec::new(),
         settings: Settings::default(),
     };
     Ok(Config::build(parts, None, spans)?)

@@ -23,7 +23,7 @@ pub struct Args {
     pub control_socket: Option<PathBuf>,
 
     /// Where the last good snapshot is kept, to start from while the agent is
-    /// away.
+    /// away, and the modules of its filters with what was compiled of them.
     #[arg(long, env = "WEFT_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 
@@ -31,6 +31,11 @@ pub struct Args {
     /// reads it again.
     #[arg(long)]
     pub snapshot: Option<PathBuf>,
+
+    /// Where the modules of that file's filters are: all `*.wasm` in this folder,
+    /// whatever they are called. SIGHUP looks anew.
+    #[arg(long, requires = "snapshot")]
+    pub module_dir: Option<PathBuf>,
 
     /// Unix socket of the admin page.
     #[arg(long, env = "WEFT_ADMIN_SOCKET")]
@@ -77,7 +82,11 @@ impl Args {
     /// Flags that contradict each other.
     pub fn options(self) -> Result<Options, ArgsError> {
         let origin = match (self.snapshot, self.control_socket) {
-            (Some(path), _) => Origin::File(path),
+            (Some(snapshot), _) => Origin::File {
+                snapshot,
+                modules: self.module_dir,
+                state: self.state_dir,
+            },
             (None, Some(socket)) => Origin::Agent {
                 socket,
                 state: self.state_dir,
@@ -146,6 +155,17 @@ mod tests {
             "x.sock",
         ];
         assert!(Args::try_parse_from(both).is_err());
+        let modules = [
+            "weft-proxy",
+            "--control-socket",
+            "x.sock",
+            "--module-dir",
+            "x",
+        ];
+        assert!(
+            Args::try_parse_from(modules).is_err(),
+            "the agent has its modules"
+        );
         let none = Args::try_parse_from(["weft-proxy"]).expect_err("neither");
         let said = none.to_string();
         assert!(

@@ -6,6 +6,7 @@
 use std::io;
 
 use thiserror::Error;
+use weft_wasm_host::FaultKind;
 
 /// Who is to blame for a [`Failure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,18 @@ pub enum Failure {
     /// The upstream did not answer in time.
     #[error("upstream request timeout")]
     UpstreamTimeout,
+    /// A filter failed, and its owner wants no request to pass without it.
+    #[error("filter failed")]
+    Filter(FaultKind),
+    /// A filter answered the request itself while it was being sent.
+    #[error("answered by a filter")]
+    Answered,
+    /// A filter would have to hold more of the request's body than it may.
+    #[error("request body too large for a filter")]
+    RequestBodyTooLarge,
+    /// The same of the response's.
+    #[error("response body too large for a filter")]
+    ResponseBodyTooLarge,
     /// No byte of the body moved for too long.
     #[error("body idle timeout")]
     BodyIdle,
@@ -125,6 +138,10 @@ impl Failure {
             | Self::Revoked
             | Self::Overloaded(_)
             | Self::ShuttingDown
+            | Self::Filter(_)
+            | Self::Answered
+            | Self::RequestBodyTooLarge
+            | Self::ResponseBodyTooLarge
             | Self::NoSourcePort => Culprit::Proxy,
             Self::NoUpstream(_)
             | Self::ConnectError(_)

@@ -12,6 +12,7 @@ pub mod app;
 pub mod cli;
 pub mod control;
 pub mod failure;
+pub mod filter;
 pub mod http;
 pub mod identity;
 pub mod memory;

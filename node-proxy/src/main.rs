@@ -73,7 +73,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let patience = Duration::from_secs(args.drain_seconds);
     let options = args.options()?;
     let file = match &options.origin {
-        Origin::File(path) => Some(path.clone()),
+        Origin::File { snapshot, .. } => Some(snapshot.clone()),
         Origin::Agent { .. } => None,
     };
     // Installed before anything else, so that an early signal is not lost.

@@ -144,6 +144,9 @@ pub fn snapshot(
             .collect(),
         policies: parts.ports.iter().map(|port| port_policy(port)).collect(),
         clusters: Vec::new(),
+        filters: Vec::new(),
+        chains: Vec::new(),
+        callouts: Vec::new(),
         settings: Some(settings(parts.settings)),
     };
     let size = VERSION + snapshot.encoded_len();

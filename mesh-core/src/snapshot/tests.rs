@@ -1,6 +1,9 @@
 use http::HeaderMap;
 
 use super::*;
+use crate::filter::{
+    Attached, FilterKey, FilterKind, FilterLimits, Isolation, OnError, Phase, Plugin,
+};
 use crate::policy::http::HttpRule;
 use crate::policy::{PeerSet, RuleRef};
 
@@ -66,6 +69,9 @@ fn parts(policies: Vec<PortPolicy>) -> Parts {
         ],
         policies,
         clusters: vec![],
+        filters: vec![],
+        chains: vec![],
+        callouts: vec![],
         settings: Settings::default(),
     }
 }
@@ -152,17 +158,18 @@ fn unchanged_policies_keep_their_matchers() {
         policy(2, Direction::Ingress, (82, 82), "/b"),
     ];
     let second = Snapshot::build(parts(changed), Some(&first)).unwrap();
-    let matcher = |snapshot: &Snapshot, endpoint, index: usize| {
-        let ranges = &snapshot.policies[&(EndpointId(endpoint), Direction::Ingress)];
-        Arc::clone(&ranges[index].matcher)
+    let matcher = |snapshot: &Snapshot, endpoint, port| {
+        let policies = &snapshot.policies;
+        let found = policies.get(EndpointId(endpoint), Direction::Ingress, port);
+        Arc::clone(found.expect("a policy"))
     };
-    let kept = matcher(&first, 2, 0);
-    assert!(Arc::ptr_eq(&kept, &matcher(&second, 2, 0)));
+    let kept = matcher(&first, 2, 80);
+    assert!(Arc::ptr_eq(&kept, &matcher(&second, 2, 80)));
     assert!(
-        Arc::ptr_eq(&kept, &matcher(&second, 1, 0)),
+        Arc::ptr_eq(&kept, &matcher(&second, 1, 81)),
         "equal rules share one"
     );
-    assert!(!Arc::ptr_eq(&kept, &matcher(&second, 2, 1)));
+    assert!(!Arc::ptr_eq(&kept, &matcher(&second, 2, 82)));
 }
 
 #[test]
@@ -184,6 +191,60 @@ fn wrong_parts_are_refused_by_name() {
         mode: ListenerMode::Cluster("missing".into()),
     });
     assert!(refused(unknown).starts_with("listeners[0].cluster: "));
+    let mut nobody = parts(vec![]);
+    nobody.chains.push(chain(2, Direction::Ingress, &[0]));
+    assert!(refused(nobody).starts_with("chains[0].steps[0].filter: "));
+}
+
+fn chain(endpoint: u32, direction: Direction, filters: &[u32]) -> ChainSpec {
+    let attached = |filter: &u32| Attached {
+        phase: Phase::AfterPolicy,
+        filter: *filter,
+    };
+    ChainSpec {
+        endpoint: EndpointId(endpoint),
+        direction,
+        first: 80,
+        last: 80,
+        steps: filters.iter().map(attached).collect(),
+    }
+}
+
+#[test]
+fn a_connection_meets_the_filters_of_both_ends() {
+    let filter = |name: &str| {
+        Arc::new(FilterSpec {
+            key: FilterKey {
+                kind: FilterKind::WeftFilter,
+                namespace: "default".into(),
+                name: name.into(),
+            },
+            module: None,
+            problem: None,
+            config: [].into(),
+            limits: FilterLimits::default(),
+            on_error: OnError::default(),
+            isolation: Isolation::Worker,
+            callouts: [].into(),
+            plugin: Plugin::default(),
+        })
+    };
+    let mut parts = parts(vec![]);
+    parts.filters = vec![filter("a"), filter("b")];
+    parts.chains = vec![
+        chain(1, Direction::Egress, &[1]),
+        chain(2, Direction::Ingress, &[0, 1]),
+    ];
+    let snapshot = Snapshot::build(parts, None).unwrap();
+    let met = |source: [u8; 4], port| -> Vec<u32> {
+        let connection = snapshot.connection(source.into(), LOCAL.into(), port);
+        let steps = connection.chain().map(|chain| chain.steps().to_vec());
+        let steps = steps.unwrap_or_default().into_iter();
+        steps.map(|step| step.filter).collect()
+    };
+    assert_eq!(met(TIEFIGHTER, 80), [1, 0, 1]);
+    assert_eq!(met([10, 244, 2, 10], 80), [0, 1]);
+    assert!(met(TIEFIGHTER, 81).is_empty());
 }
 
 #[test]

@@ -24,6 +24,7 @@ use super::listener;
 use super::sources::Sources;
 use crate::control::config::{Config, ListenerMode};
 use crate::failure::Failure;
+use crate::filter::hub::Hub;
 use crate::memory::{Account, Purses};
 use crate::pipeline::inflight::RequestLimits;
 use crate::settings::{self, Settings};
@@ -65,6 +66,8 @@ pub struct Shared {
     pub turned_away: TurnedAway,
     /// Upstream connections, idle ones included, of the whole proxy.
     pub upstream_connections: Vec<AtomicUsize>,
+    /// Requests in filters, of each worker.
+    pub filter_contexts: Vec<AtomicUsize>,
     /// Number of workers.
     pub workers: usize,
 }
@@ -121,6 +124,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Where records go.
     pub records: ring::Sender,
+    /// Instances of filters.
+    pub filters: Hub,
     upstream: RefCell<Upstream>,
     config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
     /// What deadlines and pools were made from.
@@ -173,6 +178,7 @@ async fn drive(seed: Seed) {
         adopted: RefCell::new(config),
         shared: seed.shared,
         records: seed.records,
+        filters: Hub::default(),
         connections: RefCell::default(),
         sources: Sources::default(),
         next_connection: Cell::new(0),
@@ -231,6 +237,10 @@ async fn sweep(worker: Rc<Worker>) {
         for connection in worker.snapshot_of_connections() {
             connection.sweep(now, &deadlines);
         }
+        Hub::tick(&worker, &worker.config());
+        if let Some(gauge) = worker.shared.filter_contexts.get(worker.id) {
+            gauge.store(worker.filters.contexts(), Ordering::Relaxed);
+        }
         let instant = Instant::now();
         if instant.duration_since(swept) >= POOL_SWEEP {
             swept = instant;
@@ -247,6 +257,7 @@ async fn sweep(worker: Rc<Worker>) {
 async fn follow(worker: Rc<Worker>, mut versions: watch::Receiver<u64>) {
     while versions.changed().await.is_ok() {
         let config = worker.adopt();
+        Hub::adopt(&worker, &config);
         for connection in worker.snapshot_of_connections() {
             connection.rejudge(&config);
         }

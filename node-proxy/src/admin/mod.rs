@@ -5,6 +5,8 @@
 //! than a loopback one is refused, so that a page in someone's browser cannot
 //! be made to read it.
 
+mod filters;
+
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +29,7 @@ use crate::accept::worker::Shared;
 use crate::app::Options;
 use crate::control::apply::SharedStatus;
 use crate::control::config::ListenerMode;
+use crate::filter::listing::Listings;
 use crate::telemetry::metrics::Metrics;
 
 /// What the page shows.
@@ -38,6 +41,8 @@ pub struct State {
     pub shared: Arc<Shared>,
     /// Counters of telemetry.
     pub metrics: Metrics,
+    /// What became of the filters.
+    pub filters: Listings,
 }
 
 /// Serves the page where the options say.
@@ -92,6 +97,7 @@ fn router(state: State) -> Router {
         .route("/healthz", get(ready))
         .route("/ready", get(ready))
         .route("/config", get(config))
+        .route("/filters", get(filters))
         .route("/metrics", get(metrics))
         .with_state(state)
 }
@@ -101,6 +107,7 @@ async fn index() -> &'static str {
      /healthz   200 when a snapshot is in force and its listeners accept\n\
      /ready     the same\n\
      /config    what it runs from\n\
+     /filters   what became of its filters\n\
      /metrics   Prometheus\n"
 }
 
@@ -162,6 +169,11 @@ async fn config(extract::State(state): extract::State<State>) -> Json<Value> {
             "upgrades": &*settings.upgrades,
         },
     }))
+}
+
+async fn filters(extract::State(state): extract::State<State>) -> Json<Value> {
+    let listing = state.filters.borrow().clone();
+    Json(filters::filters(&listing))
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {

@@ -7,15 +7,27 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
 use tower::service_fn;
 use weft_api::node::node_control_client::NodeControlClient;
-use weft_api::node::{MAX_SNAPSHOT, Snapshot, SnapshotStatus};
+use weft_api::node::{MAX_SNAPSHOT, ModuleRequest, Snapshot, SnapshotStatus};
+use weft_wasm_host::MAX_MODULE;
 
 /// Wait before the next attempt to reach the agent. Short: a restarted agent
 /// is back within a second, and dialling a Unix socket costs nothing.
-const RETRY: Duration = Duration::from_millis(100);
+pub(crate) const RETRY: Duration = Duration::from_millis(100);
+
+/// What of a snapshot can be put in force besides rules.
+const FEATURES: &[&str] = &["filters"];
+
+/// Longest wait for the next part of a module.
+const MODULE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a message has besides the part of a module.
+const MESSAGE_OVERHEAD: usize = 64;
 
 /// What the agent's stream asks of the task that puts snapshots in force. It is
 /// dealt with in this order.
@@ -97,6 +109,7 @@ pub fn status(version: String, error: String) -> SnapshotStatus {
         version,
         error,
         proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: FEATURES.iter().map(|&one| one.to_owned()).collect(),
     }
 }
 
@@ -150,7 +163,44 @@ async fn stream(
     }
 }
 
-async fn dial(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+/// Asks the agent for a module, once. What comes is still to be compared with
+/// the digest.
+///
+/// # Errors
+/// Why it cannot be had now.
+pub async fn module(socket: &Path, sha256: String) -> Result<Vec<u8>, String> {
+    let channel = dial(socket)
+        .await
+        .map_err(|_error| "the agent is not there".to_owned())?;
+    // However the agent cuts it: a part is a module at most.
+    let mut client =
+        NodeControlClient::new(channel).max_decoding_message_size(MAX_MODULE + MESSAGE_OVERHEAD);
+    let said = |status: Status| match status.code() {
+        Code::NotFound => format!("the agent does not have it yet: {}", status.message()),
+        Code::Unavailable => "the agent has gone away".to_owned(),
+        code => format!("the agent does not give it ({code}): {}", status.message()),
+    };
+    let late = |_elapsed| {
+        let seconds = MODULE_PATIENCE.as_secs();
+        format!("the agent did not send any of it for {seconds} seconds")
+    };
+    let asked = client.modules(ModuleRequest { sha256 });
+    let answer = timeout(MODULE_PATIENCE, asked).await.map_err(late)?;
+    let mut parts = answer.map_err(said)?.into_inner();
+    let mut module = Vec::new();
+    loop {
+        let part = timeout(MODULE_PATIENCE, parts.message()).await;
+        let Some(part) = part.map_err(late)?.map_err(said)? else {
+            return Ok(module);
+        };
+        if module.len() + part.data.len() > MAX_MODULE {
+            return Err(format!("it has more than {MAX_MODULE} bytes"));
+        }
+        module.extend_from_slice(&part.data);
+    }
+}
+
+pub(crate) async fn dial(socket: &Path) -> Result<Channel, tonic::transport::Error> {
     let path = socket.to_owned();
     // The address is never looked at: the connector dials the socket.
     Endpoint::from_static("http://agent.invalid")

@@ -7,6 +7,7 @@ use weft_core::snapshot::{Node, Parts, Snapshot, SnapshotError};
 
 pub use weft_core::snapshot::{Cluster, Listener, ListenerMode};
 
+use crate::filter::NodeFilter;
 use crate::settings::Settings;
 
 /// One version of the configuration; replaced as a whole.
@@ -23,10 +24,13 @@ pub struct Config {
     pub mark: Option<u32>,
     /// Spans are exported, so that traces are started and continued here.
     pub spans: bool,
+    /// The filters of the snapshot, at the same positions.
+    pub filters: Box<[Arc<NodeFilter>]>,
 }
 
 impl Config {
     /// Compiles a snapshot; what did not change since `previous` is reused.
+    /// Its filters are found when it is sure to come into force.
     ///
     /// # Errors
     /// Names the field that is wrong.
@@ -48,6 +52,7 @@ impl Config {
             server,
             mark,
             spans,
+            filters: Box::default(),
         })
     }
 

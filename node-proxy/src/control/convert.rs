@@ -1,15 +1,20 @@
 //! From the wire to what the snapshot is built from. Every refusal names the
 //! field.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_api::node as wire;
+use weft_core::filter::FilterSpec;
 use weft_core::model::{Direction, Endpoint, EndpointId, Labels, NumericIdentity, PodAddr};
 use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{PeerRule, PeerSet, PortPolicy, RuleRef};
 use weft_core::snapshot::{Cluster, Listener, ListenerMode, Node, Parts, SnapshotError};
+
+mod filters;
 
 use crate::accept::socket;
 use crate::settings;
@@ -30,9 +35,28 @@ pub fn parts(wire: &wire::Snapshot) -> Result<Parts> {
         addresses: each(&wire.addresses, "addresses", address)?,
         policies: each(&wire.policies, "policies", policy)?,
         clusters: each(&wire.clusters, "clusters", cluster)?,
+        filters: self::filters(wire)?,
+        chains: each(&wire.chains, "chains", filters::chain)?,
+        callouts: each(&wire.callouts, "callouts", filters::callout)?,
         settings: settings::from_wire(wire.settings.as_ref())
             .map_err(|error| refused(format!("settings.{}", error.field), error.reason))?,
     })
+}
+
+/// Reads the filters of a snapshot.
+///
+/// # Errors
+/// The first field that does not hold what it should.
+pub fn filters(wire: &wire::Snapshot) -> Result<Vec<Arc<FilterSpec>>> {
+    let filters = each(&wire.filters, "filters", filters::filter)?;
+    let mut known = HashSet::new();
+    for (index, filter) in filters.iter().enumerate() {
+        if !known.insert(&filter.key) {
+            let reason = format!("names {} a second time", filter.key);
+            return Err(refused(format!("filters[{index}].name"), reason));
+        }
+    }
+    Ok(filters)
 }
 
 fn each<W, T>(items: &[W], list: &str, convert: impl Fn(&W, &str) -> Result<T>) -> Result<Vec<T>> {
@@ -122,21 +146,11 @@ fn address(wire: &wire::AddressIdentity, at: &str) -> Result<(IpNet, NumericIden
 }
 
 fn policy(wire: &wire::PortPolicy, at: &str) -> Result<PortPolicy> {
-    let direction = match wire.direction() {
-        wire::Direction::Ingress => Direction::Ingress,
-        wire::Direction::Egress => Direction::Egress,
-        wire::Direction::Unspecified => {
-            return Err(refused(format!("{at}.direction"), "is missing"));
-        }
-    };
-    let port = |number: u32, field: &str| {
-        u16::try_from(number).map_err(|_error| refused(format!("{at}.{field}"), "is no port"))
-    };
     Ok(PortPolicy {
         endpoint: EndpointId(wire.endpoint_id),
-        direction,
-        first: port(wire.port_first, "port_first")?,
-        last: port(wire.port_last, "port_last")?,
+        direction: direction(wire.direction(), at)?,
+        first: port(wire.port_first, at, "port_first")?,
+        last: port(wire.port_last, at, "port_last")?,
         rules: wire
             .rules
             .iter()
@@ -144,6 +158,18 @@ fn policy(wire: &wire::PortPolicy, at: &str) -> Result<PortPolicy> {
             .map(|(index, rule)| peer_rule(rule, &format!("{at}.rules[{index}]")))
             .collect::<Result<_>>()?,
     })
+}
+
+fn direction(wire: wire::Direction, at: &str) -> Result<Direction> {
+    match wire {
+        wire::Direction::Ingress => Ok(Direction::Ingress),
+        wire::Direction::Egress => Ok(Direction::Egress),
+        wire::Direction::Unspecified => Err(refused(format!("{at}.direction"), "is missing")),
+    }
+}
+
+fn port(number: u32, at: &str, field: &str) -> Result<u16> {
+    u16::try_from(number).map_err(|_error| refused(format!("{at}.{field}"), "is no port"))
 }
 
 fn peer_rule(wire: &wire::PeerRule, at: &str) -> Result<PeerRule> {

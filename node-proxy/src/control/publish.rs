@@ -14,6 +14,8 @@ use super::config::{Config, Listener, ListenerMode};
 use super::convert;
 use crate::accept::socket::{self, ListenMode};
 use crate::accept::worker::{Command, Shared};
+use crate::filter::Registry;
+use crate::filter::manager::{Manager, Wish, Wishes};
 
 /// The only writer of the configuration.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Publisher {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     versions: watch::Sender<u64>,
     listening: HashMap<String, Listening>,
+    filters: Registry,
+    manager: Manager,
     /// Nobody else is to listen on its addresses.
     alone: bool,
 }
@@ -47,12 +51,15 @@ impl Publisher {
         shared: Arc<Shared>,
         workers: Vec<mpsc::UnboundedSender<Command>>,
         versions: watch::Sender<u64>,
+        manager: Manager,
     ) -> Self {
         Self {
             shared,
             workers,
             versions,
             listening: HashMap::new(),
+            filters: Registry::default(),
+            manager,
             alone: false,
         }
     }
@@ -68,6 +75,8 @@ impl Publisher {
 
     /// Puts a snapshot in force. When this returns, every request that starts
     /// is judged by it, and workers were told to cut what it no longer allows.
+    /// Its filters are where they belong; the versions of them that it wants
+    /// may come into force later.
     ///
     /// # Errors
     /// The field that is wrong, or the listener that cannot be bound. Then
@@ -75,7 +84,7 @@ impl Publisher {
     pub fn apply(&mut self, wire: &wire::Snapshot) -> Result<(), SnapshotError> {
         let parts = convert::parts(wire)?;
         let current = self.shared.config.load_full();
-        let config = Config::build(parts, Some(&current), current.spans)?;
+        let mut config = Config::build(parts, Some(&current), current.spans)?;
         let bound = self.bind(config.snapshot.listeners())?;
         let gone: Vec<String> = self
             .listening
@@ -87,10 +96,20 @@ impl Publisher {
             .cloned()
             .collect();
 
+        let filters = config.snapshot.filters().len();
+        self.manager
+            .prepare(filters)
+            .map_err(|error| SnapshotError {
+                field: "filters".to_owned(),
+                reason: format!("need a thread that cannot be started: {error}"),
+            })?;
+        config.filters = self.filters.resolve(config.snapshot.filters());
+        let wishes = wishes(wire, &config);
         let memory = config.settings.max_memory_per_source;
         self.shared.purses.set_limit(memory);
         self.shared.config.store(Arc::new(config));
         self.versions.send_modify(|version| *version += 1);
+        self.manager.wish(wishes);
         for listener in bound {
             self.hand_out(listener);
         }
@@ -181,5 +200,25 @@ impl Publisher {
             // A worker that is gone has nothing left to do.
             let _gone = worker.send(command());
         }
+    }
+}
+
+/// The filters that a snapshot wants, beside those that are versions of them.
+fn wishes(wire: &wire::Snapshot, config: &Config) -> Wishes {
+    let node = config.node();
+    let specs = config.snapshot.filters().iter();
+    let wires = wire.filters.iter();
+    let filters = wires.zip(specs).zip(&config.filters);
+    Wishes {
+        version: wire.version.clone(),
+        node: node.name.to_string(),
+        cluster: node.cluster.to_string(),
+        filters: filters
+            .map(|((wire, spec), filter)| Wish {
+                wire: Arc::new(wire.clone()),
+                spec: Arc::clone(spec),
+                filter: Arc::clone(filter),
+            })
+            .collect(),
     }
 }

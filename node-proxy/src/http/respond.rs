@@ -130,6 +130,8 @@ fn status(failure: Failure) -> (StatusCode, u16) {
         Failure::Strangers | Failure::Private | Failure::Revoked => {
             (StatusCode::FORBIDDEN, grpc::PERMISSION_DENIED)
         }
+        Failure::RequestBodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, grpc::RESOURCE_EXHAUSTED),
+        Failure::ResponseBodyTooLarge => (StatusCode::BAD_GATEWAY, grpc::RESOURCE_EXHAUSTED),
         Failure::BadResponse(_) | Failure::Truncated => (StatusCode::BAD_GATEWAY, grpc::INTERNAL),
         Failure::UpstreamTimeout | Failure::BodyIdle => {
             (StatusCode::GATEWAY_TIMEOUT, grpc::DEADLINE_EXCEEDED)
@@ -141,6 +143,8 @@ fn status(failure: Failure) -> (StatusCode, u16) {
         | Failure::ConnectError(_)
         | Failure::ConnectTimeout
         | Failure::NoSourcePort
+        | Failure::Filter(_)
+        | Failure::Answered
         | Failure::UpstreamReset { .. } => (StatusCode::SERVICE_UNAVAILABLE, grpc::UNAVAILABLE),
     }
 }
@@ -195,6 +199,16 @@ fn answer(
     }
     response.headers_mut().insert(DATE, now());
     response
+}
+
+/// Completes the head of an answer that a filter gave or changed.
+pub fn complete(headers: &mut HeaderMap, server: Option<&HeaderValue>) {
+    if let Some(server) = server {
+        headers.insert(SERVER, server.clone());
+    }
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, now());
+    }
 }
 
 fn now() -> HeaderValue {

@@ -1,5 +1,6 @@
 //! From a request's head to what becomes of it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -10,6 +11,7 @@ use crate::accept::connection::Connection;
 use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::strict;
+use crate::identity::Judged;
 use crate::settings;
 use crate::telemetry::exchange::Decisions;
 use crate::upstream::target::Target;
@@ -38,11 +40,44 @@ impl Plan {
     }
 }
 
-/// Everything up to the decision, and what is to be recorded of it.
-pub fn decide(config: &Arc<Config>, connection: &Connection, head: &mut Parts) -> (Plan, Made) {
+/// A request that may be decided on.
+#[derive(Debug)]
+pub struct Entered {
+    /// Both ends, and the policies that apply.
+    pub judged: Rc<Judged>,
+    /// What is left to do about its path.
+    pub path: admit::Path,
+    /// What is to be recorded of it.
+    pub made: Made,
+}
+
+/// A request about which there is nothing to decide.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub failure: Failure,
+    /// What is to be recorded of it.
+    pub made: Made,
+}
+
+impl Refused {
+    fn new(failure: Failure, made: Made) -> Box<Self> {
+        Box::new(Self { failure, made })
+    }
+}
+
+/// Everything before the decision: who asks whom, and one form of the head.
+///
+/// # Errors
+/// Why there is nothing to decide.
+pub fn enter(
+    config: &Arc<Config>,
+    connection: &Connection,
+    head: &mut Parts,
+) -> Result<Entered, Box<Refused>> {
     let destination = match route::destination(config, connection) {
         Ok(destination) => destination,
-        Err(failure) => return (Plan::Refuse(failure), Made::nowhere(connection)),
+        Err(failure) => return Err(Refused::new(failure, Made::nowhere(connection))),
     };
     let judged = connection.judged(config, destination);
     let trust = judged.trust();
@@ -54,30 +89,67 @@ pub fn decide(config: &Arc<Config>, connection: &Connection, head: &mut Parts) -
         }
     };
     headers::sanitise(head, trust, &connection.upgrades);
-    let mut made = Made {
+    let made = Made {
         request_id: request_id::RequestId::of(&mut head.headers, trust),
         trace: trace::Trace::of(&head.headers, trust, config.spans),
         ends: Arc::clone(&judged.ends),
         decisions: Decisions::default(),
+        answered: false,
     };
     let path = match admitted {
         Ok(path) => path,
-        Err(failure) => return (Plan::Refuse(failure), made),
+        Err(failure) => return Err(Refused::new(failure, made)),
     };
-    if let Err(failure) = connection.judgeable(&judged) {
-        return (Plan::Refuse(failure), made);
+    match connection.judgeable(&judged) {
+        Ok(()) => Ok(Entered { judged, path, made }),
+        Err(failure) => Err(Refused::new(failure, made)),
     }
-    made.decisions = policy::judge(&judged, head);
-    if !made.decisions.allowed() {
-        return (Plan::Deny, made);
+}
+
+impl Entered {
+    /// Policy, and where the request goes.
+    #[must_use]
+    pub fn decide(
+        mut self,
+        config: &Arc<Config>,
+        connection: &Connection,
+        head: &mut Parts,
+    ) -> (Plan, Made) {
+        let plan = match self.judge(head) {
+            Some(plan) => plan,
+            None => match self.route(config, connection, head) {
+                Ok(target) => Plan::Forward(target),
+                Err(failure) => Plan::Refuse(failure),
+            },
+        };
+        (plan, self.made)
     }
-    if path == admit::Path::Redirect {
-        return (Plan::Redirect(head.uri.to_string()), made);
+
+    /// Judges the request as its head is now; none if it may be sent on.
+    pub fn judge(&mut self, head: &mut Parts) -> Option<Plan> {
+        self.made.decisions = policy::judge(&self.judged, head);
+        if !self.made.decisions.allowed() {
+            return Some(Plan::Deny);
+        }
+        let redirect = self.path == admit::Path::Redirect;
+        redirect.then(|| Plan::Redirect(head.uri.to_string()))
     }
-    if connection.account().is_full() {
-        return (Plan::Refuse(Failure::MEMORY), made);
+
+    /// Where an allowed request goes; its head is made ready for that.
+    ///
+    /// # Errors
+    /// [`Failure::MEMORY`]: its source has nothing left for it.
+    pub fn route(
+        &self,
+        config: &Config,
+        connection: &Connection,
+        head: &mut Parts,
+    ) -> Result<Target, Failure> {
+        if connection.account().is_full() {
+            return Err(Failure::MEMORY);
+        }
+        let target = route::target(config, connection, &self.judged, head.version);
+        forward::prepare(head, &target, self.made.trace.as_ref(), config.spans);
+        Ok(target)
     }
-    let target = route::target(config, connection, &judged, head.version);
-    forward::prepare(head, &target, made.trace.as_ref(), config.spans);
-    (Plan::Forward(target), made)
 }

@@ -2,10 +2,11 @@
 //! the client reads it.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HOST, SERVER};
 use http::request::Parts;
+use http::response;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
@@ -94,23 +95,10 @@ pub fn response(
         return Err((Failure::BadResponse("switched protocols unasked"), recorder));
     }
     headers::sanitise_response(&mut head.headers, switching);
-    let latency = Instant::now().duration_since(recorder.exchange().started);
-    head.headers.insert(SERVICE_TIME, service_time(latency));
-    let fields = memory::Fields::of(&head.headers);
-    if fields.text > LARGE && connection.account().is_full() {
-        return Err((Failure::MEMORY, recorder));
+    let latency = received(&mut head.headers, &recorder);
+    if let Err(failure) = hand_on(connection, &mut head, &recorder, latency, server) {
+        return Err((failure, recorder));
     }
-    recorder.running().answer(fields);
-    record_head(&recorder, head.status, &head.headers, latency);
-    recorder.running().request.answered(connection.now());
-    if let Some(server) = server {
-        head.headers.insert(SERVER, server.clone());
-    }
-    if asked && !switching {
-        close_refused_upgrade(&mut head.headers);
-    }
-    // The server writes what the client speaks.
-    head.version = Version::HTTP_11;
     if !switching {
         let body = ResponseBody::upstream(body).recorded(recorder);
         return Ok(Response::from_parts(head, body));
@@ -122,6 +110,44 @@ pub fn response(
         }
         _ => Err((Failure::BadResponse("switched protocols"), recorder)),
     }
+}
+
+/// Says in the head of an upstream's answer how long it took.
+pub fn received(headers: &mut HeaderMap, recorder: &Recorder) -> Duration {
+    let latency = Instant::now().duration_since(recorder.exchange().started);
+    headers.insert(SERVICE_TIME, service_time(latency));
+    latency
+}
+
+/// The head of an upstream's answer goes to the client as it is now: recorded,
+/// and in what the client speaks.
+///
+/// # Errors
+/// [`Failure::MEMORY`] when its source has nothing left for a large one.
+pub fn hand_on(
+    connection: &Connection,
+    head: &mut response::Parts,
+    recorder: &Recorder,
+    latency: Duration,
+    server: Option<&HeaderValue>,
+) -> Result<(), Failure> {
+    let fields = memory::Fields::of(&head.headers);
+    if fields.text > LARGE && connection.account().is_full() {
+        return Err(Failure::MEMORY);
+    }
+    recorder.running().answer(fields);
+    record_head(recorder, head.status, &head.headers, latency);
+    recorder.running().request.answered(connection.now());
+    if let Some(server) = server {
+        head.headers.insert(SERVER, server.clone());
+    }
+    let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if !switching && headers::asks_upgrade(&recorder.exchange().head.headers) {
+        close_refused_upgrade(&mut head.headers);
+    }
+    // The server writes what the client speaks.
+    head.version = Version::HTTP_11;
+    Ok(())
 }
 
 /// An answer of the proxy's own.
@@ -150,7 +176,7 @@ fn close_refused_upgrade(headers: &mut HeaderMap) {
 }
 
 /// Whole milliseconds. The values of quick upstreams are at hand.
-fn service_time(latency: std::time::Duration) -> HeaderValue {
+fn service_time(latency: Duration) -> HeaderValue {
     const QUICK: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     let milliseconds = latency.as_millis();
     let quick = usize::try_from(milliseconds)
@@ -162,12 +188,7 @@ fn service_time(latency: std::time::Duration) -> HeaderValue {
     }
 }
 
-fn record_head(
-    recorder: &Recorder,
-    status: StatusCode,
-    headers: &HeaderMap,
-    latency: std::time::Duration,
-) {
+fn record_head(recorder: &Recorder, status: StatusCode, headers: &HeaderMap, latency: Duration) {
     let head = ResponseHead {
         status,
         headers: Fields::of(headers),

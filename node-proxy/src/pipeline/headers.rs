@@ -175,6 +175,23 @@ fn underscore_twin(name: &str) -> bool {
         || dashed == "connection"
 }
 
+/// A header of a request that only the proxy writes, whoever else could.
+#[must_use]
+pub fn is_own(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    text.starts_with(ENVOY_PREFIX)
+        || HOP_BY_HOP.contains(&text)
+        || underscore_twin(text)
+        || [EXPECT, X_FORWARDED_PROTO, super::request_id::NAME].contains(name)
+}
+
+/// A header of a response that is about the connection to the upstream or the
+/// client, and not about the answer.
+#[must_use]
+pub fn is_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
 /// Removes `connection` and what it names.
 fn remove_connection(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers

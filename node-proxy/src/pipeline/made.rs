@@ -26,6 +26,8 @@ pub struct Made {
     pub trace: Option<Trace>,
     /// What each observation point decided.
     pub decisions: Decisions,
+    /// A filter answered it in place of the upstream.
+    pub answered: bool,
 }
 
 impl Made {
@@ -50,6 +52,7 @@ impl Made {
             request_id: RequestId::made(),
             trace: None,
             decisions: Decisions::default(),
+            answered: false,
         }
     }
 
@@ -70,8 +73,11 @@ impl Made {
             started,
             time: SystemTime::now(),
             decisions: self.decisions,
+            answered: self.answered,
             refused,
             memory,
+            filter: OnceLock::new(),
+            runs: OnceLock::new(),
             response: OnceLock::new(),
             end: OnceLock::new(),
         })

@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod compact;
 pub mod decide;
+pub mod filtered;
 pub mod forward;
 pub mod headers;
 pub mod inflight;
@@ -31,12 +32,12 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::accept::connection::{Connection, Running};
 use crate::failure::Failure;
-use crate::http::body::{RequestBody, ResponseBody};
+use crate::http::body::{ClientBody, RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::{Protocol, Target};
 
-use self::decide::{Plan, decide};
+use self::decide::Plan;
 use self::record::Recorder;
 
 /// Serves one request. Every failure is answered; an `Err` would tear the
@@ -71,7 +72,23 @@ async fn serve(
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
 
-    let (plan, made) = decide(&config, &connection, &mut head);
+    let (plan, made) = match decide::enter(&config, &connection, &mut head) {
+        Ok(entered) if entered.judged.policies.chain().is_some() => {
+            let arrival = filtered::Arrival {
+                connection,
+                running,
+                config,
+                head,
+                body,
+                upgraded,
+                started,
+            };
+            // Apart, since its state is large and few requests meet filters.
+            return Ok(Box::pin(arrival.serve(entered)).await);
+        }
+        Ok(entered) => entered.decide(&config, &connection, &mut head),
+        Err(refused) => (Plan::Refuse(refused.failure), refused.made),
+    };
     let memory = running.lend();
     let exchange = made.exchange(head, started, plan.failure(), memory);
     running.request.decided(Arc::clone(&exchange));
@@ -88,7 +105,8 @@ async fn serve(
         Plan::Forward(target) => {
             let request = Rc::clone(&recorder.running().request);
             let queued = target.protocol == Protocol::Http2;
-            let body = RequestBody::new(body, request, Rc::clone(&connection), queued);
+            let body = ClientBody::new(body, request, Rc::clone(&connection));
+            let body = RequestBody::client(body, queued);
             match proceed(&connection, &target, recorder, body, upgraded, server).await {
                 Ok(response) => return Ok(response),
                 Err((failure, returned)) => {

@@ -1,6 +1,7 @@
 //! The records of one request: made at its decision, and completed by a guard
 //! when its response ends, however it ends.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use super::inflight::Side;
 use crate::accept::connection::Running;
 use crate::accept::worker::Worker;
 use crate::failure::Failure;
+use crate::filter::drive::Drive;
 use crate::telemetry::exchange::{End, Event, Exchange};
 
 /// Completes an exchange's record when it is dropped, if not before.
@@ -21,6 +23,8 @@ pub struct Recorder {
     bytes: u64,
     answered: bool,
     failure: Option<Failure>,
+    /// Knows what filters did.
+    filters: Option<Rc<RefCell<Drive>>>,
     done: bool,
 }
 
@@ -36,8 +40,16 @@ impl Recorder {
             bytes: 0,
             answered: false,
             failure: None,
+            filters: None,
             done: false,
         }
+    }
+
+    /// The exchange meets filters: what they did is told with its end.
+    #[must_use]
+    pub fn filtered(mut self, filters: Rc<RefCell<Drive>>) -> Self {
+        self.filters = Some(filters);
+        self
     }
 
     /// The exchange.
@@ -106,6 +118,11 @@ impl Recorder {
             response_bytes: self.bytes,
             failure: self.failure,
         };
+        if let Some(filters) = self.filters.take()
+            && let Ok(mut filters) = filters.try_borrow_mut()
+        {
+            let _first = self.exchange.runs.set(Box::new(filters.runs()));
+        }
         // Set once, here; a second end would be a second record.
         if self.exchange.end.set(end).is_err() {
             return;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 
@@ -60,6 +61,22 @@ pub fn target(
         Route::Original(_) => true,
         Route::Cluster(_) => cluster.is_some_and(|cluster| cluster.http2),
     };
+    let protocol = match version {
+        Version::HTTP_2 if speaks_http2 => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let timeout = cluster.map_or(settings::CONNECT_TIMEOUT, |one| one.connect_timeout);
+    towards(config, judged, protocol, timeout)
+}
+
+/// The way to the destination of these ends, from the address that it is to see.
+#[must_use]
+pub fn towards(
+    config: &Config,
+    judged: &Judged,
+    protocol: Protocol,
+    connect_timeout: Duration,
+) -> Target {
     let source = if judged.keeps_source() {
         Some(judged.ends.source.address.ip().to_canonical())
     } else {
@@ -69,11 +86,8 @@ pub fn target(
         address: judged.ends.destination.address,
         source,
         identity: judged.ends.source.identity.0,
-        protocol: match version {
-            Version::HTTP_2 if speaks_http2 => Protocol::Http2,
-            _ => Protocol::Http1,
-        },
-        connect_timeout: cluster.map_or(settings::CONNECT_TIMEOUT, |one| one.connect_timeout),
+        protocol,
+        connect_timeout,
     }
 }
 

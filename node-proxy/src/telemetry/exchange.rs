@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::failure::Failure;
+use crate::filter::run::{Mark, Runs};
 use crate::identity::{Direction, Ends};
 use crate::memory::Lent;
 use crate::pipeline::policy::Decision;
@@ -33,15 +34,29 @@ pub struct Exchange {
     pub time: SystemTime,
     /// What each observation point decided, in the order of the request.
     pub decisions: Decisions,
+    /// A filter answered it in place of the upstream.
+    pub answered: bool,
     /// Why it was refused, when it was not a policy's doing.
     pub refused: Option<Failure>,
     /// Memory of a large head, which telemetry may keep for longer than its
     /// request lasts.
     pub memory: Option<Lent>,
+    /// The filter that answered it or that it failed in, if one did.
+    pub filter: OnceLock<Box<Mark>>,
+    /// What filters did, set before its end is.
+    pub runs: OnceLock<Box<Runs>>,
     /// Set with the head of the response.
     pub response: OnceLock<ResponseHead>,
     /// Set when the last byte was sent, or when that failed.
     pub end: OnceLock<End>,
+}
+
+impl Exchange {
+    /// Whether it was sent on.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        self.refused.is_none() && self.decisions.allowed() && !self.answered
+    }
 }
 
 /// What the observation points decided. A direction without a policy for the

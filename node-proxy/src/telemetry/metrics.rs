@@ -4,7 +4,7 @@
 //! set are a lock and a hash.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::exchange::{Event, Exchange};
+use super::filters::FilterMetrics;
+use super::guests;
 use crate::accept::worker::Shared;
 use crate::failure::Culprit;
 use crate::identity::Direction;
@@ -94,6 +96,9 @@ struct Responses {
     known: Arc<[OnceLock<Counter>]>,
 }
 
+/// The last line of the text format.
+const END: &str = "# EOF\n";
+
 /// Statuses have three digits.
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 900;
@@ -134,6 +139,8 @@ pub struct Metrics {
     upstream_connections: Gauge,
     memory: Gauge,
     largest_memory: Gauge,
+    filter_contexts: Gauge,
+    filters: FilterMetrics,
     registry: Arc<Registry>,
 }
 
@@ -148,6 +155,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let requests = Family::default();
+        let mut registry = Registry::with_prefix("weft_proxy");
         let mut metrics = Self {
             requests: Requests::of(&requests),
             responses: Responses::new(),
@@ -162,9 +170,10 @@ impl Metrics {
             upstream_connections: Gauge::default(),
             memory: Gauge::default(),
             largest_memory: Gauge::default(),
+            filter_contexts: Gauge::default(),
+            filters: FilterMetrics::register(&mut registry),
             registry: Arc::default(),
         };
-        let mut registry = Registry::with_prefix("weft_proxy");
         registry.register(
             "requests",
             "Requests by observation point and verdict",
@@ -200,33 +209,43 @@ impl Metrics {
             "Spans that the exporter had no room for or could not deliver",
             metrics.lost_spans.clone(),
         );
+        metrics.register_now(&mut registry);
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// Those that say how much there is of something now.
+    fn register_now(&self, registry: &mut Registry) {
         registry.register(
             "connections",
             "Connections of clients",
-            metrics.connections.clone(),
+            self.connections.clone(),
         );
         registry.register(
             "turned_away_connections",
             "Connections closed because all together, or their source, had as many or as much memory as allowed",
-            metrics.turned_away.clone(),
+            self.turned_away.clone(),
         );
         registry.register(
             "upstream_connections",
             "Connections to upstreams, idle ones included",
-            metrics.upstream_connections.clone(),
+            self.upstream_connections.clone(),
         );
         registry.register(
             "sources_memory_bytes",
             "Memory held on behalf of all sources",
-            metrics.memory.clone(),
+            self.memory.clone(),
         );
         registry.register(
             "largest_source_memory_bytes",
             "Memory held on behalf of the source that takes the most",
-            metrics.largest_memory.clone(),
+            self.largest_memory.clone(),
         );
-        metrics.registry = Arc::new(registry);
-        metrics
+        registry.register(
+            "filter_contexts",
+            "Requests that are in filters now",
+            self.filter_contexts.clone(),
+        );
     }
 
     /// Counts an event.
@@ -265,6 +284,7 @@ impl Metrics {
             return;
         };
         self.duration.observe(end.duration.as_secs_f64());
+        self.filters.ended(exchange);
         if let Some(failure) = end.failure {
             let culprit = match failure.culprit() {
                 Culprit::Downstream => "downstream",
@@ -295,12 +315,11 @@ impl Metrics {
         let usage = shared.purses.usage();
         gauge(&self.memory, usage.all);
         gauge(&self.largest_memory, usage.largest);
-        let upstream: usize = shared
-            .upstream_connections
-            .iter()
-            .map(|gauge| gauge.load(Ordering::Relaxed))
-            .sum();
-        gauge(&self.upstream_connections, upstream);
+        gauge(
+            &self.upstream_connections,
+            sum(&shared.upstream_connections),
+        );
+        gauge(&self.filter_contexts, sum(&shared.filter_contexts));
         for (limit, count) in [
             ("total", &shared.turned_away.total),
             ("source", &shared.turned_away.source),
@@ -313,8 +332,23 @@ impl Metrics {
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
+        let config = shared.config.load();
+        if !config.filters.is_empty() {
+            // They come before the end.
+            text.truncate(text.trim_end_matches(END).len());
+            let filters = config.filters.iter();
+            let filters = filters.map(|filter| (&*filter.name, filter.shared.metrics.all()));
+            guests::write(&mut text, filters)?;
+            text.push_str(END);
+        }
         Ok(text)
     }
+}
+
+/// Of all workers.
+fn sum(of_workers: &[AtomicUsize]) -> usize {
+    let counts = of_workers.iter();
+    counts.map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
 impl Default for Metrics {

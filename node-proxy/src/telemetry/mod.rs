@@ -5,6 +5,8 @@
 //! thread.
 
 pub mod exchange;
+mod filters;
+mod guests;
 pub mod metrics;
 pub mod record;
 pub mod ring;

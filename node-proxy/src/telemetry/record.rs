@@ -17,6 +17,7 @@ use weft_core::policy::RuleRef;
 use super::exchange::{Exchange, RefusedConnection, ResponseHead};
 use super::wire::Writer;
 use crate::failure::Culprit;
+use crate::filter::run::Mark;
 use crate::http::strict;
 use crate::identity::{Direction, End};
 use crate::pipeline::headers::authority;
@@ -69,6 +70,7 @@ mod field {
         pub const RULE: u32 = 11;
         pub const REASON: u32 = 12;
         pub const PROXY_PORT: u32 = 13;
+        pub const FILTER: u32 = 14;
     }
     pub mod timestamp {
         pub const SECONDS: u32 = 1;
@@ -121,6 +123,7 @@ struct Record<'a> {
     rule: Option<&'a RuleRef>,
     reason: Cow<'static, str>,
     proxy_port: u16,
+    filter: Option<&'a Mark>,
 }
 
 impl Batch {
@@ -164,16 +167,18 @@ impl Batch {
                 verdict,
                 http: readable.then_some(&http),
                 reason: failure.to_string().into(),
+                filter: exchange.filter.get().map(|mark| &**mark),
                 ..Record::of(exchange, direction)
             });
             return;
         }
+        let answered = exchange.filter.get().filter(|_mark| exchange.answered);
+        if let Some(mark) = answered {
+            self.answered(exchange, mark, &http);
+            return;
+        }
         for (direction, decision) in exchange.decisions.iter() {
-            let verdict = if decision.allowed {
-                Verdict::Forwarded
-            } else {
-                Verdict::Dropped
-            };
+            let verdict = verdict(decision.allowed);
             self.push(&Record {
                 verdict,
                 http: Some(&http),
@@ -181,6 +186,33 @@ impl Batch {
                 ..Record::of(exchange, direction)
             });
         }
+    }
+
+    /// The records of a request that a filter answered: of each point up to
+    /// that of the filter, which the request went no further than.
+    fn answered(&mut self, exchange: &Exchange, mark: &Mark, http: &[u8]) {
+        let decisions = &exchange.decisions;
+        if mark.direction == Direction::Ingress
+            && let Some(decision) = &decisions.egress
+        {
+            self.push(&Record {
+                verdict: verdict(decision.allowed),
+                http: Some(http),
+                rule: decision.rule.as_deref(),
+                ..Record::of(exchange, Direction::Egress)
+            });
+        }
+        let decision = match mark.direction {
+            Direction::Egress => decisions.egress.as_ref(),
+            Direction::Ingress => decisions.ingress.as_ref(),
+        };
+        self.push(&Record {
+            verdict: verdict(!mark.denies()),
+            http: Some(http),
+            rule: decision.and_then(|decision| decision.rule.as_deref()),
+            filter: Some(mark),
+            ..Record::of(exchange, mark.direction)
+        });
     }
 
     /// The records of a response, on its way back through the observation
@@ -206,6 +238,7 @@ impl Batch {
                 latency: response.latency,
                 rule: decision.rule.as_deref(),
                 reason: failure.map_or(Cow::default(), |failure| failure.to_string().into()),
+                filter: exchange.filter.get().map(|mark| &**mark),
                 ..Record::of(exchange, direction)
             });
         }
@@ -229,6 +262,7 @@ impl Batch {
             rule: None,
             reason: refused.reason.to_string().into(),
             proxy_port: refused.ends.proxy_port,
+            filter: None,
         });
     }
 
@@ -256,6 +290,7 @@ impl<'a> Record<'a> {
             rule: None,
             reason: Cow::default(),
             proxy_port: exchange.ends.proxy_port,
+            filter: None,
         }
     }
 
@@ -282,6 +317,16 @@ impl<'a> Record<'a> {
         }
         writer.text(record::REASON, &self.reason);
         writer.number(record::PROXY_PORT, self.proxy_port.into());
+        if let Some(mark) = self.filter {
+            writer.text(record::FILTER, &mark.text());
+        }
+    }
+}
+
+fn verdict(allowed: bool) -> Verdict {
+    match allowed {
+        true => Verdict::Forwarded,
+        false => Verdict::Dropped,
     }
 }
 

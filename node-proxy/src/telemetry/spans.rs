@@ -22,7 +22,7 @@ use weft_core::model::NumericIdentity;
 
 use super::exchange::{End, Event, Exchange};
 use super::metrics::Metrics;
-use super::record;
+use super::{filters, record};
 use crate::accept::worker::Shared;
 use crate::http::strict;
 use crate::identity;
@@ -167,7 +167,7 @@ impl Spans {
 
     fn emit(&self, exchange: &Exchange, trace: &Trace, end: End) {
         let attributes = self.attributes(exchange, end);
-        let forwarded = exchange.refused.is_none() && exchange.decisions.allowed();
+        let forwarded = exchange.is_forwarded();
         if forwarded {
             let client = self.span(exchange, trace, end, SpanKind::Client, attributes.clone());
             self.queue.push(client);
@@ -184,6 +184,10 @@ impl Spans {
         kind: SpanKind,
         attributes: Vec<KeyValue>,
     ) -> SpanData {
+        let events = match kind {
+            SpanKind::Server => filters::events(exchange),
+            _ => SpanEvents::default(),
+        };
         let server = SpanId::from_bytes(trace.server_span);
         let (id, parent, remote) = if kind == SpanKind::Client {
             (SpanId::from_bytes(trace.client_span), server, false)
@@ -215,7 +219,7 @@ impl Spans {
             end_time: end_time(exchange.time, end.duration),
             attributes,
             dropped_attributes_count: 0,
-            events: SpanEvents::default(),
+            events,
             links: SpanLinks::default(),
             instrumentation_scope: self.scope.clone(),
         }
@@ -241,7 +245,7 @@ impl Spans {
             ),
             KeyValue::new(
                 "weft.verdict",
-                if exchange.refused.is_none() && exchange.decisions.allowed() {
+                if exchange.is_forwarded() {
                     "FORWARDED"
                 } else {
                     "DROPPED"
@@ -257,6 +261,7 @@ impl Spans {
         let failure = exchange.refused.or(end.failure);
         attributes.extend(failure.map(|failure| KeyValue::new("error.type", failure.to_string())));
         decided_by(exchange, &mut attributes);
+        filters::attributes(exchange, &mut attributes);
         self.end(&mut attributes, "source", &exchange.ends.source);
         self.end(&mut attributes, "destination", &exchange.ends.destination);
         attributes

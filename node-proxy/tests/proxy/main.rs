@@ -9,6 +9,8 @@
 
 mod adversarial;
 mod control;
+mod filters;
+mod filters_loading;
 mod grpc;
 mod headers;
 mod http2;

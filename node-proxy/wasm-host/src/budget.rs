@@ -133,6 +133,11 @@ impl Budget {
         self.pay(now, spent, ticket.reserved);
     }
 
+    /// Pays for what was done without asking: instances that were made, requests that ended.
+    pub fn charge(&self, spent: Duration, now: u64) {
+        self.pay(now, nanos(spent), 0);
+    }
+
     /// The end of the quarantine that it is in.
     #[must_use]
     pub fn quarantined(&self, now: u64) -> Option<u64> {

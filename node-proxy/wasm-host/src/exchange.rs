@@ -1,5 +1,7 @@
 //! A request and its response, as whoever drives a filter shows them to it.
 
+use std::any::Any;
+
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::types::{Fields, Labels};
@@ -72,7 +74,7 @@ pub struct Attributes {
 ///
 /// The host checks every change before it is made: names and values are well-formed, no header
 /// that frames a message, and no more of them than the limits allow.
-pub trait Exchange: Send {
+pub trait Exchange: Any + Send {
     /// Fields as they are now; none while they have not come.
     fn fields(&self, of: Fields) -> Option<&HeaderMap>;
 

@@ -63,7 +63,10 @@ fn exchange() -> Exchange {
             }),
             ingress: None,
         },
+        answered: false,
         refused: None,
+        filter: OnceLock::new(),
+        runs: OnceLock::new(),
         memory: None,
         response: OnceLock::new(),
         end: OnceLock::new(),
@@ -134,6 +137,7 @@ fn expected_request() -> Record {
         }),
         reason: String::new(),
         proxy_port: 15001,
+        filter: String::new(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! An agent that serves one proxy the real protocol.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -10,7 +12,10 @@ use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use weft_api::node::node_control_server::{NodeControl, NodeControlServer};
-use weft_api::node::{Record, RecordBatch, RecordsReceived, Snapshot, SnapshotStatus};
+use weft_api::node::{
+    FilterReports, FilterReportsReceived, ModulePart, ModuleRequest, Record, RecordBatch,
+    RecordsReceived, Snapshot, SnapshotStatus,
+};
 
 use super::within;
 
@@ -20,6 +25,8 @@ pub struct Agent {
     snapshots: watch::Sender<Option<Snapshot>>,
     statuses: mpsc::UnboundedReceiver<SnapshotStatus>,
     records: Mutex<mpsc::UnboundedReceiver<Record>>,
+    modules: Modules,
+    reports: watch::Receiver<Option<FilterReports>>,
     task: JoinHandle<()>,
 }
 
@@ -28,7 +35,12 @@ struct Service {
     snapshots: watch::Receiver<Option<Snapshot>>,
     statuses: mpsc::UnboundedSender<SnapshotStatus>,
     records: mpsc::UnboundedSender<Record>,
+    modules: Modules,
+    reports: watch::Sender<Option<FilterReports>>,
 }
+
+/// Modules of filters by their digests.
+type Modules = Arc<std::sync::Mutex<HashMap<String, Vec<u8>>>>;
 
 #[tonic::async_trait]
 impl NodeControl for Service {
@@ -66,6 +78,48 @@ impl NodeControl for Service {
         }
         Ok(Response::new(RecordsReceived { records: received }))
     }
+
+    type ModulesStream = Pin<Box<dyn Stream<Item = Result<ModulePart, Status>> + Send>>;
+
+    async fn modules(
+        &self,
+        request: Request<ModuleRequest>,
+    ) -> Result<Response<Self::ModulesStream>, Status> {
+        let digest = request.into_inner().sha256;
+        let modules = self.modules.lock().expect("no panic");
+        let Some(module) = modules.get(&digest) else {
+            return Err(Status::not_found(format!("no module {digest} is here")));
+        };
+        // Several parts, as a large one has.
+        let half = module.len() / 2;
+        let parts = [&module[..half], &module[half..]].map(|part| {
+            Ok(ModulePart {
+                data: part.to_vec(),
+            })
+        });
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    async fn filters(
+        &self,
+        request: Request<Streaming<FilterReports>>,
+    ) -> Result<Response<FilterReportsReceived>, Status> {
+        let mut incoming = request.into_inner();
+        let mut snapshots = self.snapshots.clone();
+        let listen = async {
+            while let Some(reports) = incoming.message().await? {
+                self.reports.send_replace(Some(reports));
+            }
+            Ok(Response::new(FilterReportsReceived {}))
+        };
+        // Its connections outlive the server's task.
+        tokio::select! {
+            ended = listen => ended,
+            _gone = snapshots.wait_for(|_snapshot| false) => {
+                Err(Status::unavailable("the agent ends"))
+            }
+        }
+    }
 }
 
 impl Agent {
@@ -76,10 +130,14 @@ impl Agent {
         let (snapshots, watched) = watch::channel(snapshot);
         let (status_sender, statuses) = mpsc::unbounded_channel();
         let (record_sender, records) = mpsc::unbounded_channel();
+        let modules = Modules::default();
+        let (report_sender, reports) = watch::channel(None);
         let service = Service {
             snapshots: watched,
             statuses: status_sender,
             records: record_sender,
+            modules: Arc::clone(&modules),
+            reports: report_sender,
         };
         let server = tonic::transport::Server::builder()
             .add_service(NodeControlServer::new(service))
@@ -92,8 +150,28 @@ impl Agent {
             snapshots,
             statuses,
             records: Mutex::new(records),
+            modules,
+            reports,
             task,
         }
+    }
+
+    /// Has a module from now on.
+    pub fn offer_module(&self, digest: &str, module: Vec<u8>) {
+        let mut modules = self.modules.lock().expect("no panic");
+        modules.insert(digest.to_owned(), module);
+    }
+
+    /// The first reports on filters that are so.
+    pub async fn reports(&mut self, so: impl Fn(&FilterReports) -> bool) -> FilterReports {
+        let found = self
+            .reports
+            .wait_for(|reports| reports.as_ref().is_some_and(&so));
+        within(found)
+            .await
+            .expect("an agent")
+            .clone()
+            .expect("some")
     }
 
     pub fn send(&self, snapshot: Snapshot) {

@@ -3,9 +3,11 @@
 
 pub mod agent;
 pub mod client;
+pub mod guests;
 pub mod otlp;
 pub mod process;
 pub mod server;
+pub mod wat;
 pub mod world;
 
 use std::future::Future;

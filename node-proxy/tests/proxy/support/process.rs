@@ -64,20 +64,7 @@ impl Process {
 
     /// GET from the admin page, once it is there.
     pub async fn admin(&self, path: &str) -> String {
-        let socket = self.directory.path().join("admin.sock");
-        let mut connected = None;
-        until(async || {
-            connected = UnixStream::connect(&socket).await.ok();
-            connected.is_some()
-        })
-        .await;
-        let mut stream = connected.expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        let read = within(stream.read_to_string(&mut answer)).await;
-        read.expect("read");
-        answer
+        get(&self.directory.path().join("admin.sock"), path).await
     }
 
     /// Where it listens.
@@ -114,6 +101,23 @@ impl Process {
         let line = lines.find_map(|line| line.strip_prefix(name));
         line.expect("a line").trim().to_owned()
     }
+}
+
+/// GET from an admin page, once it is there.
+pub async fn get(socket: &Path, path: &str) -> String {
+    let mut connected = None;
+    until(async || {
+        connected = UnixStream::connect(socket).await.ok();
+        connected.is_some()
+    })
+    .await;
+    let mut stream = connected.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    let read = within(stream.read_to_string(&mut answer)).await;
+    read.expect("read");
+    answer
 }
 
 /// A snapshot as the proxy reads it.

@@ -1,7 +1,7 @@
 //! Servers behind the proxy.
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +17,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// The heads of requests that arrived.
     pub seen: Mutex<mpsc::UnboundedReceiver<String>>,
+    /// Who has connected.
+    peers: Arc<std::sync::Mutex<Vec<IpAddr>>>,
     task: JoinHandle<()>,
 }
 
@@ -45,11 +47,14 @@ impl Server {
         let address = listener.local_addr().expect("address");
         let (told, seen) = mpsc::unbounded_channel();
         let script = Arc::new(script);
+        let peers = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let known = Arc::clone(&peers);
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, peer)) = listener.accept().await else {
                     return;
                 };
+                known.lock().expect("no panic").push(peer.ip());
                 let conversation = Conversation {
                     stream,
                     peer,
@@ -63,6 +68,7 @@ impl Server {
         Self {
             address,
             seen: Mutex::new(seen),
+            peers,
             task,
         }
     }
@@ -96,6 +102,11 @@ impl Server {
         .await
     }
 
+    /// Addresses of those that have connected.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        self.peers.lock().expect("no panic").clone()
+    }
+
     /// The head of the next request that arrives.
     pub async fn next(&self) -> String {
         let mut seen = self.seen.lock().await;
@@ -123,6 +134,38 @@ impl Conversation {
         let head = self.until("\r\n\r\n").await?;
         let _gone = self.told.send(head.clone());
         Some(head)
+    }
+
+    /// The body of the next request; none when the proxy closed.
+    pub async fn request_with_body(&mut self) -> Option<String> {
+        let head = self.request().await?.to_ascii_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        if let Some(length) = length {
+            let length: usize = length.parse().expect("a length");
+            while self.read.len() < length {
+                if self.stream.read_buf(&mut self.read).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            let rest = self.read.split_off(length);
+            let body = std::mem::replace(&mut self.read, rest);
+            return Some(String::from_utf8_lossy(&body).into_owned());
+        }
+        if !head.contains("transfer-encoding: chunked") {
+            return Some(String::new());
+        }
+        let mut body = String::new();
+        loop {
+            let size = self.until("\r\n").await?;
+            let size = usize::from_str_radix(size.trim(), 16).expect("a size");
+            let chunk = self.until("\r\n").await?;
+            if size == 0 {
+                return Some(body);
+            }
+            body.push_str(&chunk[..size]);
+        }
     }
 
     /// Reads until this text has come.

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use weft_api::node::listener::Mode;
 use weft_api::node::{
-    AddressIdentity, Cluster, ClusterEndpoint, Direction, Endpoint, HttpRule, Identity, Listener,
-    Node, PeerRule, PortPolicy, RuleRef, Settings, Snapshot,
+    AddressIdentity, Callout, Cluster, ClusterEndpoint, Direction, Endpoint, Filter, FilterChain,
+    FilterReport, FilterStep, HttpRule, Identity, Listener, Node, PeerRule, PortPolicy, RuleRef,
+    Settings, Snapshot,
 };
 use weft_proxy::app::{self, Options, Origin, Proxy};
 use weft_proxy::telemetry::spans::Otlp;
 
 use super::agent::Agent;
+use super::guests::digest;
 use super::within;
 
 pub const TIEFIGHTER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -22,6 +24,13 @@ pub const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 pub const TIEFIGHTER_IDENTITY: u32 = 1623;
 pub const DEATHSTAR_IDENTITY: u32 = 47013;
 
+fn address(ip: Ipv4Addr, identity: u32) -> AddressIdentity {
+    AddressIdentity {
+        cidr: ip.to_string(),
+        identity,
+    }
+}
+
 /// What policy there is.
 #[derive(Clone, Default)]
 pub struct Rules {
@@ -31,6 +40,16 @@ pub struct Rules {
     /// The server speaks HTTP/2 too.
     pub http2: bool,
     pub version: Option<String>,
+    pub filters: Vec<Filter>,
+    /// Where they are attached, of the source's and of the destination's pod.
+    pub egress_chain: Vec<FilterStep>,
+    pub ingress_chain: Vec<FilterStep>,
+    pub callouts: Vec<Callout>,
+    /// What the agent has for filters.
+    pub modules: Vec<Vec<u8>>,
+    /// Some filter is not to come into force.
+    pub refused_filters: bool,
+    pub more_policies: Vec<PortPolicy>,
 }
 
 pub fn rule(method: &str, path: &str) -> HttpRule {
@@ -98,10 +117,6 @@ impl Rules {
                 format!("k8s:class={name}"),
             ],
         };
-        let address = |ip: Ipv4Addr, identity| AddressIdentity {
-            cidr: ip.to_string(),
-            identity,
-        };
         Snapshot {
             version: self.version.clone().unwrap_or_else(|| "1".into()),
             node: Some(Node {
@@ -133,6 +148,7 @@ impl Rules {
             ]
             .into_iter()
             .flatten()
+            .chain(self.more_policies.iter().cloned())
             .collect(),
             clusters: vec![Cluster {
                 name: "deathstar".into(),
@@ -143,7 +159,29 @@ impl Rules {
                 }],
             }],
             settings: Some(self.settings.clone()),
+            filters: self.filters.clone(),
+            chains: self.chains(server.port()),
+            callouts: self.callouts.clone(),
         }
+    }
+}
+
+impl Rules {
+    fn chains(&self, port: u16) -> Vec<FilterChain> {
+        let chain = |endpoint_id, direction: Direction, steps: &[FilterStep]| {
+            (!steps.is_empty()).then(|| FilterChain {
+                endpoint_id,
+                direction: direction.into(),
+                port_first: port.into(),
+                port_last: port.into(),
+                steps: steps.to_vec(),
+            })
+        };
+        let chains = [
+            chain(1, Direction::Egress, &self.egress_chain),
+            chain(2, Direction::Ingress, &self.ingress_chain),
+        ];
+        chains.into_iter().flatten().collect()
     }
 }
 
@@ -167,9 +205,11 @@ impl World {
         let snapshot = rules.snapshot(server);
         let version = snapshot.version.clone();
         let mut agent = Agent::start(directory.path(), Some(snapshot));
+        offer(&agent, rules);
         let proxy = start(&directory, &agent, otlp).await;
         let answer = agent.answer(&version).await;
         assert_eq!(answer.error, "", "snapshot refused");
+        loaded(&mut agent, rules).await;
         let address = proxy.status().listeners["http"];
         Self {
             proxy,
@@ -180,12 +220,53 @@ impl World {
         }
     }
 
+    /// Has the agent offer other rules, and what their filters need.
+    pub async fn offer(&mut self, rules: &Rules) {
+        offer(&self.agent, rules);
+        self.agent.send(rules.snapshot(self.server));
+        let version = rules.snapshot(self.server).version;
+        let answer = self.agent.answer(&version).await;
+        assert_eq!(answer.error, "", "snapshot refused");
+    }
+
+    /// Waits until a metric has this value.
+    pub async fn until_metric(&self, metric: &str, value: u64) {
+        let wanted = format!("{metric} {value}\n");
+        let waiting = async {
+            while !self.proxy.metrics().expect("text").contains(&wanted) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(waiting).await;
+    }
+
     /// Puts other rules in force.
     pub async fn apply(&self, rules: &Rules) {
         within(self.proxy.apply(rules.snapshot(self.server)))
             .await
             .expect("snapshot in force");
     }
+}
+
+fn offer(agent: &Agent, rules: &Rules) {
+    for module in &rules.modules {
+        agent.offer_module(&digest(module), module.clone());
+    }
+}
+
+/// Waits until the filters of these rules are in force, those whose module is
+/// there, or known not to be.
+async fn loaded(agent: &mut Agent, rules: &Rules) {
+    if rules.modules.is_empty() {
+        return;
+    }
+    let done = |report: &FilterReport| match rules.refused_filters {
+        true => !report.error.is_empty(),
+        false => report.configured,
+    };
+    agent
+        .reports(|reports| !reports.filters.is_empty() && reports.filters.iter().all(done))
+        .await;
 }
 
 pub async fn start(directory: &tempfile::TempDir, agent: &Agent, otlp: Option<Otlp>) -> Proxy {

@@ -474,6 +474,9 @@ impl<'c> World<'c> {
             addresses: ranges.chain(pods.chain(reserved).map(single)).collect(),
             policies: ports.iter().copied().cloned().collect(),
             clusters: vec![],
+            filters: vec![],
+            chains: vec![],
+            callouts: vec![],
             settings: Settings::default(),
         };
         Snapshot::build(parts, None).expect("a snapshot")

@@ -108,6 +108,9 @@ fn snapshot(case: &Case, compiled: &Compiled) -> Snapshot {
             .collect(),
         policies: compiled.policy.ports.clone(),
         clusters: vec![],
+        filters: vec![],
+        chains: vec![],
+        callouts: vec![],
         settings: Settings::default(),
     };
     Snapshot::build(parts, None).unwrap()

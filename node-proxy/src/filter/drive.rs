@@ -1,0 +1,638 @@
+//! An exchange's way through its filters.
+//!
+//! Each filter has both messages of the exchange, part by part. Parts are
+//! pulled: whoever sends a message on asks the last filter for the next part,
+//! which asks the one before it, down to where the message comes from. So a
+//! slow reader slows down the filters, and what a filter holds holds up whoever
+//! sends. Events come in between; they are dealt with by whoever asks next.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::request::Parts;
+use http_body::{Body, Frame, SizeHint};
+use weft_core::filter::Phase;
+use weft_wasm_host::{Fault, Reply, Side};
+
+use super::exchange::{Answer, Known, Lent};
+use super::fetch::Asker;
+use super::half::Part;
+use super::run::{Mark, Outcome, Runs};
+use super::stage::Stage;
+use crate::accept::worker::Worker;
+use crate::control::config::Config;
+use crate::failure::Failure;
+use crate::http::body::ClientBody;
+use crate::identity::Judged;
+use crate::memory::{Account, Held};
+use crate::telemetry::exchange::{Decisions, Exchange};
+use crate::upstream::{Content, UpstreamBody};
+
+/// Memory of an exchange in its filters, and for each of them: its state here
+/// and in the filter.
+const EXCHANGE: usize = 2 * 1024;
+const STAGE: usize = 2 * 1024;
+
+/// Why an exchange goes no further.
+#[derive(Debug)]
+pub enum Stop {
+    /// A filter answers it.
+    Reply(Box<Reply>),
+    /// It failed.
+    Failure(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Where an answer comes from.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// There is none.
+    Empty,
+    /// An answer of the proxy's or of a filter's.
+    Own(Bytes),
+    /// The upstream.
+    Upstream(UpstreamBody),
+}
+
+/// One exchange in its filters.
+#[derive(Debug)]
+pub struct Drive {
+    worker: Rc<Worker>,
+    stages: Vec<Stage>,
+    /// The exchange, while no filter has it.
+    lent: Option<Box<Lent>>,
+    account: Arc<Account>,
+    held: Held,
+    client: ClientBody,
+    request: Progress,
+    answer: AnswerBody,
+    answered: Progress,
+    /// So many filters see the answer: those that the request has passed.
+    answering: usize,
+    /// Why it went no further, for whoever can answer.
+    stopped: Option<Stop>,
+    /// The filter that decided, if one did.
+    mark: Option<Mark>,
+}
+
+/// How much of a message was taken from where it comes from, and sent on.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The head was given to the first filter.
+    begun: bool,
+    /// The last part was given.
+    read: bool,
+    /// The last part was sent on.
+    sent: bool,
+}
+
+impl Drive {
+    /// A request that comes to the filters of its connection.
+    #[must_use]
+    pub fn new(
+        worker: &Rc<Worker>,
+        config: &Config,
+        judged: &Judged,
+        known: Known,
+        head: Parts,
+        client: ClientBody,
+        account: &Arc<Account>,
+    ) -> Self {
+        let steps = judged
+            .policies
+            .chain()
+            .map_or(&[][..], |chain| chain.steps());
+        let stages: Vec<_> = steps
+            .iter()
+            .filter_map(|step| {
+                let at = step.filter as usize;
+                let node = config.filters.get(at)?;
+                let spec = config.snapshot.filters().get(at)?;
+                Some(Stage::new(node, spec, *step))
+            })
+            .collect();
+        let memory = EXCHANGE + STAGE * stages.len();
+        Self {
+            worker: Rc::clone(worker),
+            answering: 0,
+            stages,
+            lent: Some(Box::new(Lent::new(known, head))),
+            account: Arc::clone(account),
+            held: Held::new(account, memory),
+            client,
+            request: Progress::default(),
+            answer: AnswerBody::Empty,
+            answered: Progress::default(),
+            stopped: None,
+            mark: None,
+        }
+    }
+
+    /// The exchange as it is now.
+    ///
+    /// # Errors
+    /// A filter has lost it, which none can.
+    pub fn lent(&mut self) -> Result<&mut Lent, Failure> {
+        self.lent.as_deref_mut().ok_or(LOST)
+    }
+
+    /// Filters up to and including this phase.
+    #[must_use]
+    pub fn up_to(&self, phase: Phase) -> usize {
+        let stages = self.stages.iter();
+        stages.take_while(|stage| stage.step.phase <= phase).count()
+    }
+
+    /// Whether the request's head has come through so many filters.
+    ///
+    /// # Errors
+    /// Why it goes no further.
+    pub fn poll_request(
+        &mut self,
+        context: &mut Context<'_>,
+        filters: usize,
+    ) -> Poll<Result<(), Stop>> {
+        if filters == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let part = ready!(self.poll_out(Side::Request, filters, context))?;
+        if let Some(part) = part
+            && let Some(stage) = self.stages.get_mut(filters - 1)
+        {
+            stage.half(Side::Request).put_back(part);
+        }
+        self.answering = filters;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the request's head, which is sent now.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn send(&mut self) -> Result<Parts, Failure> {
+        if let Some(stage) = self.stages.last_mut() {
+            let head = stage.half(Side::Request).take();
+            self.request.sent = head.is_none_or(|head| head.ends());
+        }
+        self.lent()?.take().ok_or(LOST)
+    }
+
+    /// The request is decided on: its head is here now.
+    pub fn recorded(&mut self, exchange: &Arc<Exchange>) {
+        if let Some(lent) = &mut self.lent {
+            lent.recorded(Arc::clone(exchange));
+        }
+    }
+
+    /// Policy has decided.
+    pub fn decided(&mut self, decisions: Decisions) {
+        if let Some(lent) = &mut self.lent {
+            lent.decisions = decisions;
+            lent.changed = false;
+        }
+    }
+
+    /// There is an answer, which goes back through the filters that the request
+    /// has passed.
+    pub fn answer(&mut self, head: Answer, body: AnswerBody) {
+        if let Some(lent) = &mut self.lent {
+            lent.answered(head);
+        }
+        self.answer = body;
+        self.answered = Progress::default();
+    }
+
+    /// Whether the answer's head has come through all filters.
+    ///
+    /// # Errors
+    /// Why it goes no further; those before that filter are still to see what
+    /// comes in its place.
+    pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if self.answering == 0 {
+            self.answered.begun = true;
+            self.answered.read = self.answer.is_over();
+            self.answered.sent = self.answered.read;
+            return Poll::Ready(Ok(()));
+        }
+        let part = ready!(self.poll_out(Side::Response, self.answering, context))?;
+        self.answered.sent = part.is_none_or(|part| part.ends());
+        Poll::Ready(Ok(()))
+    }
+
+    /// The answer goes past all filters. False if it does already.
+    pub fn leave(&mut self) -> bool {
+        std::mem::take(&mut self.answering) > 0
+    }
+
+    /// Takes the answer's head, which is sent now.
+    pub fn send_answer(&mut self) -> Option<Answer> {
+        let stages = self.stages.iter().take(self.answering);
+        let read = stages.into_iter().any(Stage::sees_more_of_answer);
+        self.lent.as_mut()?.send_answer(read)
+    }
+
+    /// Whether a message is over and sent on.
+    #[must_use]
+    pub fn is_sent(&self, side: Side) -> bool {
+        self.progress(side).sent
+    }
+
+    /// What is known of the length of what is still to come of a message.
+    #[must_use]
+    pub fn size_hint(&self, side: Side) -> SizeHint {
+        if self.progress(side).sent {
+            return SizeHint::with_exact(0);
+        }
+        for stage in self.in_order(side).rev() {
+            let half = stage.seen(side);
+            if let Some(whole) = half.whole() {
+                return SizeHint::with_exact(whole as u64);
+            }
+            if !stage.leaves_body_alone(side) || half.has_body() {
+                return SizeHint::default();
+            }
+        }
+        match side {
+            Side::Request => self.client.size_hint(),
+            Side::Response => self.answer.size_hint(),
+        }
+    }
+
+    /// The next part of a message's body, on its way out.
+    pub fn poll_body(
+        &mut self,
+        side: Side,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
+        if self.progress(side).sent {
+            return Poll::Ready(None);
+        }
+        let filters = match side {
+            Side::Request => self.stages.len(),
+            Side::Response => self.answering,
+        };
+        let part = match ready!(self.poll_out(side, filters, context)) {
+            Ok(part) => part,
+            Err(stop) => return Poll::Ready(Some(Err(self.stop(stop)))),
+        };
+        self.progress_mut(side).sent = part.as_ref().is_none_or(Part::ends);
+        Poll::Ready(match part {
+            Some(Part::Data { content, .. }) if content.has_remaining() => {
+                Some(Ok(Frame::data(content)))
+            }
+            Some(Part::Data { end: false, .. }) => return self.poll_body(side, context),
+            Some(Part::Trailers) => {
+                let trailers = self.lent.as_mut().and_then(|lent| match side {
+                    Side::Request => lent.request_trailers.take(),
+                    Side::Response => lent.response_trailers.take(),
+                });
+                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+            }
+            Some(Part::Data { .. } | Part::Head { .. }) | None => None,
+        })
+    }
+
+    /// Deals with what came for filters while neither message moves, and says
+    /// whether one of them has stopped the exchange.
+    pub fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<Failure> {
+        for at in 0..self.stages.len() {
+            for side in [Side::Request, Side::Response] {
+                if let Poll::Ready(Err(stop)) = self.poll_events(at, side, context) {
+                    return Poll::Ready(self.stop(stop));
+                }
+            }
+        }
+        match &self.stopped {
+            Some(_stop) => Poll::Ready(Failure::Answered),
+            None => Poll::Pending,
+        }
+    }
+
+    /// What stopped it, for whoever can answer.
+    pub fn take_stopped(&mut self) -> Option<Stop> {
+        self.stopped.take()
+    }
+
+    /// The filter that decided about it, if one did.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
+    /// What the filters did to it.
+    pub fn runs(&mut self) -> Runs {
+        let runs = self.stages.iter().filter_map(Stage::run);
+        let runs = runs.collect();
+        let marks = self
+            .lent
+            .as_mut()
+            .map(|lent| std::mem::take(&mut lent.marks));
+        Runs {
+            runs,
+            marks: marks.unwrap_or_default(),
+        }
+    }
+
+    /// Keeps why it stopped for whoever answers, and says so to whoever sends.
+    fn stop(&mut self, stop: Stop) -> Failure {
+        let failure = match &stop {
+            Stop::Failure(failure) => *failure,
+            Stop::Reply(_) => Failure::Answered,
+        };
+        if self.stopped.is_none() {
+            self.stopped = Some(stop);
+            self.stages.iter().for_each(Stage::wake);
+        }
+        failure
+    }
+
+    /// The next part that comes out behind so many filters.
+    fn poll_out(
+        &mut self,
+        side: Side,
+        filters: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Part>, Stop>> {
+        if filters == 0 {
+            return self.poll_source(side, context);
+        }
+        let at = match side {
+            Side::Request => filters - 1,
+            Side::Response => self.answering - filters,
+        };
+        loop {
+            ready!(self.poll_events(at, side, context))?;
+            let Some(stage) = self.stages.get_mut(at) else {
+                return Poll::Ready(Ok(None));
+            };
+            let half = stage.half(side);
+            if let Some(part) = half.take() {
+                return Poll::Ready(Ok(Some(part)));
+            }
+            if half.waiting {
+                return Poll::Pending;
+            }
+            if half.ended {
+                return Poll::Ready(Ok(None));
+            }
+            let Some(part) = ready!(self.poll_out(side, filters - 1, context))? else {
+                return Poll::Ready(Ok(None));
+            };
+            self.meet(at, side, part)?;
+        }
+    }
+
+    /// The next part from where a message comes from.
+    fn poll_source(
+        &mut self,
+        side: Side,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Part>, Stop>> {
+        let over = match side {
+            Side::Request => self.client.is_end_stream(),
+            Side::Response => self.answer.is_over(),
+        };
+        let progress = self.progress_mut(side);
+        if !progress.begun {
+            progress.begun = true;
+            progress.read = over;
+            return Poll::Ready(Ok(Some(Part::Head { end: over })));
+        }
+        if progress.read {
+            return Poll::Ready(Ok(None));
+        }
+        let frame = match side {
+            Side::Request => {
+                let frame = ready!(self.client.poll_frame(context));
+                frame.map(|frame| {
+                    frame.map(|frame| frame.map_data(|bytes| Content::alone(bytes, 0)))
+                })
+            }
+            Side::Response => ready!(self.answer.poll_frame(context)),
+        };
+        let over = match side {
+            Side::Request => self.client.is_end_stream(),
+            Side::Response => self.answer.is_over(),
+        };
+        let frame = frame.transpose().inspect_err(|_failure| {
+            // What comes in its place is not for filters that have seen a part.
+            self.answering = 0;
+        })?;
+        let part = match frame {
+            None => Part::Data {
+                content: Content::alone(Bytes::new(), 0),
+                end: true,
+            },
+            Some(frame) => match frame.into_data() {
+                Ok(content) => Part::Data { content, end: over },
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let lent = self.lent()?;
+                    match side {
+                        Side::Request => lent.request_trailers = Some(trailers),
+                        Side::Response => lent.response_trailers = Some(trailers),
+                    }
+                    Part::Trailers
+                }
+            },
+        };
+        self.progress_mut(side).read = part.ends();
+        Poll::Ready(Ok(Some(part)))
+    }
+
+    /// A part comes to a filter.
+    fn meet(&mut self, at: usize, side: Side, part: Part) -> Result<(), Stop> {
+        let Some(stage) = self.stages.get_mut(at) else {
+            return Ok(());
+        };
+        if !stage.is_open() && !stage.half(side).pass {
+            let lent = self.lent.as_deref().ok_or(LOST)?;
+            let known = lent.known();
+            let asker = Asker {
+                ends: Arc::clone(&known.ends),
+                direction: stage.step.direction,
+                request_id: known.request_id.clone(),
+                trace: known.trace.clone(),
+                account: Arc::clone(&self.account),
+            };
+            if let Err(fault) = stage.open(&self.worker, asker) {
+                self.failed(at, &fault)?;
+            }
+        }
+        let Some(stage) = self.stages.get_mut(at) else {
+            return Ok(());
+        };
+        if !stage.asks_about(side, &part) {
+            stage.half(side).let_through(part);
+            return Ok(());
+        }
+        stage.give(side, part);
+        Ok(())
+    }
+
+    /// Deals with all that a filter is to be told of a message. Pending while
+    /// its namespace has no CPU time.
+    fn poll_events(
+        &mut self,
+        at: usize,
+        side: Side,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
+        loop {
+            let Some(stage) = self.stages.get_mut(at) else {
+                return Poll::Ready(Ok(()));
+            };
+            stage.sort_mail();
+            if let Some(fault) = stage.failed.take() {
+                self.failed(at, &fault)?;
+                continue;
+            }
+            let step = match ready!(stage.poll_step(&self.worker, side, &mut self.lent, context)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(step)) => step,
+                Some(Err(fault)) => {
+                    self.failed(at, &fault)?;
+                    continue;
+                }
+            };
+            if let Some(reply) = stage.take(side, step) {
+                return Poll::Ready(Err(self.replied(at, reply)));
+            }
+            self.within_bounds(at, side)?;
+        }
+    }
+
+    /// What filters hold is charged to the source, and bounded for each.
+    fn within_bounds(&mut self, at: usize, side: Side) -> Result<(), Stop> {
+        let held: usize = self.stages.iter().map(Stage::bytes).sum();
+        self.held.set(EXCHANGE + STAGE * self.stages.len() + held);
+        let Some(stage) = self.stages.get(at) else {
+            return Ok(());
+        };
+        if stage.holds_too_much(side) {
+            return Err(self.held_too_much(at, side));
+        }
+        if held > 0 && self.account.is_full() {
+            return Err(Failure::MEMORY.into());
+        }
+        Ok(())
+    }
+
+    fn held_too_much(&mut self, at: usize, side: Side) -> Stop {
+        if let Some(stage) = self.stages.get_mut(at) {
+            stage.skip_silently();
+            let reason = "holds more of a body than its limits allow";
+            self.mark = Some(stage.mark(reason, None));
+        }
+        self.answering = at;
+        Stop::Failure(match side {
+            Side::Request => Failure::RequestBodyTooLarge,
+            Side::Response => Failure::ResponseBodyTooLarge,
+        })
+    }
+
+    /// A filter failed: its policy decides.
+    fn failed(&mut self, at: usize, fault: &Fault) -> Result<(), Stop> {
+        let Some(stage) = self.stages.get_mut(at) else {
+            return Ok(());
+        };
+        if let Fault::Held { side, .. } = fault {
+            return Err(self.held_too_much(at, *side));
+        }
+        let kind = fault.kind();
+        if stage.goes_on_without(kind) {
+            stage.skip(kind);
+            return Ok(());
+        }
+        stage.outcome = Outcome::Failed(kind);
+        stage.skip_silently();
+        self.mark = Some(stage.mark(&fault.to_string(), None));
+        self.answering = at;
+        Err(Failure::Filter(kind).into())
+    }
+
+    /// A filter answers the request itself.
+    fn replied(&mut self, at: usize, reply: Box<Reply>) -> Stop {
+        if let Some(stage) = self.stages.get_mut(at) {
+            let status = reply.status.as_u16();
+            stage.outcome = Outcome::Replied(status);
+            stage.skip_silently();
+            self.mark = Some(stage.mark(&reply.reason, Some(status)));
+        }
+        self.answering = at;
+        Stop::Reply(reply)
+    }
+
+    fn in_order(&self, side: Side) -> Box<dyn DoubleEndedIterator<Item = &Stage> + '_> {
+        match side {
+            Side::Request => Box::new(self.stages.iter()),
+            Side::Response => Box::new(self.stages.iter().take(self.answering).rev()),
+        }
+    }
+
+    fn progress(&self, side: Side) -> &Progress {
+        match side {
+            Side::Request => &self.request,
+            Side::Response => &self.answered,
+        }
+    }
+
+    fn progress_mut(&mut self, side: Side) -> &mut Progress {
+        match side {
+            Side::Request => &mut self.request,
+            Side::Response => &mut self.answered,
+        }
+    }
+}
+
+/// An exchange is with its filter for the time of a call only.
+const LOST: Failure = Failure::Filter(weft_wasm_host::FaultKind::Trap);
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        for stage in &mut self.stages {
+            stage.close(&self.worker, &mut self.lent);
+        }
+    }
+}
+
+impl AnswerBody {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Own(bytes) => bytes.is_empty(),
+            Self::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(body) => body.size_hint(),
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let length = bytes.len();
+                Poll::Ready((length > 0).then(|| Ok(Frame::data(Content::alone(bytes, length)))))
+            }
+            Self::Upstream(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+}

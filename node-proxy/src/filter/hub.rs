@@ -1,0 +1,487 @@
+//! All filters of one worker: their instances, and what they wait for.
+//!
+//! Whoever drives an exchange calls a filter through here. What the filter asks
+//! for in a call is started here, and its answer goes to the exchange's inbox;
+//! what it asks for on its own account is answered here too.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use weft_core::filter::FilterSpec;
+use weft_wasm_host::budget::{Admission, Ticket as Reserved};
+use weft_wasm_host::clock::{Clock, SystemClock};
+use weft_wasm_host::{Command, Effect, Event, Fault, Filter, Slot, Step, Ticket};
+
+use super::exchange::Lent;
+use super::fetch::{self, Asker};
+use super::inbox::{Inbox, Message};
+use super::node_filter::NodeFilter;
+use crate::accept::worker::Worker;
+use crate::control::config::Config;
+
+/// Filters of one worker.
+#[derive(Debug, Default)]
+pub struct Hub {
+    filters: RefCell<HashMap<u64, Local>>,
+}
+
+/// A filter on this worker.
+#[derive(Debug)]
+struct Local {
+    node: Arc<NodeFilter>,
+    spec: Arc<FilterSpec>,
+    slot: Slot,
+    inboxes: HashMap<Ticket, Weak<Inbox>>,
+    /// What instances wait for on their own account.
+    own: HashMap<(Ticket, u64), AbortHandle>,
+    /// An instance is being made elsewhere.
+    making: bool,
+    /// No manifest names it any more.
+    gone: bool,
+}
+
+/// An exchange in a filter.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) ticket: Ticket,
+    pub(super) filter: Arc<Filter>,
+    pub(super) inbox: Rc<Inbox>,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(super) struct Called {
+    pub(super) step: Result<Step, Fault>,
+    /// CPU time.
+    pub(super) spent: Duration,
+}
+
+/// When a filter's own work is tried again that its namespace has no CPU time
+/// for.
+const LATER: Duration = Duration::from_secs(1);
+
+/// Something to be started once no filter is borrowed.
+type Ask = (Ticket, Option<Rc<Inbox>>, Command);
+
+pub(super) fn now() -> u64 {
+    SystemClock.monotonic()
+}
+
+impl Hub {
+    /// An exchange comes to a filter.
+    ///
+    /// # Errors
+    /// There is no instance of it: its policy decides.
+    pub(super) fn open(
+        worker: &Rc<Worker>,
+        node: &Arc<NodeFilter>,
+        spec: &Arc<FilterSpec>,
+        asker: Asker,
+    ) -> Result<Opened, Fault> {
+        let mut asks = Vec::new();
+        let mut filters = worker.filters.filters.borrow_mut();
+        let local = local(&mut filters, node, spec).ok_or(Fault::Down {
+            of: node.first_fault(),
+        })?;
+        local.slot.refresh(&node.published);
+        let opened = local.slot.open();
+        local.bill();
+        let opened = opened.map(|ticket| {
+            let inbox = Rc::new(Inbox::new(asker));
+            local.inboxes.insert(ticket, Rc::downgrade(&inbox));
+            Opened {
+                ticket,
+                filter: Arc::clone(local.slot.filter()),
+                inbox,
+            }
+        });
+        local.collect(&mut asks);
+        let wanted = opened.is_err() && local.wants_instance();
+        drop(filters);
+        start(worker, node.id, asks);
+        if wanted {
+            make(worker, node.id);
+        }
+        opened
+    }
+
+    /// Whether its namespace has CPU time for a call.
+    pub(super) fn admit(node: &NodeFilter) -> (Admission, Reserved) {
+        node.budget.admit(now())
+    }
+
+    /// A call that was admitted is not made after all.
+    pub(super) fn give_back(node: &NodeFilter, reserved: Reserved) {
+        node.budget.settle(reserved, Duration::ZERO, now());
+    }
+
+    /// Tells a filter what happened. The exchange is lent to it meanwhile.
+    pub(super) fn call(
+        worker: &Rc<Worker>,
+        node: &NodeFilter,
+        ticket: Ticket,
+        event: Event,
+        lent: &mut Option<Box<Lent>>,
+        reserved: Reserved,
+    ) -> Called {
+        let mut asks = Vec::new();
+        let mut filters = worker.filters.filters.borrow_mut();
+        let Some(local) = filters.get_mut(&node.id) else {
+            node.budget.settle(reserved, Duration::ZERO, now());
+            return Called {
+                step: Err(Fault::Down {
+                    of: node.first_fault(),
+                }),
+                spent: Duration::ZERO,
+            };
+        };
+        if let Some(exchange) = lent.take() {
+            local.slot.lend(ticket, exchange);
+        }
+        let outcome = local.slot.on_event(ticket, event);
+        *lent = local.slot.reclaim(ticket).and_then(own);
+        let spent = outcome.spent + local.slot.take_spent();
+        node.budget.settle(reserved, spent, now());
+        local.collect(&mut asks);
+        let wanted = outcome.step.is_err() && local.wants_instance();
+        drop(filters);
+        start(worker, node.id, asks);
+        if wanted {
+            make(worker, node.id);
+        }
+        Called {
+            step: outcome.step,
+            spent: outcome.spent,
+        }
+    }
+
+    /// An exchange leaves a filter.
+    pub(super) fn close(
+        worker: &Rc<Worker>,
+        node: &NodeFilter,
+        ticket: Ticket,
+        lent: &mut Option<Box<Lent>>,
+    ) {
+        let mut asks = Vec::new();
+        let mut filters = worker.filters.filters.borrow_mut();
+        let Some(local) = filters.get_mut(&node.id) else {
+            return;
+        };
+        if let Some(exchange) = lent.take() {
+            local.slot.lend(ticket, exchange);
+        }
+        *lent = local.slot.close(ticket).and_then(own);
+        local.inboxes.remove(&ticket);
+        local.bill();
+        local.collect(&mut asks);
+        if local.gone && local.slot.contexts() == 0 {
+            filters.remove(&node.id);
+        }
+        drop(filters);
+        start(worker, node.id, asks);
+    }
+
+    /// Takes over what a new snapshot names: instances are there before the
+    /// first request, and those that nobody names end with their last one.
+    pub fn adopt(worker: &Rc<Worker>, config: &Config) {
+        let mut filters = worker.filters.filters.borrow_mut();
+        for local in filters.values_mut() {
+            local.gone = true;
+        }
+        for (node, spec) in config.filters.iter().zip(config.snapshot.filters()) {
+            if let Some(local) = local(&mut filters, node, spec) {
+                local.gone = false;
+                local.spec = Arc::clone(spec);
+            }
+        }
+        filters.retain(|_id, local| !local.gone || local.slot.contexts() > 0);
+        drop(filters);
+        Self::tick(worker, config);
+    }
+
+    /// Looks after what no event announces. Called once a tick of the worker.
+    pub fn tick(worker: &Rc<Worker>, config: &Config) {
+        if config.filters.is_empty() && worker.filters.filters.borrow().is_empty() {
+            return;
+        }
+        let mut started = Vec::new();
+        let mut wanted = Vec::new();
+        let mut filters = worker.filters.filters.borrow_mut();
+        for (node, spec) in config.filters.iter().zip(config.snapshot.filters()) {
+            // One that was loaded since has no slot yet.
+            let _there = local(&mut filters, node, spec);
+        }
+        for (id, local) in filters.iter_mut() {
+            local.slot.refresh(&local.node.published);
+            local.slot.poll();
+            local.bill();
+            let mut asks = Vec::new();
+            local.collect(&mut asks);
+            started.push((*id, asks));
+            if local.wants_instance() {
+                wanted.push(*id);
+            }
+        }
+        drop(filters);
+        for (id, asks) in started {
+            start(worker, id, asks);
+        }
+        for id in wanted {
+            make(worker, id);
+        }
+    }
+
+    /// Requests that are in filters now.
+    #[must_use]
+    pub fn contexts(&self) -> usize {
+        let filters = self.filters.borrow();
+        filters.values().map(|local| local.slot.contexts()).sum()
+    }
+}
+
+/// The filter on this worker; none while nothing is in force.
+fn local<'a>(
+    filters: &'a mut HashMap<u64, Local>,
+    node: &Arc<NodeFilter>,
+    spec: &Arc<FilterSpec>,
+) -> Option<&'a mut Local> {
+    use std::collections::hash_map::Entry;
+    match filters.entry(node.id) {
+        Entry::Occupied(known) => Some(known.into_mut()),
+        Entry::Vacant(place) => {
+            let filter = node.published.current()?;
+            Some(place.insert(Local {
+                node: Arc::clone(node),
+                spec: Arc::clone(spec),
+                slot: Slot::new(filter),
+                inboxes: HashMap::new(),
+                own: HashMap::new(),
+                making: false,
+                gone: false,
+            }))
+        }
+    }
+}
+
+/// The exchange that comes back is the one that was lent.
+fn own(exchange: Box<dyn weft_wasm_host::exchange::Exchange>) -> Option<Box<Lent>> {
+    let exchange: Box<dyn std::any::Any> = exchange;
+    exchange.downcast().ok()
+}
+
+impl Local {
+    /// Pays for what was done outside of events.
+    fn bill(&mut self) {
+        let spent = self.slot.take_spent();
+        if !spent.is_zero() {
+            self.node.budget.charge(spent, now());
+        }
+    }
+
+    fn wants_instance(&mut self) -> bool {
+        !self.making && !self.gone && self.slot.wanted().is_some()
+    }
+
+    /// Takes what filters asked for and what became of them. What concerns an
+    /// exchange goes to its inbox.
+    fn collect(&mut self, asks: &mut Vec<Ask>) {
+        for (ticket, effect) in self.slot.effects() {
+            let inbox = self.inboxes.get(&ticket).and_then(Weak::upgrade);
+            match (effect, inbox) {
+                (Effect::Failed(fault), Some(inbox)) => inbox.push(Message::Failed(fault)),
+                (Effect::Failed(_), None) => {}
+                (Effect::Command(Command::Decide { side, step }), Some(inbox)) => {
+                    inbox.push(Message::Decided { side, step });
+                }
+                (
+                    Effect::Command(Command::CancelFetch { id } | Command::CancelTimer { id }),
+                    inbox,
+                ) => match (inbox, self.own.remove(&(ticket, id))) {
+                    (Some(inbox), _) => inbox.cancel(id),
+                    (None, Some(task)) => task.abort(),
+                    (None, None) => {}
+                },
+                (Effect::Command(command), Some(inbox)) => {
+                    asks.push((ticket, Some(inbox), command));
+                }
+                (Effect::Command(command), None) if ticket.is_instance() => {
+                    asks.push((ticket, None, command));
+                }
+                // Whoever asked has left.
+                (Effect::Command(_), None) => {}
+            }
+        }
+    }
+}
+
+/// Starts what was asked for.
+fn start(worker: &Rc<Worker>, id: u64, asks: Vec<Ask>) {
+    for (ticket, inbox, command) in asks {
+        let (number, answer) = match command {
+            Command::SetTimer { id: number, after } => {
+                let timer = async move {
+                    tokio::time::sleep(after).await;
+                    Event::Timer { id: number }
+                };
+                (number, Answer::Timer(timer))
+            }
+            Command::StartFetch {
+                id: number,
+                request,
+            } => {
+                let Some((spec, most)) = asking(worker, id) else {
+                    continue;
+                };
+                let asker = inbox.as_ref().map(|inbox| inbox.asker.clone());
+                let asking = fetch::fetch(Rc::clone(worker), spec, asker, *request, most);
+                let fetch = async move {
+                    let result = asking.await;
+                    Event::FetchDone { id: number, result }
+                };
+                (number, Answer::Fetch(Box::pin(fetch)))
+            }
+            Command::CancelFetch { .. } | Command::CancelTimer { .. } | Command::Decide { .. } => {
+                continue;
+            }
+        };
+        match inbox {
+            Some(inbox) => answer_exchange(&inbox, number, answer),
+            None => answer_instance(worker, id, ticket, number, answer),
+        }
+    }
+}
+
+/// What a filter waits for.
+enum Answer<T, F> {
+    Timer(T),
+    Fetch(F),
+}
+
+impl<T, F> Answer<T, F>
+where
+    T: Future<Output = Event>,
+    F: Future<Output = Event>,
+{
+    async fn wait(self) -> Event {
+        match self {
+            Self::Timer(timer) => timer.await,
+            Self::Fetch(fetch) => fetch.await,
+        }
+    }
+}
+
+fn answer_exchange<T, F>(inbox: &Rc<Inbox>, number: u64, answer: Answer<T, F>)
+where
+    T: Future<Output = Event> + 'static,
+    F: Future<Output = Event> + 'static,
+{
+    let to = Rc::downgrade(inbox);
+    let task = tokio::task::spawn_local(async move {
+        let event = answer.wait().await;
+        if let Some(inbox) = to.upgrade() {
+            inbox.arrived(number, event);
+        }
+    });
+    inbox.started(number, task.abort_handle());
+}
+
+fn answer_instance<T, F>(
+    worker: &Rc<Worker>,
+    id: u64,
+    ticket: Ticket,
+    number: u64,
+    answer: Answer<T, F>,
+) where
+    T: Future<Output = Event> + 'static,
+    F: Future<Output = Event> + 'static,
+{
+    let owner = Rc::clone(worker);
+    let task = tokio::task::spawn_local(async move {
+        let event = answer.wait().await;
+        deliver(&owner, id, ticket, number, event);
+    });
+    let mut filters = worker.filters.filters.borrow_mut();
+    if let Some(local) = filters.get_mut(&id) {
+        local.own.insert((ticket, number), task.abort_handle());
+    }
+}
+
+/// Who asks, and how much it may be answered.
+fn asking(worker: &Worker, id: u64) -> Option<(Arc<FilterSpec>, usize)> {
+    let filters = worker.filters.filters.borrow();
+    let local = filters.get(&id)?;
+    let most = local.slot.filter().limits().fetch_body;
+    Some((Arc::clone(&local.spec), most))
+}
+
+/// Tells an instance what it asked for on its own account. In the end its step
+/// is nobody's.
+fn deliver(worker: &Rc<Worker>, id: u64, ticket: Ticket, number: u64, event: Event) {
+    let mut asks = Vec::new();
+    let mut filters = worker.filters.filters.borrow_mut();
+    let Some(local) = filters.get_mut(&id) else {
+        return;
+    };
+    if local.own.remove(&(ticket, number)).is_none() {
+        return;
+    }
+    let (admission, reserved) = local.node.budget.admit(now());
+    let after = match admission {
+        Admission::Run => None,
+        Admission::Wait(after) => Some(after),
+        Admission::Refused => Some(LATER),
+        Admission::Quarantined { until } => {
+            Some(Duration::from_nanos(until.saturating_sub(now())).max(LATER))
+        }
+    };
+    if let Some(after) = after {
+        local.node.budget.settle(reserved, Duration::ZERO, now());
+        drop(filters);
+        let later = async move {
+            tokio::time::sleep(after).await;
+            event
+        };
+        let answer = Answer::Timer::<_, std::future::Ready<Event>>(later);
+        answer_instance(worker, id, ticket, number, answer);
+        return;
+    }
+    let outcome = local.slot.on_event(ticket, event);
+    let spent = outcome.spent + local.slot.take_spent();
+    local.node.budget.settle(reserved, spent, now());
+    local.collect(&mut asks);
+    drop(filters);
+    start(worker, id, asks);
+}
+
+/// Makes an instance where it holds up nobody.
+fn make(worker: &Rc<Worker>, id: u64) {
+    let mut filters = worker.filters.filters.borrow_mut();
+    let Some(local) = filters.get_mut(&id) else {
+        return;
+    };
+    let Some(filter) = local.slot.wanted() else {
+        return;
+    };
+    local.making = true;
+    drop(filters);
+    let owner = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let maker = Arc::clone(&filter);
+        let made = tokio::task::spawn_blocking(move || maker.instantiate()).await;
+        let made = made.unwrap_or_else(|error| Err(Fault::NoRoom(error.to_string())));
+        let mut asks = Vec::new();
+        let mut filters = owner.filters.filters.borrow_mut();
+        if let Some(local) = filters.get_mut(&id) {
+            local.making = false;
+            local.slot.install(&filter, made);
+            local.bill();
+            local.collect(&mut asks);
+        }
+        drop(filters);
+        start(&owner, id, asks);
+    });
+}

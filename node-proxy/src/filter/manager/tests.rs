@@ -1,0 +1,231 @@
+//! The manager's thread, step by step.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use weft_api::node as wire;
+use weft_core::filter::{FailPolicy, FilterSpec, Isolation, OnError};
+use weft_wasm_host::{Digest, LoadError};
+
+use super::entry::{Entry, Progress};
+use super::keeper::Keeper;
+use super::{Message, Setup, Wish, Wishes};
+use crate::control::convert;
+use crate::filter::Registry;
+use crate::filter::failure::Failure;
+use crate::filter::listing::Listing;
+use crate::filter::modules::Source;
+
+/// A module that is told from others by its text.
+fn module(text: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+  (memory (export "memory") 1)
+  (data (i32.const 0) "{text}")
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 1024)))"#
+    );
+    wat::parse_str(text).expect("valid text")
+}
+
+fn spec(name: &str, module: &[u8], vm_id: &str) -> (wire::Filter, Arc<FilterSpec>) {
+    let wire = wire::Filter {
+        kind: "WasmPlugin".into(),
+        namespace: "default".into(),
+        name: name.into(),
+        sha256: Digest::of(module).hex(),
+        plugin: Some(wire::FilterPlugin {
+            vm_id: vm_id.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let snapshot = wire::Snapshot {
+        filters: vec![wire.clone()],
+        ..Default::default()
+    };
+    let mut specs = convert::filters(&snapshot).expect("valid");
+    (wire, specs.remove(0))
+}
+
+/// A manager without its thread.
+struct Bench {
+    keeper: Keeper,
+    inbox: mpsc::Sender<Message>,
+    registry: Registry,
+    _control: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    /// With the modules of a folder.
+    fn new(folder: &Path) -> Self {
+        let control = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let setup = Setup {
+            source: Source::Folder(Some(folder.to_owned())),
+            state: None,
+            node: None,
+            workers: 1,
+            control: control.handle().clone(),
+        };
+        let (sender, receiver) = mpsc::channel();
+        let listing = watch::Sender::<Arc<Listing>>::default();
+        let keeper = Keeper::new(setup, receiver, sender.clone(), listing);
+        Self {
+            keeper,
+            inbox: sender,
+            registry: Registry::default(),
+            _control: control,
+        }
+    }
+
+    fn wishes(&mut self, filters: Vec<(wire::Filter, Arc<FilterSpec>)>) -> Wishes {
+        let specs: Vec<_> = filters
+            .iter()
+            .map(|(_wire, spec)| Arc::clone(spec))
+            .collect();
+        let known = self.registry.resolve(&specs);
+        let filters = filters.into_iter().zip(&known);
+        Wishes {
+            filters: filters
+                .map(|((wire, spec), filter)| Wish {
+                    wire: Arc::new(wire),
+                    spec,
+                    filter: Arc::clone(filter),
+                })
+                .collect(),
+            ..Wishes::default()
+        }
+    }
+}
+
+#[test]
+fn what_is_superseded_while_it_is_compiled_does_not_come_into_force() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (module("one"), module("two"));
+    fs::write(folder.path().join("one.wasm"), &one).expect("written");
+    fs::write(folder.path().join("two.wasm"), &two).expect("written");
+    let mut bench = Bench::new(folder.path());
+    let first = bench.wishes(vec![spec("a", &one, "")]);
+    let second = bench.wishes(vec![spec("a", &two, "")]);
+    let filter = Arc::clone(&first.filters[0].filter);
+    bench.keeper.take(Message::Wishes(first));
+    // It comes when the first one is under way already.
+    bench.inbox.send(Message::Wishes(second)).expect("heard");
+    bench.keeper.work(0);
+    assert!(filter.published.current().is_none());
+    bench.keeper.work(0);
+    let current = filter.published.current().expect("in force");
+    assert_eq!(current.module().digest(), Digest::of(&two));
+    assert_eq!(filter.published.condition().generation, 1);
+}
+
+#[test]
+fn a_module_that_many_filters_have_is_loaded_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = module("one");
+    fs::write(folder.path().join("one.wasm"), &one).expect("written");
+    let mut bench = Bench::new(folder.path());
+    let wishes = bench.wishes(vec![spec("a", &one, "vm"), spec("b", &one, "vm")]);
+    let filters: Vec<_> = wishes
+        .filters
+        .iter()
+        .map(|it| Arc::clone(&it.filter))
+        .collect();
+    bench.keeper.take(Message::Wishes(wishes));
+    bench.keeper.work(0);
+    bench.keeper.work(1);
+    let module = |at: usize| {
+        let current = filters[at].published.current().expect("in force");
+        Arc::clone(current.module())
+    };
+    assert!(Arc::ptr_eq(&module(0), &module(1)));
+}
+
+#[test]
+fn filters_that_name_one_machine_have_their_queues_in_common() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut bench = Bench::new(folder.path());
+    let one = module("one");
+    let filters = ["vm", "vm", "other", "", ""]
+        .iter()
+        .zip(["a", "b", "c", "d", "e"]);
+    let filters: Vec<_> = filters.map(|(vm, name)| spec(name, &one, vm)).collect();
+    let specs: Vec<_> = filters
+        .iter()
+        .map(|(_wire, spec)| Arc::clone(spec))
+        .collect();
+    let wishes = bench.wishes(filters);
+    bench.keeper.take(Message::Wishes(wishes));
+    let queues: Vec<_> = specs
+        .iter()
+        .enumerate()
+        .map(|(at, spec)| bench.keeper.queues(at, spec))
+        .collect();
+    assert!(Arc::ptr_eq(&queues[0], &queues[1]));
+    for (one, other) in [(0, 2), (0, 3), (3, 4)] {
+        assert!(!Arc::ptr_eq(&queues[one], &queues[other]), "{one} {other}");
+    }
+}
+
+#[test]
+fn what_may_pass_is_tried_again_after_longer_and_longer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut bench = Bench::new(folder.path());
+    let mut wishes = bench.wishes(vec![spec("a", b"", "")]);
+    let mut entry = Entry::new(wishes.filters.remove(0));
+    let now = Instant::now();
+    let absent = Failure::fetch("not here");
+    let mut waits = Vec::new();
+    for attempt in 0..8 {
+        let news = entry.failed(absent.clone(), now, true);
+        assert_eq!(news, attempt == 0, "the same is said once");
+        let Progress::Again(at) = entry.progress else {
+            panic!("{:?}", entry.progress);
+        };
+        waits.push((at - now).as_millis());
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    assert_eq!(entry.state().error.as_deref(), Some("not here"));
+    // What it is made of does not change by itself.
+    let broken = LoadError::Compile("no".to_owned());
+    assert!(entry.failed(broken.into(), now, true));
+    assert_eq!(entry.progress, Progress::Over);
+}
+
+#[test]
+fn a_filter_is_made_anew_where_its_version_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut bench = Bench::new(folder.path());
+    let mut wish = |change: &dyn Fn(&mut FilterSpec)| {
+        let (wire, spec) = spec("a", b"", "");
+        let mut changed = (*spec).clone();
+        change(&mut changed);
+        bench
+            .wishes(vec![(wire, Arc::new(changed))])
+            .filters
+            .remove(0)
+    };
+    let mut entry = Entry::new(wish(&|_spec| ()));
+    entry.progress = Progress::Over;
+    entry.renew(wish(&|spec| {
+        spec.callouts = Arc::from([Box::from("authz:80")])
+    }));
+    assert_eq!(entry.progress, Progress::Over, "that is the pipeline's");
+    let changes: [&dyn Fn(&mut FilterSpec); 5] = [
+        &|spec| spec.config = Arc::from(&b"{}"[..]),
+        &|spec| spec.module = None,
+        &|spec| spec.limits.memory = Some(1),
+        &|spec| spec.on_error = OnError::all(FailPolicy::Open),
+        &|spec| spec.isolation = Isolation::Request,
+    ];
+    for change in changes {
+        entry.progress = Progress::Over;
+        entry.renew(wish(change));
+        assert_eq!(entry.progress, Progress::ToDo);
+    }
+}

@@ -1,0 +1,392 @@
+//! One filter's place in an exchange.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+use weft_core::filter::{FailPolicy, FilterSpec, Step as Place};
+use weft_wasm_host::budget::{Admission, Ticket as Reserved};
+use weft_wasm_host::{Abi, Event, Fault, FaultKind, Reply, Side, Step, side_of};
+
+use super::exchange::Lent;
+use super::fetch::Asker;
+use super::half::{Half, Part};
+use super::hub::{Hub, Opened};
+use super::inbox::Message;
+use super::node_filter::NodeFilter;
+use super::run::{Mark, Outcome, Run};
+use crate::accept::worker::Worker;
+
+/// One filter's place in an exchange.
+#[derive(Debug)]
+pub(super) struct Stage {
+    node: Arc<NodeFilter>,
+    spec: Arc<FilterSpec>,
+    pub(super) step: Place,
+    opened: Option<Opened>,
+    request: Way,
+    answer: Way,
+    /// Its instance failed in another exchange's event.
+    pub(super) failed: Option<Fault>,
+    began: Option<Instant>,
+    spent: Duration,
+    calls: u32,
+    pub(super) outcome: Outcome,
+}
+
+/// One message in the filter, and what the filter is still to be told of it.
+#[derive(Debug, Default)]
+struct Way {
+    half: Half,
+    events: VecDeque<Event>,
+    /// Decided in another exchange's event.
+    decided: VecDeque<Step>,
+    slowed: Option<Slowed>,
+}
+
+/// An event that waits until its namespace has CPU time.
+struct Slowed {
+    until: Pin<Box<Sleep>>,
+    event: Event,
+    reserved: Reserved,
+}
+
+impl std::fmt::Debug for Slowed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Slowed")
+            .field("event", &self.event)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stage {
+    pub(super) fn new(node: &Arc<NodeFilter>, spec: &Arc<FilterSpec>, step: Place) -> Self {
+        Self {
+            node: Arc::clone(node),
+            spec: Arc::clone(spec),
+            step,
+            opened: None,
+            request: Way::default(),
+            answer: Way::default(),
+            failed: None,
+            began: None,
+            spent: Duration::ZERO,
+            calls: 0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    pub(super) fn half(&mut self, side: Side) -> &mut Half {
+        &mut self.way(side).half
+    }
+
+    pub(super) fn seen(&self, side: Side) -> &Half {
+        match side {
+            Side::Request => &self.request.half,
+            Side::Response => &self.answer.half,
+        }
+    }
+
+    fn way(&mut self, side: Side) -> &mut Way {
+        match side {
+            Side::Request => &mut self.request,
+            Side::Response => &mut self.answer,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    /// The exchange comes to the filter.
+    pub(super) fn open(&mut self, worker: &Rc<Worker>, asker: Asker) -> Result<(), Fault> {
+        self.began = Some(Instant::now());
+        let opened = Hub::open(worker, &self.node, &self.spec, asker)?;
+        self.opened = Some(opened);
+        Ok(())
+    }
+
+    /// Whether the filter wants to know of this part: one of those that it is
+    /// interested in, or one that it asked for by holding what was before.
+    pub(super) fn asks_about(&self, side: Side, part: &Part) -> bool {
+        let half = self.seen(side);
+        let Some(opened) = &self.opened else {
+            return false;
+        };
+        if half.pass {
+            return false;
+        }
+        let wants = opened.filter.manifest().interests;
+        let interested = match (side, part) {
+            (Side::Request, Part::Head { .. }) => wants.request_headers,
+            (Side::Request, Part::Data { .. }) => wants.request_body,
+            (Side::Request, Part::Trailers) => wants.request_trailers,
+            (Side::Response, Part::Head { .. }) => wants.response_headers,
+            (Side::Response, Part::Data { .. }) => wants.response_body,
+            (Side::Response, Part::Trailers) => wants.response_trailers,
+        };
+        interested || half.holds()
+    }
+
+    /// Whether what is still to come of a body passes as it is.
+    pub(super) fn leaves_body_alone(&self, side: Side) -> bool {
+        let half = self.seen(side);
+        if half.pass {
+            return true;
+        }
+        let Some(opened) = &self.opened else {
+            return false;
+        };
+        let wants = opened.filter.manifest().interests;
+        let body = match side {
+            Side::Request => wants.request_body,
+            Side::Response => wants.response_body,
+        };
+        !body && !half.holds()
+    }
+
+    /// Whether it may still look at the answer when its head is sent.
+    pub(super) fn sees_more_of_answer(&self) -> bool {
+        let half = self.seen(Side::Response);
+        !half.pass && !half.ended && !self.leaves_body_alone(Side::Response)
+            || !self.answer.events.is_empty()
+            || self.opened.as_ref().is_some_and(|opened| {
+                let wants = opened.filter.manifest().interests;
+                wants.response_trailers || opened.filter.module().abi() != Abi::Weft
+            })
+    }
+
+    /// The filter is to be told of this part.
+    pub(super) fn give(&mut self, side: Side, part: Part) {
+        let event = event(side, &part);
+        let way = self.way(side);
+        way.half.hold(part);
+        way.events.push_back(event);
+    }
+
+    /// Brings what came for the exchange to where it belongs.
+    pub(super) fn sort_mail(&mut self) {
+        let Some(opened) = &self.opened else { return };
+        let inbox = Rc::clone(&opened.inbox);
+        let mut any = false;
+        while let Some(message) = inbox.pop() {
+            any = true;
+            match message {
+                Message::Event(event) => {
+                    let side = side(&event);
+                    self.way(side).events.push_back(event);
+                }
+                Message::Decided { side, step } => self.way(side).decided.push_back(step),
+                Message::Failed(fault) => self.failed = Some(fault),
+            }
+        }
+        if any {
+            // It may be about the other message.
+            inbox.wake();
+        }
+    }
+
+    /// The filter's next decision about a message; none while it has nothing to
+    /// decide about.
+    pub(super) fn poll_step(
+        &mut self,
+        worker: &Rc<Worker>,
+        side: Side,
+        lent: &mut Option<Box<Lent>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Step, Fault>>> {
+        let Some(opened) = &self.opened else {
+            return Poll::Ready(None);
+        };
+        opened.inbox.register(side, context);
+        let ticket = opened.ticket;
+        if let Some(step) = self.way(side).decided.pop_front() {
+            return Poll::Ready(Some(Ok(step)));
+        }
+        let slowed = match &mut self.way(side).slowed {
+            Some(slowed) => {
+                ready!(slowed.until.as_mut().poll(context));
+                true
+            }
+            None => false,
+        };
+        let (event, reserved) = if slowed {
+            match self.way(side).slowed.take() {
+                Some(slowed) => (slowed.event, slowed.reserved),
+                None => return Poll::Ready(None),
+            }
+        } else {
+            let Some(event) = self.way(side).events.pop_front() else {
+                return Poll::Ready(None);
+            };
+            let (admission, reserved) = Hub::admit(&self.node);
+            match admission {
+                Admission::Run => (event, reserved),
+                Admission::Wait(after) => {
+                    let mut until = Box::pin(tokio::time::sleep(after));
+                    // A sleep of no length is over at once.
+                    let over = until.as_mut().poll(context).is_ready();
+                    if !over {
+                        self.way(side).slowed = Some(Slowed {
+                            until,
+                            event,
+                            reserved,
+                        });
+                        return Poll::Pending;
+                    }
+                    (event, reserved)
+                }
+                Admission::Refused | Admission::Quarantined { .. } => {
+                    return Poll::Ready(Some(Err(Fault::Down {
+                        of: FaultKind::Timeout,
+                    })));
+                }
+            }
+        };
+        if let Some(lent) = lent {
+            lent.direction = self.step.direction;
+        }
+        let called = Hub::call(worker, &self.node, ticket, event, lent, reserved);
+        self.calls += 1;
+        self.spent += called.spent;
+        Poll::Ready(Some(called.step))
+    }
+
+    /// Does what the filter wants done; gives back its answer, if it has one.
+    pub(super) fn take(&mut self, side: Side, step: Step) -> Option<Box<Reply>> {
+        match step {
+            Step::Reply(reply) => Some(reply),
+            Step::More if self.seen(side).ended => {
+                self.failed = Some(Fault::Answer("more of a message that is over".into()));
+                None
+            }
+            step => {
+                self.half(side).step(&step);
+                None
+            }
+        }
+    }
+
+    /// Bytes of bodies that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.request.half.bytes() + self.answer.half.bytes()
+    }
+
+    pub(super) fn holds_too_much(&self, side: Side) -> bool {
+        let opened = self.opened.as_ref();
+        opened.is_some_and(|opened| self.seen(side).bytes() > opened.filter.limits().held_body)
+    }
+
+    /// Whether its owner wants requests to go on without it.
+    pub(super) fn goes_on_without(&self, kind: FaultKind) -> bool {
+        match &self.opened {
+            Some(opened) => {
+                opened.filter.on_error().policy(kind) == weft_wasm_host::FailPolicy::Open
+            }
+            None => {
+                let policies = &self.spec.on_error;
+                let policy = match kind {
+                    FaultKind::Load => policies.load,
+                    FaultKind::Config => policies.config,
+                    FaultKind::Trap => policies.trap,
+                    FaultKind::Timeout => policies.timeout,
+                };
+                policy == FailPolicy::Open
+            }
+        }
+    }
+
+    /// It failed, and the exchange goes on without it.
+    pub(super) fn skip(&mut self, kind: FaultKind) {
+        self.outcome = Outcome::Skipped(kind);
+        self.skip_silently();
+    }
+
+    /// It sees no more of the exchange.
+    pub(super) fn skip_silently(&mut self) {
+        for way in [&mut self.request, &mut self.answer] {
+            way.half.pass();
+            way.events.clear();
+            way.decided.clear();
+        }
+        self.give_back();
+        self.wake();
+    }
+
+    /// Calls that are not made after all are not paid for.
+    fn give_back(&mut self) {
+        for way in [&mut self.request, &mut self.answer] {
+            if let Some(slowed) = way.slowed.take() {
+                Hub::give_back(&self.node, slowed.reserved);
+            }
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(opened) = &self.opened {
+            opened.inbox.wake();
+        }
+    }
+
+    pub(super) fn mark(&self, reason: &str, status: Option<u16>) -> Mark {
+        Mark {
+            filter: Arc::clone(&self.node.name),
+            direction: self.step.direction,
+            reason: reason.into(),
+            status,
+        }
+    }
+
+    /// What it did; nothing if the exchange never came to it.
+    pub(super) fn run(&self) -> Option<Run> {
+        Some(Run {
+            filter: Arc::clone(&self.node.name),
+            phase: self.step.phase,
+            began: self.began?,
+            spent: self.spent,
+            calls: self.calls,
+            outcome: self.outcome,
+        })
+    }
+
+    /// The exchange is over.
+    pub(super) fn close(&mut self, worker: &Rc<Worker>, lent: &mut Option<Box<Lent>>) {
+        self.give_back();
+        if let Some(opened) = self.opened.take() {
+            if let Some(lent) = lent {
+                lent.direction = self.step.direction;
+            }
+            Hub::close(worker, &self.node, opened.ticket, lent);
+        }
+    }
+}
+
+/// The message that an event is about.
+fn side(event: &Event) -> Side {
+    match event {
+        Event::FetchDone { id, .. } | Event::Timer { id } => side_of(*id),
+        other => other.side().unwrap_or(Side::Request),
+    }
+}
+
+fn event(side: Side, part: &Part) -> Event {
+    match (side, part) {
+        (Side::Request, Part::Head { end }) => Event::RequestHeaders { end: *end },
+        (Side::Request, Part::Data { content, end }) => Event::RequestBody {
+            data: content.bytes.clone(),
+            end: *end,
+        },
+        (Side::Request, Part::Trailers) => Event::RequestTrailers,
+        (Side::Response, Part::Head { end }) => Event::ResponseHeaders { end: *end },
+        (Side::Response, Part::Data { content, end }) => Event::ResponseBody {
+            data: content.bytes.clone(),
+            end: *end,
+        },
+        (Side::Response, Part::Trailers) => Event::ResponseTrailers,
+    }
+}

@@ -1,0 +1,80 @@
+//! Policy judges what is really sent.
+
+use std::time::Duration;
+
+use weft_api::node::FilterPhase::{self, AfterPolicy, BeforePolicy};
+
+use super::{config, told};
+use crate::support::client::Client;
+use crate::support::guests::{filter, probe, step};
+use crate::support::server::Server;
+use crate::support::world::{Rules, World, rule};
+
+/// Only `/allowed` is, into the deathstar.
+fn allowed_only(phase: FilterPhase) -> Rules {
+    let probe = probe();
+    Rules {
+        ingress: Some(vec![rule("GET", "/allowed")]),
+        filters: vec![filter("probe", &probe, &config("x-do", ""))],
+        ingress_chain: vec![step(phase, 0)],
+        modules: vec![probe],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn what_a_filter_makes_of_a_request_before_policy_is_judged() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &allowed_only(BeforePolicy)).await;
+    let mut client = Client::connect(world.address).await;
+    for (path, commands, status) in [
+        ("/allowed", "", 200),
+        ("/other", "", 403),
+        ("/other", "path=/allowed", 200),
+        ("/allowed", "path=/other", 403),
+        ("/allowed", "sleep=1;path=/other", 403),
+    ] {
+        client.send(told(path, commands)).await;
+        assert_eq!(client.answer().await.status, status, "{path} {commands}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_after_policy_cannot_go_round_it() {
+    let server = Server::landing().await;
+    let world = World::new(server.address, &allowed_only(AfterPolicy)).await;
+    let mut client = Client::connect(world.address).await;
+    for (path, commands, status) in [
+        ("/allowed", "set=x-a:1", 200),
+        ("/allowed", "path=/other", 403),
+        ("/allowed", "sleep=1;path=/other", 403),
+        ("/allowed", "method=POST", 403),
+        // It never sees what is denied.
+        ("/other", "reply=200:seen", 403),
+    ] {
+        client.send(told(path, commands)).await;
+        assert_eq!(client.answer().await.status, status, "{path} {commands}");
+    }
+    server.next().await;
+    server.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
+async fn what_was_revoked_while_a_filter_waited_does_not_pass() {
+    let server = Server::landing().await;
+    let rules = allowed_only(AfterPolicy);
+    let world = World::new(server.address, &rules).await;
+    let mut client = Client::connect(world.address).await;
+    client.send(told("/allowed", "set=x-a:1;sleep=500")).await;
+    // It is in the filter once the connection has been read.
+    tokio::time::timeout(Duration::from_millis(100), client.answer())
+        .await
+        .expect_err("the filter waits");
+    let revoked = Rules {
+        ingress: Some(vec![rule("GET", "/nothing")]),
+        ..rules.version("2")
+    };
+    world.apply(&revoked).await;
+    assert_eq!(client.answer().await.status, 403);
+    server.assert_nothing_arrived().await;
+}
