@@ -36,17 +36,18 @@ build: setup-build ## build all programs (release) with the eBPF programs inside
 .PHONY: filters
 filters: setup-build ## build all filters to target/filters/*.wasm
 	$(CARGO) run --quiet --package weft-filter-build -- filters-wasm --out $(TARGET)/filters
+	$(CARGO) run --quiet --package weft-filter-build -- integration/guests --out $(TARGET)/filters
 
 .PHONY: lab
-lab: setup build ## bring the lab up, and leave it up
+lab: setup build filters ## bring the lab up, and leave it up
 	$(SUDO) $(BIN)/weft-lab up
 
 .PHONY: demo
-demo: setup build ## play the Star Wars story in the lab, every step checked
+demo: setup build filters ## play the Star Wars story in the lab, every step checked
 	$(SUDO) $(BIN)/weft-lab demo
 
 .PHONY: test
-test: setup ## all tests: units, and the real thing in network namespaces
+test: setup filters ## all tests: units, and the real thing in network namespaces
 	@# The binaries too: the namespace tests start the real ones. One build with the tests, so that
 	@# both use the same dependencies.
 	$(CARGO) build --workspace --bins --tests

@@ -51,12 +51,18 @@ WEFT_WASM_CARGO=/usr/bin/cargo"
     fi
 }
 
+# wasm_source_present COMPILER...: has it the sources of the standard library?
+wasm_source_present() {
+    local sysroot
+    sysroot=$("$@" --print sysroot 2>/dev/null) || return 1
+    [[ -f $sysroot/lib/rustlib/src/rust/library/std/src/lib.rs ]]
+}
+
 # wasm_can_build COMPILER...: an empty module needs no library, and so proves the linker within a
 # tenth of a second. The library itself is compiled by the first `make filters`.
 wasm_can_build() {
-    local dir sysroot status=0
-    sysroot=$("$@" --print sysroot 2>/dev/null) || return 1
-    [[ -f $sysroot/lib/rustlib/src/rust/library/std/src/lib.rs ]] || return 1
+    local dir status=0
+    wasm_source_present "$@" || return 1
     dir=$(mktemp -d)
     printf '#![feature(no_core)]\n#![no_core]\n' >"$dir/probe.rs"
     RUSTC_BOOTSTRAP=1 "$@" --target "$WASM_TARGET" --crate-type cdylib -C panic=abort \
@@ -81,11 +87,29 @@ wasm_stamp() {
 
 wasm_stamp_line() { wasm_stamp "$1" | tr '\n' ';' || true; }
 
-# wasm_choice_holds [WAY]: is there a choice, of that way, and is it still what was found?
+# wasm_choice_holds [WAY]: is there a choice, of that way, and is it still what was found? The
+# target's library, and the library's sources, can be taken away with the compiler staying the same.
 wasm_choice_holds() {
     [[ -f $WASM_ENV ]] || return 1
     [[ -z $1 ]] || grep -q "^WEFT_WASM_WAY=$1\$" "$WASM_ENV" || return 1
-    grep -qxF "# found with: $(wasm_stamp_line "$WASM_ENV")" "$WASM_ENV"
+    grep -qxF "# found with: $(wasm_stamp_line "$WASM_ENV")" "$WASM_ENV" || return 1
+    if grep -q '^WEFT_WASM_WAY=target$' "$WASM_ENV"; then
+        wasm_std_present rustc
+    else
+        wasm_recorded_source
+    fi
+}
+
+# Has the compiler that was chosen the library's sources still?
+wasm_recorded_source() {
+    local name rustc
+    name=$(sed -n 's/^WEFT_WASM_TOOLCHAIN=//p' "$WASM_ENV")
+    rustc=$(sed -n 's/^WEFT_WASM_RUSTC=//p' "$WASM_ENV")
+    if [[ -n $name ]]; then
+        wasm_source_present rustup run "$name" rustc
+    else
+        wasm_source_present "$rustc"
+    fi
 }
 
 wasm_record() {

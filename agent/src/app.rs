@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::admin;
 use crate::cli::{RunArgs, UninstallArgs};
 use crate::control::Control;
 use crate::endpoint::{Found, Monitor};
+use crate::filter::{self, Filters};
 use crate::identity::CidrIdentities;
 use crate::kube::spawn_watch;
 use crate::metrics::Metrics;
@@ -93,6 +95,8 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let gone = Arc::new(Notify::new());
     let kernel = Datapath::new(datapath, gone.clone())?;
 
+    let filters = open_filters(&args, &client, &stop, &mut tasks)?;
+
     // The proxy's socket, and the view by which flows are named.
     let (control, records) = Control::new();
     let view = ViewHandle::default();
@@ -105,7 +109,8 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let start = take_over(&args, &facts, proxy_settings, kernel, tells)?;
     let (socket, token) = (args.control_socket.clone(), stop.clone());
-    tasks.spawn(async move { Ok(control.serve(&socket, token).await?) });
+    let serve = async move { Ok(control.serve(&socket, filters.proxy, token).await?) };
+    tasks.spawn(serve);
 
     // The reconciler, which owns the state: the cluster and the node as they
     // change go in, the kernel and the proxy's snapshots come out.
@@ -131,12 +136,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     ));
     let (batches, events_read) = upkeep::event_channel();
     tasks.spawn(upkeep::pump(events, batches, stop.clone()));
-    let config = ObserverConfig {
-        socket: args.hubble_socket,
-        listen: observer_addresses(&args.hubble_listen, facts.ip),
-        masquerading,
-        capacity: observer::DEFAULT_CAPACITY,
-    };
+    let config = observer_config(args, &facts, masquerading);
     let inputs = ObserverInputs {
         view,
         events: events_read,
@@ -147,6 +147,36 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     tasks.spawn(async move { Ok(observer::run(config, inputs, token).await?) });
 
     finish(tasks, &stop).await
+}
+
+/// Starts what resolves filters, from what a former run kept of them.
+fn open_filters(
+    args: &RunArgs,
+    client: &Client,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> anyhow::Result<filter::Ends> {
+    let settings = args.modules.settings(&args.node, &args.state_dir);
+    let (filters, ends) = Filters::open(settings, client.clone())?;
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        Box::pin(filters.run(stop)).await;
+        Ok(())
+    });
+    Ok(ends)
+}
+
+fn observer_config(
+    args: RunArgs,
+    facts: &NodeFacts,
+    masquerading: RangeInclusive<u16>,
+) -> ObserverConfig {
+    ObserverConfig {
+        listen: observer_addresses(&args.hubble_listen, facts.ip),
+        socket: args.hubble_socket,
+        masquerading,
+        capacity: observer::DEFAULT_CAPACITY,
+    }
 }
 
 /// Whom the reconciler tells what it did.

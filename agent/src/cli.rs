@@ -12,10 +12,12 @@ use weft_datapath::{CLOSED_PORT, POLICY_ENTRIES, TableSizes};
 use crate::plan::HTTP_TABLES;
 
 mod marks;
+mod modules;
 mod parse;
 mod proxy;
 
 pub use marks::{MarkArgs, MarkArgsError};
+pub use modules::ModuleArgs;
 pub use proxy::{ProxyArgs, ProxyArgsError};
 
 /// A node's control plane, the relay and the operator.
@@ -131,6 +133,9 @@ pub struct RunArgs {
     /// What the proxy is told.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// Where modules of filters come from.
+    #[command(flatten)]
+    pub modules: ModuleArgs,
 }
 
 impl RunArgs {

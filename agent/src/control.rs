@@ -18,11 +18,13 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 use weft_api::node::node_control_server::{NodeControl, NodeControlServer};
 use weft_api::node::{
-    FilterReports, FilterReportsReceived, ModulePart, ModuleRequest, RecordBatch, RecordsReceived,
-    Snapshot, SnapshotStatus,
+    FilterReports, FilterReportsReceived, ModuleRequest, RecordBatch, RecordsReceived, Snapshot,
+    SnapshotStatus,
 };
 
 use answers::Answers;
+
+use crate::filter::{Parts, ProxyEnd};
 
 /// Batches of records that may wait for the observer.
 const RECORD_BATCHES: usize = 256;
@@ -126,10 +128,16 @@ impl Control {
     ///
     /// # Errors
     /// When the socket cannot be bound or serving fails.
-    pub async fn serve(self, socket: &Path, stop: CancellationToken) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        socket: &Path,
+        filters: ProxyEnd,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         let listener = crate::socket::listen(socket)?;
         let service = Service {
             control: self,
+            filters,
             stop: stop.clone(),
         };
         // An answering proxy must not hold up the end: the streams watch the
@@ -144,6 +152,7 @@ impl Control {
 
 struct Service {
     control: Control,
+    filters: ProxyEnd,
     stop: CancellationToken,
 }
 
@@ -195,23 +204,26 @@ impl NodeControl for Service {
         }
     }
 
-    type ModulesStream = Pin<Box<dyn Stream<Item = Result<ModulePart, Status>> + Send>>;
+    type ModulesStream = Parts;
 
-    async fn modules(
-        &self,
-        request: Request<ModuleRequest>,
-    ) -> Result<Response<Self::ModulesStream>, Status> {
-        let digest = request.into_inner().sha256;
-        Err(Status::not_found(format!("no module {digest} is here")))
+    async fn modules(&self, request: Request<ModuleRequest>) -> Result<Response<Parts>, Status> {
+        let parts = self.filters.module(&request.into_inner().sha256)?;
+        Ok(Response::new(parts))
     }
 
     async fn filters(
         &self,
         request: Request<Streaming<FilterReports>>,
     ) -> Result<Response<FilterReportsReceived>, Status> {
-        let mut reports = request.into_inner();
-        while reports.message().await?.is_some() {}
-        Ok(Response::new(FilterReportsReceived {}))
+        let reporter = self.filters.reporter();
+        let mut inbound = request.into_inner();
+        loop {
+            let next = self.stop.run_until_cancelled(inbound.message()).await;
+            let Some(Some(reports)) = next.transpose()? else {
+                return Ok(Response::new(FilterReportsReceived {}));
+            };
+            reporter.take(reports);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod app;
 pub mod cli;
 pub mod control;
 pub mod endpoint;
+pub mod filter;
 pub mod identity;
 pub mod kube;
 pub mod metrics;

@@ -1,7 +1,8 @@
 //! The command line of the mesh.
 //!
 //! `weft observe`, `status` and `list` take the flags of the stock `hubble`
-//! client and print the same lines, so scripts work with either.
+//! client and print the same lines, so scripts work with either. `weft filter` is
+//! a program of its own, which this one starts.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
+pub mod filter;
 pub mod list;
 pub mod observe;
 pub mod print;
@@ -71,7 +73,7 @@ impl Error {
 #[must_use]
 pub fn command() -> Command {
     Command::new("weft")
-        .about("See what the mesh does")
+        .about("See what the mesh does, and write filters for it")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -79,6 +81,7 @@ pub fn command() -> Command {
         .subcommand(observe::command())
         .subcommand(status::command())
         .subcommand(list::command())
+        .subcommand(filter::command())
 }
 
 /// Runs the command line: errors go to standard error, and the exit code is 1
@@ -102,6 +105,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// # Errors
 /// Whatever the command could not do.
 pub fn run(matches: &ArgMatches, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Error> {
+    if let Some(("filter", matches)) = matches.subcommand() {
+        return filter::run(matches);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use weft_api::k8s::filter::FilterKind;
 use weft_api::k8s::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, PolicyObject};
 use weft_lab::api::Store;
 use weft_lab::api::yaml::documents;
@@ -35,85 +35,18 @@ fn rules<T: PolicyObject + DeserializeOwned>(object: &Value) -> Result<(), Strin
     policy.rules().map(drop).map_err(|error| error.to_string())
 }
 
-/// What is written of a filter. The API does not serve the kind yet; the configuration is held by
-/// the filter's own tests.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FilterSpec {
-    selector: Option<Value>,
-    target_ref: Option<Value>,
-    #[serde(rename = "direction")]
-    _direction: Direction,
-    #[serde(rename = "phase")]
-    _phase: Option<Phase>,
-    #[serde(rename = "priority")]
-    _priority: Option<i32>,
-    module: Module,
-    #[serde(rename = "config")]
-    _config: Option<Value>,
-    #[serde(rename = "limits")]
-    _limits: Option<Value>,
-    #[serde(rename = "onError")]
-    _on_error: Option<OnError>,
-    #[serde(rename = "isolation")]
-    _isolation: Option<Isolation>,
+fn filter(kind: FilterKind, object: &Value) -> Result<(), String> {
+    let read = weft_api::k8s::filter::read(kind, object);
+    read.map(drop).map_err(|error| error.to_string())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Direction {
-    Ingress,
-    Egress,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Phase {
-    AfterPolicy,
-    Upstream,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum OnError {
-    Open,
-    Closed,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Isolation {
-    Worker,
-    Request,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Module {
-    url: String,
-    sha256: Option<String>,
-}
-
-fn filter(object: &Value) -> Result<(), String> {
-    if object["apiVersion"] != "weft.dev/v1alpha1" {
-        return Err("apiVersion: weft.dev/v1alpha1".to_owned());
-    }
-    let spec =
-        FilterSpec::deserialize(&object["spec"]).map_err(|error| format!("spec: {error}"))?;
-    if spec.selector.is_some() == spec.target_ref.is_some() {
-        return Err("spec: either selector or targetRef".to_owned());
-    }
-    let fetched = spec.module.url.starts_with("https://") || spec.module.url.starts_with("oci://");
-    if fetched && spec.module.sha256.is_none() {
-        return Err("spec.module.sha256: what is fetched has to be pinned".to_owned());
-    }
-    Ok(())
-}
-
-/// Takes an object as the API does, and a policy as the agent does.
+/// Takes an object as the API does, and policies and filters as the agent does.
 fn take(api: &Store, object: Value) -> Result<(), String> {
-    match object["kind"].as_str().unwrap_or_default() {
-        "WeftFilter" => return filter(&object),
+    let kind = object["kind"].as_str().unwrap_or_default();
+    if let Some(kind) = FilterKind::from_name(kind) {
+        filter(kind, &object)?;
+    }
+    match kind {
         "CiliumNetworkPolicy" => rules::<CiliumNetworkPolicy>(&object)?,
         "CiliumClusterwideNetworkPolicy" => rules::<CiliumClusterwideNetworkPolicy>(&object)?,
         _ => {}
@@ -179,12 +112,12 @@ fn a_bad_example_is_found() {
         ("d.txt", "", "nothing loads"),
         (
             "e.yaml",
-            "{apiVersion: weft.dev/v1alpha1, kind: WeftFilter, spec: {selector: {}, direction: up}}",
-            "unknown variant `up`",
+            "{apiVersion: weft.dev/v1alpha1, kind: WeftFilter, spec: {selector: {}, direction: up, module: {url: 'file://a'}}}",
+            "spec.direction: `up` is none of ingress, egress",
         ),
         (
             "f.yaml",
-            "{apiVersion: weft.dev/v1alpha1, kind: WeftFilter, spec: {selector: {}, direction: egress, module: {url: 'oci://a/b'}}}",
+            "{apiVersion: weft.dev/v1alpha1, kind: WeftFilter, spec: {selector: {}, direction: egress, ports: [80], module: {url: 'oci://a/b'}}}",
             "spec.module.sha256",
         ),
     ] {

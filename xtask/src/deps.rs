@@ -36,6 +36,8 @@ const ALLOWED: &[Allowed] = &[
     allow("weft-proxy", &["weft-wasm-host", "weft-api", "weft-core"]),
     allow("weft-agent", &["weft-datapath", "weft-api", "weft-core"]),
     allow("weft", &["weft-api", "weft-core"]),
+    // Runs filters offline: a program of its own, so that `weft` links no wasmtime.
+    allow("weft-filter", &["weft-wasm-host", "weft-filter-build"]),
     // Starts the real binaries and links none of their code.
     allow("weft-lab", &[]),
     // The same, but for the wire formats and the lab.

@@ -2,16 +2,19 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use weft_api::node::Record;
 use weft_api::node::node_control_client::NodeControlClient;
+use weft_api::node::{FilterReport, Record};
 
 use super::*;
+use crate::filter::Store;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 struct Served {
     control: Control,
     records: mpsc::Receiver<RecordBatch>,
+    reports: watch::Receiver<Option<FilterReports>>,
+    modules: Store,
     stop: CancellationToken,
     dir: tempfile::TempDir,
 }
@@ -30,10 +33,13 @@ impl Served {
         let path = dir.path().join("control.sock");
         let serving = control.clone();
         let token = stop.clone();
-        tokio::spawn(async move { serving.serve(&path, token).await });
+        let (filters, reports, modules) = ProxyEnd::testing(dir.path());
+        tokio::spawn(async move { serving.serve(&path, filters, token).await });
         Self {
             control,
             records,
+            reports,
+            modules,
             stop,
             dir,
         }
@@ -231,4 +237,77 @@ async fn records_come_out_in_order_with_what_was_lost() {
     for n in 1..=3 {
         assert_eq!(served.records.recv().await.expect("a batch").lost, n);
     }
+}
+
+#[tokio::test]
+async fn a_module_comes_in_parts_as_it_was_kept() {
+    let served = Served::start();
+    let mut client = served.dial().await;
+    let module: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
+    let digest = served.modules.put(&module).expect("kept");
+    let request = |sha256: &str| ModuleRequest {
+        sha256: sha256.to_owned(),
+    };
+    let answer = client.modules(request(&digest.to_string())).await;
+    let mut parts = answer.expect("a stream").into_inner();
+    let mut whole = Vec::new();
+    while let Some(part) = parts.message().await.expect("no error") {
+        whole.extend_from_slice(&part.data);
+    }
+    assert!(whole == module, "{} bytes", whole.len());
+
+    let code = async |client: &mut NodeControlClient<Channel>, digest: &str| {
+        let refused = client.modules(request(digest)).await;
+        refused.expect_err("refused").code()
+    };
+    let none = "0".repeat(64);
+    assert_eq!(code(&mut client, &none).await, tonic::Code::NotFound);
+    assert_eq!(code(&mut client, "x").await, tonic::Code::InvalidArgument);
+    // One that the disk has changed is an error, and is gone then.
+    let path = served.dir.path().join("modules").join(digest.to_string());
+    std::fs::write(path, &module[1..]).expect("written");
+    let answer = client.modules(request(&digest.to_string())).await;
+    let mut parts = answer.expect("a stream").into_inner();
+    let failed = loop {
+        match parts.message().await {
+            Ok(part) => assert!(part.is_some(), "it ended as if it were whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(failed.code(), tonic::Code::DataLoss);
+    let again = code(&mut client, &digest.to_string()).await;
+    assert_eq!(again, tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn the_newest_proxys_reports_count_until_it_goes() {
+    let mut served = Served::start();
+    let report = |version: &str| FilterReports {
+        version: version.to_owned(),
+        filters: vec![FilterReport::default()],
+    };
+    let connect = async |served: &Served, version: &str| {
+        let (say, reports) = mpsc::channel(8);
+        say.send(report(version)).await.expect("open");
+        let mut client = served.dial().await;
+        tokio::spawn(async move { client.filters(ReceiverStream::new(reports)).await });
+        say
+    };
+    let hear = async |served: &mut Served, wanted: Option<&str>| {
+        let is = |heard: &Option<FilterReports>| heard.as_ref().map(|one| &*one.version) == wanted;
+        let heard = tokio::time::timeout(DEADLINE, served.reports.wait_for(is)).await;
+        heard.expect("in time").expect("served");
+    };
+    let old = connect(&served, "old").await;
+    hear(&mut served, Some("old")).await;
+    let new = connect(&served, "new").await;
+    hear(&mut served, Some("new")).await;
+    old.send(report("late")).await.expect("open");
+    new.send(report("newer")).await.expect("open");
+    hear(&mut served, Some("newer")).await;
+    drop(old);
+    new.send(report("newest")).await.expect("open");
+    hear(&mut served, Some("newest")).await;
+    drop(new);
+    hear(&mut served, None).await;
 }

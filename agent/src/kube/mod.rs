@@ -12,7 +12,11 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-pub use resources::{ccec_resource, ccnp_resource, cec_resource, cnp_resource, identity_resource};
+pub use resources::{
+    ccec_resource, ccnp_resource, cec_resource, cnp_resource, filter_report_resource,
+    filter_resource, identity_resource,
+};
+pub(crate) use watch::{Kind, follow};
 pub use watch::{Watched, spawn as spawn_watch};
 
 /// Why no client could be made.

@@ -90,17 +90,28 @@ impl Spawner {
         let sender = self.sender.clone();
         let stop = self.stop.clone();
         tasks.spawn(async move {
-            let follow = follow(api, convert, change, sender);
+            let follow = follow(api, Kind::Installed, convert, change, sender);
             stop.run_until_cancelled(follow).await;
         });
     }
 }
 
-async fn follow<K, T>(
+/// Whether the API has to know a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Without it nothing goes on.
+    Installed,
+    /// Where it is not there, there are no objects of it.
+    Optional,
+}
+
+/// Follows the objects of a kind, until the receiver is dropped.
+pub(crate) async fn follow<K, T, C>(
     api: Api<K>,
+    kind: Kind,
     convert: fn(K) -> Option<T>,
-    change: fn(Delta<T>) -> Change,
-    sender: mpsc::Sender<Change>,
+    change: impl Fn(Delta<T>) -> C,
+    sender: mpsc::Sender<C>,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Keyed,
@@ -131,10 +142,16 @@ async fn follow<K, T>(
             Err(error) => {
                 // The first failures are ordinary: kinds that the operator is
                 // about to install, an API server that restarts.
-                if wait >= BACKOFF_LAST {
+                if wait >= BACKOFF_LAST && !(kind == Kind::Optional && is_unknown(&error)) {
                     warn!(%url, %error, "watch fails, still trying");
                 } else {
                     debug!(%url, %error, "watch failed, trying again");
+                }
+                if kind == Kind::Optional && is_unknown(&error) {
+                    let none = change(Delta::Replace(Vec::new()));
+                    if sender.send(none).await.is_err() {
+                        return;
+                    }
                 }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(BACKOFF_LAST);
@@ -146,6 +163,17 @@ async fn follow<K, T>(
         {
             return;
         }
+    }
+}
+
+/// Whether the API does not know the kind.
+fn is_unknown(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 404)
+        }
+        _ => false,
     }
 }
 

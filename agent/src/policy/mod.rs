@@ -13,7 +13,7 @@ use weft_api::k8s::{
 };
 use weft_core::policy::{PolicyKind, Rule, RuleRef};
 
-pub use last_good::{LastGood, LastGoodError, Saved};
+pub use last_good::{Keep, Kept, KeptKind, LastGood, LastGoodError, Saved};
 
 use crate::state::{ObjectKey, PolicyObject};
 use crate::status::RejectedPolicy;
@@ -41,15 +41,6 @@ fn read<T: DeserializeOwned>(raw: &Value) -> Result<T, FieldErrors> {
             message: error.to_string(),
         }])
     })
-}
-
-/// A change of what is kept on disk.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Keep {
-    /// The object's newest valid version.
-    Save(PolicyId, Saved),
-    /// The object is gone.
-    Forget(PolicyId),
 }
 
 /// What is known of an object, and what of it is in force.

@@ -152,11 +152,7 @@ impl Stage<'_> {
             _ => {
                 ports.one();
                 let config = ports.fill(include_str!("config/envoy.yaml"), &directory)?;
-                let mut command = Command::new(program);
-                command.args(["--concurrency", "1", "--disable-hot-restart"]);
-                command.args(["--log-level", "error", "-c"]);
-                command.arg(write(&directory, "envoy.yaml", &config)?);
-                command
+                envoy_command(program, &directory, &config.replace("{{FILTERS}}", ""))?
             }
         };
         let process = Process::start(name, &mut command, &directory, |c| self.cores.measured(c))?;
@@ -189,18 +185,30 @@ impl Stage<'_> {
         ready(process, WEFT_AGENT, ports, Some(agent))
     }
 
-    fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(super) fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = self.directory.join(name);
         fs::create_dir(&folder)?;
         Ok(folder)
     }
 }
 
-fn weft_command() -> anyhow::Result<Command> {
+pub(super) fn weft_command() -> anyhow::Result<Command> {
     let mut command = Command::new(programs::find("weft-proxy")?);
     command.args(["--node", "bench", "--workers", "1"]);
     command.env("RUST_LOG", "warn");
     command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    Ok(command)
+}
+
+pub(super) fn envoy_command(
+    program: PathBuf,
+    directory: &Path,
+    config: &str,
+) -> anyhow::Result<Command> {
+    let mut command = Command::new(program);
+    command.args(["--concurrency", "1", "--disable-hot-restart"]);
+    command.args(["--log-level", "error", "-c"]);
+    command.arg(write(directory, "envoy.yaml", config)?);
     Ok(command)
 }
 
@@ -210,7 +218,7 @@ fn nginx_command(program: PathBuf, config: &Path) -> Command {
     command
 }
 
-fn ready(
+pub(super) fn ready(
     mut process: Process,
     name: &'static str,
     ports: Ports,
@@ -228,14 +236,14 @@ fn ready(
 
 /// Where a contender listens, and where its backend does.
 #[derive(Debug, Clone, Copy)]
-struct Ports {
-    http1: u16,
+pub(super) struct Ports {
+    pub(super) http1: u16,
     http2: u16,
     backend: u16,
 }
 
 impl Ports {
-    fn choose(backend: u16) -> anyhow::Result<Self> {
+    pub(super) fn choose(backend: u16) -> anyhow::Result<Self> {
         Ok(Self {
             http1: free_port()?,
             http2: free_port()?,
@@ -244,11 +252,11 @@ impl Ports {
     }
 
     /// Both protocols on one port: the contender tells them apart.
-    fn one(&mut self) {
+    pub(super) fn one(&mut self) {
         self.http2 = self.http1;
     }
 
-    fn fill(self, template: &str, directory: &Path) -> anyhow::Result<String> {
+    pub(super) fn fill(self, template: &str, directory: &Path) -> anyhow::Result<String> {
         let directory = directory.to_str().context("a temporary folder in UTF-8")?;
         // nginx's workers give up root's rights, and with them their files.
         let root = rustix::process::geteuid().is_root();
@@ -261,7 +269,7 @@ impl Ports {
     }
 }
 
-fn write(directory: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn write(directory: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join(name);
     fs::write(&path, text)?;
     Ok(path)

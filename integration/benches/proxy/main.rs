@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod contenders;
+mod filters;
 mod load;
 mod report;
 mod rounds;
@@ -36,6 +37,10 @@ struct Args {
     /// Only contenders whose name contains this, beside envoy and nginx.
     #[arg(long)]
     only: Option<String>,
+    /// Also ours and Envoy with a filter that adds a header: through the SDK, and
+    /// for proxy-wasm. Wants `make filters`.
+    #[arg(long)]
+    filters: bool,
     /// Measure nothing: give ours the load of all cases once, for the
     /// profile of an instrumented build.
     #[arg(long)]
@@ -73,7 +78,10 @@ fn main() -> anyhow::Result<()> {
     if args.train {
         return train(&load, &stage.ours(&backend)?, args.requests);
     }
-    let contenders = stage.contenders(&backend, args.only.as_deref())?;
+    let mut contenders = stage.contenders(&backend, args.only.as_deref())?;
+    if args.filters {
+        contenders.extend(stage.filtered(&backend)?);
+    }
     let extent = Extent {
         rounds: args.rounds.max(1),
         requests: args.requests.max(1000),

@@ -21,7 +21,7 @@ use weft_wasm_host::MAX_MODULE;
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
 
 /// What of a snapshot can be put in force besides rules.
-const FEATURES: &[&str] = &[];
+const FEATURES: &[&str] = &["filters"];
 
 /// Longest wait for the next part of a module.
 const MODULE_PATIENCE: Duration = Duration::from_secs(30);

@@ -182,7 +182,6 @@ impl Drive {
             let head = stage.half(Side::Request).take();
             self.request.sent = head.is_none_or(|head| head.ends());
         }
-        self.answering = self.stages.len();
         self.lent()?.take().ok_or(LOST)
     }
 
@@ -519,14 +518,7 @@ impl Drive {
             return Ok(());
         };
         if stage.holds_too_much(side) {
-            let failure = match side {
-                Side::Request => Failure::RequestBodyTooLarge,
-                Side::Response => Failure::ResponseBodyTooLarge,
-            };
-            let reason = "holds more of a body than its limits allow";
-            self.mark = Some(stage.mark(reason, None));
-            self.answering = at;
-            return Err(failure.into());
+            return Err(self.held_too_much(at, side));
         }
         if held > 0 && self.account.is_full() {
             return Err(Failure::MEMORY.into());
@@ -534,11 +526,27 @@ impl Drive {
         Ok(())
     }
 
+    fn held_too_much(&mut self, at: usize, side: Side) -> Stop {
+        if let Some(stage) = self.stages.get_mut(at) {
+            stage.skip_silently();
+            let reason = "holds more of a body than its limits allow";
+            self.mark = Some(stage.mark(reason, None));
+        }
+        self.answering = at;
+        Stop::Failure(match side {
+            Side::Request => Failure::RequestBodyTooLarge,
+            Side::Response => Failure::ResponseBodyTooLarge,
+        })
+    }
+
     /// A filter failed: its policy decides.
     fn failed(&mut self, at: usize, fault: &Fault) -> Result<(), Stop> {
         let Some(stage) = self.stages.get_mut(at) else {
             return Ok(());
         };
+        if let Fault::Held { side, .. } = fault {
+            return Err(self.held_too_much(at, *side));
+        }
         let kind = fault.kind();
         if stage.goes_on_without(kind) {
             stage.skip(kind);

@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::exchange::{Event, Exchange};
 use super::filters::FilterMetrics;
+use super::guests;
 use crate::accept::worker::Shared;
 use crate::failure::Culprit;
 use crate::identity::Direction;
@@ -94,6 +95,9 @@ struct Responses {
     /// By status, from [`FIRST_STATUS`] on.
     known: Arc<[OnceLock<Counter>]>,
 }
+
+/// The last line of the text format.
+const END: &str = "# EOF\n";
 
 /// Statuses have three digits.
 const FIRST_STATUS: u16 = 100;
@@ -328,6 +332,15 @@ impl Metrics {
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
+        let config = shared.config.load();
+        if !config.filters.is_empty() {
+            // They come before the end.
+            text.truncate(text.trim_end_matches(END).len());
+            let filters = config.filters.iter();
+            let filters = filters.map(|filter| (&*filter.name, filter.shared.metrics.all()));
+            guests::write(&mut text, filters)?;
+            text.push_str(END);
+        }
         Ok(text)
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod exchange;
 mod filters;
+mod guests;
 pub mod metrics;
 pub mod record;
 pub mod ring;

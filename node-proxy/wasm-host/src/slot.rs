@@ -249,6 +249,7 @@ impl Slot {
         let start = live.filter.now();
         let step = live.guest.on_event(ticket.context, event);
         let spent = since(&live.filter, start);
+        live.served |= step.is_ok();
         match &step {
             Ok(_) => self.collect(ticket.instance),
             Err(fault) => {

@@ -22,8 +22,9 @@ pub struct Build {
     pub folder: PathBuf,
     /// Only these packages; all of them if empty.
     pub packages: Vec<String>,
-    /// Where the filters go, as `NAME.wasm`; `filter-` before a package's name is left out.
-    pub out: PathBuf,
+    /// Where the filters go, as `NAME.wasm`; `filter-` before a package's name is left out. The
+    /// folder `filters` in cargo's target folder if it is not said.
+    pub out: Option<PathBuf>,
 }
 
 /// A filter that was built.
@@ -52,6 +53,7 @@ impl Build {
             .with_context(|| format!("the folder {}", self.folder.display()))?;
         let metadata = Metadata::of(&folder, toolchain)?;
         let packages = self.wanted(&folder, &metadata)?;
+        toolchain.check()?;
         let target_dir = metadata.target_directory.join("guest");
         let profile = metadata.profile();
         let mut arguments: Vec<OsString> = vec![
@@ -76,11 +78,14 @@ impl Build {
             bail!("cargo could not build the filters: see above");
         }
         let folder = target_dir.join(TARGET).join(profile);
-        fs::create_dir_all(&self.out)
-            .with_context(|| format!("making the folder {}", self.out.display()))?;
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => metadata.target_directory.join("filters"),
+        };
+        fs::create_dir_all(&out).with_context(|| format!("making the folder {}", out.display()))?;
         packages
             .iter()
-            .map(|package| package.finish(&folder, &self.out))
+            .map(|package| package.finish(&folder, &out))
             .collect()
     }
 

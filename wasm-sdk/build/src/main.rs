@@ -1,4 +1,4 @@
-//! `cargo run -p weft-filter-build -- FOLDER --out FOLDER [--package NAME]...`
+//! `cargo run -p weft-filter-build -- FOLDER [--out FOLDER] [--package NAME]...`
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use weft_filter_build::{Build, Toolchain};
 
-const USAGE: &str = "usage: weft-filter-build FOLDER --out FOLDER [--package NAME]...
+const USAGE: &str = "usage: weft-filter-build FOLDER [--out FOLDER] [--package NAME]...
 
-Builds the filter in a folder, or those in its folders, to OUT/NAME.wasm.";
+Builds the filter in a folder, or those in its folders, to OUT/NAME.wasm; OUT is `filters` in
+cargo's target folder unless it is said.";
 
 fn main() -> ExitCode {
     match run() {
@@ -39,7 +40,7 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Build> {
     let (mut folder, mut out, mut packages) = (None, None, Vec::new());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--out" => out = Some(arguments.next().context(USAGE)?.into()),
+            "--out" => out = Some(PathBuf::from(arguments.next().context(USAGE)?)),
             "--package" => packages.push(arguments.next().context(USAGE)?),
             flag if flag.starts_with('-') => bail!("unknown flag {flag}\n{USAGE}"),
             _ if folder.is_some() => bail!("one folder at a time\n{USAGE}"),
@@ -48,7 +49,7 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Build> {
     }
     Ok(Build {
         folder: folder.context(USAGE)?,
-        out: out.context(USAGE)?,
+        out,
         packages,
     })
 }

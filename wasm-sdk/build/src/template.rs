@@ -14,14 +14,48 @@ pub enum Sdk {
     Version(String),
 }
 
-/// Paths in the new crate, and texts with `{{variables}}`.
-const FILES: [(&str, &str); 6] = [
+/// For whom a new filter is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// For weft, with its SDK.
+    Weft(Sdk),
+    /// For all proxies that know proxy-wasm.
+    ProxyWasm,
+}
+
+/// A path in the new crate, and a text with `{{variables}}`.
+type File = (&'static str, &'static str);
+
+const WEFT: &[File] = &[
     ("Cargo.toml", include_str!("../../template/Cargo.toml.tmpl")),
     ("src/lib.rs", include_str!("../../template/src/lib.rs.tmpl")),
     (
         "tests/filter.rs",
         include_str!("../../template/tests/filter.rs.tmpl"),
     ),
+];
+
+const PROXY_WASM: &[File] = &[
+    (
+        "Cargo.toml",
+        include_str!("../../template/proxy-wasm/Cargo.toml.tmpl"),
+    ),
+    (
+        "src/lib.rs",
+        include_str!("../../template/proxy-wasm/src/lib.rs.tmpl"),
+    ),
+    (
+        "src/filter.rs",
+        include_str!("../../template/proxy-wasm/src/filter.rs.tmpl"),
+    ),
+    (
+        "tests/filter.rs",
+        include_str!("../../template/proxy-wasm/tests/filter.rs.tmpl"),
+    ),
+];
+
+/// The same for both.
+const COMMON: &[File] = &[
     (
         "filter.yaml",
         include_str!("../../template/filter.yaml.tmpl"),
@@ -37,8 +71,8 @@ const MAX_NAME: usize = 50;
 ///
 /// # Errors
 /// Where the name is not one of a crate, or the folder is there already.
-pub fn create(name: &str, parent: &Path, sdk: &Sdk) -> Result<PathBuf> {
-    let files = render(name, sdk)?;
+pub fn create(name: &str, parent: &Path, kind: &Kind) -> Result<PathBuf> {
+    let files = render(name, kind)?;
     let folder = parent.join(name);
     if folder.exists() {
         bail!("{} is there already", folder.display());
@@ -57,11 +91,12 @@ pub fn create(name: &str, parent: &Path, sdk: &Sdk) -> Result<PathBuf> {
 ///
 /// # Errors
 /// Where the name is not one of a crate.
-pub fn render(name: &str, sdk: &Sdk) -> Result<Vec<(&'static str, String)>> {
+pub fn render(name: &str, kind: &Kind) -> Result<Vec<(&'static str, String)>> {
     check(name)?;
-    let source = match sdk {
-        Sdk::Path(path) => format!("path = {:?}", path.display().to_string()),
-        Sdk::Version(version) => format!("version = {version:?}"),
+    let (files, source) = match kind {
+        Kind::Weft(Sdk::Path(path)) => (WEFT, format!("path = {:?}", path.display().to_string())),
+        Kind::Weft(Sdk::Version(version)) => (WEFT, format!("version = {version:?}")),
+        Kind::ProxyWasm => (PROXY_WASM, String::new()),
     };
     let variables = [
         ("{{name}}", name.to_owned()),
@@ -73,8 +108,9 @@ pub fn render(name: &str, sdk: &Sdk) -> Result<Vec<(&'static str, String)>> {
             format!("{{ {source}, features = [\"testing\"] }}"),
         ),
     ];
-    Ok(FILES
+    Ok(files
         .iter()
+        .chain(COMMON)
         .map(|(path, text)| {
             let filled = variables
                 .iter()
@@ -107,7 +143,9 @@ fn check(name: &str) -> Result<()> {
         "proc-macro",
         "weft-sdk",
         "serde",
+        "serde-json",
         "schemars",
+        "proxy-wasm",
     ]
     .contains(&name)
         || KEYWORDS.contains(&name)
@@ -136,8 +174,10 @@ fn type_name(name: &str) -> String {
             Some(first.to_string() + letters.as_str())
         })
         .collect();
-    // Names that the prelude has already.
+    // Names that are there already.
     match camel.as_str() {
+        "Root" | "Context" | "RootContext" | "HttpContext" | "ContextType" | "Action"
+        | "LogLevel" => format!("{camel}Filter"),
         "Filter" | "Flow" | "Config" | "Request" | "Response" | "Reply" | "Plugin" | "Error"
         | "Result" | "Counter" | "Gauge" | "Histogram" | "Interests" | "Kv" | "Duration" | "Rc"
         | "NoConfig" | "Self" | "Deserialize" | "JsonSchema" | "Option" | "Some" | "None"
@@ -152,10 +192,20 @@ mod tests {
 
     #[test]
     fn nothing_is_left_to_fill_in() {
-        let files = render("my-filter", &Sdk::Version("0.1".to_owned())).expect("a good name");
-        for (path, text) in &files {
-            assert!(!text.contains("{{"), "{path}: {text}");
+        let weft = Kind::Weft(Sdk::Version("0.1".to_owned()));
+        for kind in [&weft, &Kind::ProxyWasm] {
+            for (path, text) in render("my-filter", kind).expect("a good name") {
+                assert!(
+                    !text.contains("{{name") && !text.contains("{{sdk"),
+                    "{path}: {text}"
+                );
+                assert!(
+                    !text.contains("{{crate") && !text.contains("{{type"),
+                    "{path}: {text}"
+                );
+            }
         }
+        let files = render("my-filter", &weft).expect("a good name");
         let manifest = &files[0].1;
         assert!(manifest.contains("name = \"my-filter\""), "{manifest}");
         assert!(
@@ -181,15 +231,15 @@ mod tests {
     #[test]
     fn a_bad_name_is_refused_before_anything_is_written() {
         let dir = tempfile::tempdir().expect("a folder");
-        let sdk = Sdk::Version("0.1".to_owned());
+        let kind = Kind::Weft(Sdk::Version("0.1".to_owned()));
         for name in [
             "", "-a", "a-", "A", "a/b", "../a", "a_b", "1a", "match", "serde",
         ] {
-            assert!(create(name, dir.path(), &sdk).is_err(), "{name}");
+            assert!(create(name, dir.path(), &kind).is_err(), "{name}");
         }
         assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 0);
-        create("good", dir.path(), &sdk).expect("it is made");
-        let err = create("good", dir.path(), &sdk).expect_err("it is there");
+        create("good", dir.path(), &kind).expect("it is made");
+        let err = create("good", dir.path(), &kind).expect_err("it is there");
         assert!(err.to_string().contains("there already"), "{err}");
     }
 }

@@ -129,7 +129,7 @@ fn a_folder_without_filters_is_named() {
     let build = Build {
         folder: dir.path().to_owned(),
         packages: Vec::new(),
-        out: dir.path().join("out"),
+        out: Some(dir.path().join("out")),
     };
     let err = build.run(&Toolchain::Target).expect_err("there is none");
     assert!(format!("{err:#}").contains("no Cargo.toml"), "{err:#}");

@@ -60,6 +60,37 @@ impl Toolchain {
         }
     }
 
+    /// Whether it can build for the target at all: a compiler that lacks the target's library says
+    /// so for each crate, and not what to do about it.
+    ///
+    /// # Errors
+    /// Says what is missing and how to get it.
+    pub fn check(&self) -> Result<()> {
+        if *self != Self::Target {
+            return Ok(());
+        }
+        let mut rustc = Command::new("rustc");
+        for name in FOREIGN {
+            rustc.env_remove(name);
+        }
+        let output = rustc
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .output()
+            .context("starting rustc")?;
+        let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        let is_library = |name: OsString| name.to_string_lossy().starts_with("libstd-");
+        let found = fs::read_dir(&folder).is_ok_and(|mut files| {
+            files.any(|file| file.is_ok_and(|it| is_library(it.file_name())))
+        });
+        if !found {
+            bail!(
+                "the compiler on PATH cannot build for {TARGET}: rustup target add {TARGET}, or \
+                 `make setup` in weft's sources, which finds another way"
+            );
+        }
+        Ok(())
+    }
+
     /// A cargo of this toolchain.
     #[must_use]
     pub fn cargo(&self) -> Command {

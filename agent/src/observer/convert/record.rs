@@ -103,6 +103,16 @@ fn header(header: &node::Header) -> HttpHeader {
 /// its reason in the summary instead.
 fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDirection) {
     let denied = flow.verdict == i32::from(Verdict::Dropped);
+    if denied && let Some(filter) = filter(record) {
+        // Policy had let it pass.
+        let by = policy(&filter, view.revision);
+        match direction {
+            TrafficDirection::Ingress => flow.ingress_denied_by.push(by),
+            TrafficDirection::Egress => flow.egress_denied_by.push(by),
+            TrafficDirection::Unknown => {}
+        }
+        return;
+    }
     if denied && record.reason.is_empty() {
         set_drop_reason(flow, DropReason::PolicyDenied.code());
     }
@@ -133,6 +143,22 @@ fn decided(flow: &mut Flow, record: &Record, view: &View, direction: TrafficDire
             list.push(own);
         }
     }
+}
+
+/// The filter that decided, as flows name what decides.
+fn filter(record: &Record) -> Option<RuleRef> {
+    let (object, _reason) = match record.filter.split_once(": ") {
+        Some(both) => both,
+        None => (record.filter.as_str(), ""),
+    };
+    let (kind, name) = object.split_once(' ')?;
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    Some(RuleRef {
+        kind: kind.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        rule: String::new(),
+    })
 }
 
 /// The rules about requests of this peer at this port, one of each object.

@@ -63,14 +63,19 @@ fn icmp(r#type: u8, code: u8) -> String {
 }
 
 /// `HTTP/1.1 GET http://host/path` or `HTTP/1.1 200 3ms (GET http://host/path)`,
-/// and why it was refused when no policy did.
+/// and why it was refused when no policy did: what the filter said that decided,
+/// or what else was in its way.
 pub(super) fn record(record: &Record) -> String {
     let text = match &record.http {
         Some(http) if record.kind() == RecordKind::Response => response(http, record.latency_ns),
         Some(http) => format!("{} {} {}", http.protocol, http.method, http.url),
         None => String::new(),
     };
-    match (text.as_str(), record.reason.as_str()) {
+    let reason = match record.filter.as_str() {
+        "" => record.reason.as_str(),
+        filter => filter,
+    };
+    match (text.as_str(), reason) {
         (_, "") => text,
         ("", reason) => reason.to_owned(),
         (text, reason) => format!("{text}: {reason}"),

@@ -26,6 +26,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Probe {
     config: Config,
+    requests: Counter,
 }
 
 #[filter]
@@ -34,14 +35,16 @@ impl Filter for Probe {
 
     type Config = Config;
 
-    fn new(config: Config, _plugin: &Plugin) -> Result<Self> {
+    fn new(config: Config, plugin: &Plugin) -> Result<Self> {
         if config.header == "refused" {
             return Err(Error::new("header: this one is refused"));
         }
-        Ok(Self { config })
+        let requests = plugin.counter("probed", &[])?;
+        Ok(Self { config, requests })
     }
 
     async fn on_request(self: Rc<Self>, request: Request) -> Result<Flow> {
+        self.requests.increment();
         self.mark(&request.headers())?;
         let told = request.headers().get_str(&self.config.header);
         let commands = told.unwrap_or_else(|| self.config.usual.clone());

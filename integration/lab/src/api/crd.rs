@@ -137,6 +137,37 @@ fn write_names_and_status(definition: &mut Value, custom: &ResourceType) {
     });
 }
 
+/// Fills in what a custom object leaves out and its version's schema has a default for.
+pub(super) fn fill_in(info: &ResourceType, object: &mut Value) {
+    if let Some(version) = info.versions.first() {
+        defaults(&version.schema, object);
+    }
+}
+
+fn defaults(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let known = schema["properties"].as_object();
+            for (name, schema) in known.into_iter().flatten() {
+                let absent = map.get(name).is_none_or(Value::is_null);
+                if absent && let Some(default) = schema.get("default") {
+                    map.insert(name.clone(), default.clone());
+                }
+            }
+            for (name, inner) in map {
+                let of_name = known.and_then(|known| known.get(name));
+                defaults(of_name.unwrap_or(&schema["additionalProperties"]), inner);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                defaults(&schema["items"], item);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Judges a custom object by its version's schema: types, required fields, enums, bounds.
 pub(super) fn validate(info: &ResourceType, object: &Value, causes: &mut Causes) {
     let Some(version) = info.versions.first() else {

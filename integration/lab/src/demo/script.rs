@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 /// Files of the story, in the order in which they are told.
-const CHAPTERS: [(&str, &str); 7] = [
+const CHAPTERS: [(&str, &str); 8] = [
     ("1-no-policy", include_str!("chapters/1-no-policy.yaml")),
     ("2-l4-policy", include_str!("chapters/2-l4-policy.yaml")),
     (
@@ -18,10 +18,11 @@ const CHAPTERS: [(&str, &str); 7] = [
     ("5-observe", include_str!("chapters/5-observe.yaml")),
     ("6-egress", include_str!("chapters/6-egress.yaml")),
     ("7-agent-away", include_str!("chapters/7-agent-away.yaml")),
+    ("8-filters", include_str!("chapters/8-filters.yaml")),
 ];
 
 /// Manifests that the commands name, by path.
-pub(super) const FILES: [(&str, &str); 5] = [
+pub(super) const FILES: [(&str, &str); 11] = [
     (
         "sw-pods.yaml",
         include_str!("../../../../examples/starwars/sw-pods.yaml"),
@@ -41,6 +42,30 @@ pub(super) const FILES: [(&str, &str); 5] = [
     (
         "policies/tiefighter.yaml",
         include_str!("../../../../examples/starwars/policies/tiefighter.yaml"),
+    ),
+    (
+        "filters/jwt.yaml",
+        include_str!("../../../../examples/filters/starwars/jwt.yaml"),
+    ),
+    (
+        "filters/jwt-v2.yaml",
+        include_str!("../../../../examples/filters/starwars/jwt-v2.yaml"),
+    ),
+    (
+        "filters/rate-limit.yaml",
+        include_str!("../../../../examples/filters/starwars/rate-limit.yaml"),
+    ),
+    (
+        "filters/loops.yaml",
+        include_str!("../../../../examples/filters/starwars/loops.yaml"),
+    ),
+    (
+        "filters/shuttle.yaml",
+        include_str!("../../../../examples/filters/starwars/shuttle.yaml"),
+    ),
+    (
+        "filters/token",
+        include_str!("../../../../examples/filters/starwars/token"),
     ),
 ];
 

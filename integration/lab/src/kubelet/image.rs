@@ -205,6 +205,7 @@ impl Machine<'_> {
             .path("--pin-dir", &pin_dir(self.plan, &node.name))
             .path("--state-dir", &dir.join("agent"))
             .path("--control-socket", &dir.join("control.sock"))
+            .path("--module-dir", &module_dir(self.bin_dir))
             .path("--admin-socket", &dir.join("agent-admin.sock"))
             .path("--hubble-socket", &dir.join("hubble.sock"))
             .pair("--proxy-port", &PROXY_PORT.to_string())
@@ -216,6 +217,12 @@ impl Machine<'_> {
             Routing::Native => argv,
         }
     }
+}
+
+/// Where `file://` modules of filters are: beside the folder of the programs,
+/// where `make filters` puts them.
+fn module_dir(bin_dir: &Path) -> PathBuf {
+    bin_dir.with_file_name("filters")
 }
 
 /// Directory of a node's pins: interface numbers are a namespace's own, so no

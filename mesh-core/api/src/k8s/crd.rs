@@ -3,6 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
+use super::filter;
 use super::identity::IdentityFields;
 use super::policy::{GROUP, SPEC, VERSION};
 use super::schema::{published, schema_of};
@@ -12,36 +13,46 @@ use super::status::PolicyStatus;
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let policies = [
         Names {
+            group: GROUP,
             kind: "CiliumNetworkPolicy",
             plural: "ciliumnetworkpolicies",
             short: &["cnp", "ciliumnp"],
+            categories: &["cilium", "weft"],
             namespaced: true,
         },
         Names {
+            group: GROUP,
             kind: "CiliumClusterwideNetworkPolicy",
             plural: "ciliumclusterwidenetworkpolicies",
             short: &["ccnp"],
+            categories: &["cilium", "weft"],
             namespaced: false,
         },
     ];
     let envoy = [
         Names {
+            group: GROUP,
             kind: "CiliumEnvoyConfig",
             plural: "ciliumenvoyconfigs",
             short: &["cec"],
+            categories: &["cilium", "weft"],
             namespaced: true,
         },
         Names {
+            group: GROUP,
             kind: "CiliumClusterwideEnvoyConfig",
             plural: "ciliumclusterwideenvoyconfigs",
             short: &["ccec"],
+            categories: &["cilium", "weft"],
             namespaced: false,
         },
     ];
     let identity = Names {
+        group: GROUP,
         kind: "CiliumIdentity",
         plural: "ciliumidentities",
         short: &["ciliumid"],
+        categories: &["cilium", "weft"],
         namespaced: false,
     };
     let policies = policies
@@ -56,31 +67,36 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     policies
         .chain(envoy)
         .chain([identity])
+        .chain(filter::definitions())
         .filter_map(|definition| serde_json::from_value(definition).ok())
         .collect()
 }
 
-struct Names {
-    kind: &'static str,
-    plural: &'static str,
-    short: &'static [&'static str],
-    namespaced: bool,
+/// How a kind is called.
+pub(super) struct Names {
+    pub(super) group: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) plural: &'static str,
+    pub(super) short: &'static [&'static str],
+    pub(super) categories: &'static [&'static str],
+    pub(super) namespaced: bool,
 }
 
-fn definition(names: &Names, version: &Value) -> Value {
+/// A definition with one version.
+pub(super) fn definition(names: &Names, version: &Value) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{}.{GROUP}", names.plural) },
+        "metadata": { "name": format!("{}.{}", names.plural, names.group) },
         "spec": {
-            "group": GROUP,
+            "group": names.group,
             "names": {
                 "kind": names.kind,
                 "listKind": format!("{}List", names.kind),
                 "plural": names.plural,
                 "singular": names.kind.to_lowercase(),
                 "shortNames": names.short,
-                "categories": ["cilium", "weft"],
+                "categories": names.categories,
             },
             "scope": if names.namespaced { "Namespaced" } else { "Cluster" },
             "versions": [version],

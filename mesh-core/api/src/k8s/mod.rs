@@ -9,6 +9,7 @@
 mod convert;
 mod crd;
 mod error;
+pub mod filter;
 mod identity;
 mod policy;
 mod schema;

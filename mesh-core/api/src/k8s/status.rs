@@ -20,10 +20,10 @@ pub struct PolicyStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// `Valid`.
+    /// What it is about: `Valid`; of filters `Accepted`, `Loaded`, `Configured`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `True` or `False`.
+    /// `True`, `False`, or `Unknown`.
     pub status: String,
     /// When the status changed last.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -23,7 +23,7 @@ async fn a_filter_changes_both_heads() {
     let seen = server.next().await;
     assert!(seen.starts_with("GET /other?q=1 HTTP/1.1\r\n"), "{seen}");
     assert!(seen.contains("\r\nx-a: 1\r\n"), "{seen}");
-    assert!(!seen.contains("x-b"), "{seen}");
+    assert!(!seen.contains("\r\nx-b: "), "{seen}");
 }
 
 #[tokio::test]

@@ -98,4 +98,8 @@ async fn metrics_count_what_filters_do() {
         );
         world.until_metric(&metric, 1).await;
     }
+    let own = r#"weft_filter_probed_total{filter="WeftFilter default/probe"}"#;
+    world.until_metric(own, 3).await;
+    let text = world.proxy.metrics().expect("text");
+    assert!(text.ends_with("# EOF\n"));
 }

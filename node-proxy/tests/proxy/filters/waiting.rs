@@ -6,7 +6,7 @@ use super::{at_the_door, config, landing, told};
 use crate::support::client::Client;
 use crate::support::guests::{filter, probe};
 use crate::support::server::Server;
-use crate::support::world::{Rules, World};
+use crate::support::world::{Rules, World, impatient};
 
 #[tokio::test]
 async fn many_wait_and_all_go_on() {
@@ -25,12 +25,19 @@ async fn many_wait_and_all_go_on() {
 
 #[tokio::test]
 async fn who_leaves_while_a_filter_waits_is_forgotten() {
-    let (server, world) = landing().await;
+    let server = Server::landing().await;
+    let idle = impatient().idle_timeout;
+    let rules = Rules {
+        settings: weft_api::node::Settings {
+            idle_timeout: idle,
+            ..Default::default()
+        },
+        ..at_the_door()
+    };
+    let world = World::new(server.address, &rules).await;
     let mut client = Client::connect(world.address).await;
     client.send(told("/x", "sleep=60000")).await;
-    tokio::time::timeout(Duration::from_millis(100), client.answer())
-        .await
-        .expect_err("the filter waits");
+    world.until_metric("weft_proxy_filter_contexts", 1).await;
     drop(client);
     world.until_metric("weft_proxy_filter_contexts", 0).await;
     server.assert_nothing_arrived().await;

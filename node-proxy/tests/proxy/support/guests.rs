@@ -16,7 +16,8 @@ pub fn probe() -> Vec<u8> {
 /// A crate of the workspace as a module.
 pub fn module(folder: &str, name: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    // Where `make filters` puts them.
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../filters");
     fs::create_dir_all(&out).expect("a folder for modules");
     let file = out.join(format!("{}.wasm", name.trim_start_matches("filter-")));
     // Tests are processes of their own: one builds, the others wait.
@@ -32,7 +33,7 @@ pub fn module(folder: &str, name: &str) -> Vec<u8> {
         let build = Build {
             folder: root.join(folder),
             packages: vec![name.to_owned()],
-            out,
+            out: Some(out),
         };
         let toolchain = Toolchain::load().expect("a compiler for filters: run `make setup`");
         build.run(&toolchain).expect("the filter builds");

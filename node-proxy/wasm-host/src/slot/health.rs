@@ -6,7 +6,7 @@ use crate::fault::{Fault, FaultKind};
 
 /// The second failure in a row waits so long, each one after it twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// An instance that lived this long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 
@@ -36,9 +36,11 @@ impl Health {
         }
     }
 
-    /// An instance that began at `started` trapped.
-    pub(super) fn trapped(&mut self, started: u64, now: u64, fault: Fault) {
-        if now.saturating_sub(started) >= nanos(GOOD) {
+    /// An instance that began at `started` trapped; `served` says that it has dealt with something
+    /// before. Then it is what it was asked that it cannot bear, and others need not wait: what
+    /// instances cost is paid from the namespace's budget.
+    pub(super) fn trapped(&mut self, started: u64, served: bool, now: u64, fault: Fault) {
+        if served || now.saturating_sub(started) >= nanos(GOOD) {
             self.strikes = 0;
         }
         self.strike(now, fault);
@@ -82,7 +84,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn trap(health: &mut Health, started: u64, now: u64) -> u64 {
-        health.trapped(started, now, Fault::Trap("x".to_owned()));
+        health.trapped(started, false, now, Fault::Trap("x".to_owned()));
         (health.not_before - now) / MS
     }
 
@@ -94,7 +96,16 @@ mod tests {
         assert!(!health.allows(MS));
         assert!(health.allows(801 * MS));
         let waits: Vec<_> = (0..20).map(|_trap| trap(&mut health, 0, MS)).collect();
-        assert_eq!(waits.last(), Some(&30_000));
+        assert_eq!(waits.last(), Some(&1_000));
+    }
+
+    #[test]
+    fn an_instance_that_served_has_a_successor_at_once() {
+        let mut health = Health::default();
+        for _request in 0..20 {
+            health.trapped(0, true, MS, Fault::Trap("x".to_owned()));
+            assert!(health.allows(MS));
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Live {
     pub(super) filter: Arc<Filter>,
     pub(super) guest: Box<dyn Guest>,
     started: u64,
+    /// It has dealt with something.
+    pub(super) served: bool,
     /// Of an instance that one request has for itself.
     _permit: Option<Permit>,
 }
@@ -63,6 +65,7 @@ impl Slot {
         let filter = Arc::clone(&self.version.filter);
         let live = Live {
             started: filter.now(),
+            served: false,
             filter,
             guest,
             _permit: permit,
@@ -169,7 +172,7 @@ impl Slot {
             return;
         };
         let of_current_version = self.version.is(&live.filter);
-        let started = live.started;
+        let (started, served) = (live.started, live.served);
         for ticket in self.retire(instance, live) {
             if Some(ticket.context) != caller {
                 self.effects.push((ticket, Effect::Failed(fault.clone())));
@@ -180,7 +183,9 @@ impl Slot {
         }
         if of_current_version && self.version.filter.isolation() == Isolation::Worker {
             let now = self.version.filter.now();
-            self.version.health.trapped(started, now, fault.clone());
+            self.version
+                .health
+                .trapped(started, served, now, fault.clone());
             self.settle();
         }
     }

@@ -85,3 +85,29 @@ fn a_denied_request_says_who_denied_it() {
     assert_eq!((flow.summary.as_str(), flow.drop_reason), ("not http", 0));
     assert!(flow.egress_denied_by.is_empty(), "no policy's doing");
 }
+
+#[test]
+fn a_request_that_a_filter_denied_names_it() {
+    let mut record = request(1, "r1");
+    record.verdict = node::Verdict::Dropped.into();
+    record.direction = node::Direction::Ingress.into();
+    record.rule = Some(rule());
+    record.filter = "WeftFilter default/jwt: no token".into();
+    let flow = recorded(&record);
+    assert!(line(&flow).contains(": WeftFilter default/jwt: no token)"));
+    assert_eq!(flow.drop_reason, 0, "policy allowed it");
+    let [by] = &flow.ingress_denied_by[..] else {
+        panic!("one filter: {:?}", flow.ingress_denied_by)
+    };
+    assert_eq!(
+        (&*by.kind, &*by.namespace, &*by.name),
+        ("WeftFilter", "default", "jwt")
+    );
+    record.filter = "WeftClusterFilter guard".into();
+    let flow = recorded(&record);
+    let by = &flow.ingress_denied_by[0];
+    assert_eq!(
+        (&*by.kind, &*by.namespace, &*by.name),
+        ("WeftClusterFilter", "", "guard")
+    );
+}

@@ -4,13 +4,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::api::object;
 use crate::api::resource::ResourceType;
+use crate::api::{crd, object};
 
 /// Fills in a new object.
 pub(super) fn on_create(info: &ResourceType, object: &mut Value) {
     if info.custom {
-        return;
+        return crd::fill_in(info, object);
     }
     fill(info, object);
     match info.kind.as_str() {
@@ -34,7 +34,7 @@ pub(super) fn on_create(info: &ResourceType, object: &mut Value) {
 /// Fills in what an update left out, keeping what the server had chosen.
 pub(super) fn on_update(info: &ResourceType, current: &Value, updated: &mut Value) {
     if info.custom {
-        return;
+        return crd::fill_in(info, updated);
     }
     if info.kind == "Service" {
         keep_service_addresses(current, updated);

@@ -258,3 +258,52 @@ fn definitions_are_served_at_once_and_keep_what_they_do_not_know() {
     assert!(store.get_object(&widgets, "default", "w").is_err());
     assert!(store.resource(&widgets).is_err());
 }
+
+#[test]
+fn what_a_custom_object_leaves_out_is_filled_in() {
+    let store = Store::new();
+    let text = json!({ "type": "string", "default": "blue" });
+    let item = json!({ "type": "object", "properties": { "colour": text } });
+    let spec = json!({ "type": "object", "properties": {
+        "colour": text,
+        "ships": { "type": "array", "items": item },
+        "fleet": { "type": "object", "properties": { "colour": text } },
+    } });
+    let schema = json!({ "type": "object", "properties": { "spec": spec } });
+    let definition = json!({
+        "metadata": { "name": "fleets.example.com" },
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": { "kind": "Fleet", "plural": "fleets" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": schema } }],
+        },
+    });
+    store
+        .create_object(&CRDS, "", definition, false)
+        .expect("defined");
+    let fleets = ResourceId::of("example.com", "fleets");
+    let object = json!({
+        "metadata": { "name": "a" },
+        "spec": { "colour": null, "ships": [{}, { "colour": "red" }] },
+    });
+    let made = store
+        .create_object(&fleets, "default", object, false)
+        .expect("made");
+    let filled = json!({
+        "colour": "blue",
+        "ships": [{ "colour": "blue" }, { "colour": "red" }],
+    });
+    assert_eq!(made["spec"], filled);
+    let update = |current: &Value| {
+        let mut updated = current.clone();
+        updated["spec"] = json!({ "fleet": {} });
+        Ok(updated)
+    };
+    let updated = store
+        .update_object(&fleets, "default", "a", Part::Main, false, update)
+        .expect("updated");
+    let filled = json!({ "fleet": { "colour": "blue" }, "colour": "blue" });
+    assert_eq!(updated["spec"], filled);
+}

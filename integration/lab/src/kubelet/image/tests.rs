@@ -114,6 +114,7 @@ fn the_agent_gets_everything_of_its_node() {
         "/bin/weft-agent run --node kind-worker2 --kubeconfig /run/weft-lab/weft/kubeconfig",
         "--pin-dir /sys/fs/bpf/weft/weft-kind-worker2 ",
         "--control-socket /run/weft-lab/weft/kind-worker2/control.sock",
+        "--module-dir /filters",
         "--uplink eth0",
         "--conntrack-entries 16384 --nat-entries 8192 --overlay weft_vxlan",
     ] {

@@ -15,7 +15,8 @@ use self::peers::PeerLists;
 use self::ports::PortsOf;
 use super::error::{Errors, Path};
 use super::spec::{
-    Authentication, EgressDenyRule, EgressRule, IngressDenyRule, IngressRule, PolicySpec,
+    Authentication, EgressDenyRule, EgressRule, IngressDenyRule, IngressRule, LabelSelector,
+    PolicySpec,
 };
 
 /// The rule of one spec, or `None` after adding to `errors` what is wrong.
@@ -50,6 +51,20 @@ pub(super) fn rule(
     }
     errors.append(own);
     None
+}
+
+/// A selector as it is written, before anything implicit is added.
+pub(super) fn selector(
+    selector: &LabelSelector,
+    path: &Path,
+    errors: &mut Errors,
+) -> Option<weft_core::policy::EndpointSelector> {
+    let mut converter = Converter {
+        namespace: None,
+        tables: &mut Tables::default(),
+        errors,
+    };
+    converter.selector(selector, path)
 }
 
 /// Converts one spec, collecting errors.

@@ -17,7 +17,11 @@ fn all_definitions_parse_as_kubernetes_reads_them() {
             "CiliumClusterwideNetworkPolicy",
             "CiliumEnvoyConfig",
             "CiliumClusterwideEnvoyConfig",
-            "CiliumIdentity"
+            "CiliumIdentity",
+            "WeftFilter",
+            "WeftClusterFilter",
+            "WasmPlugin",
+            "WeftFilterReport"
         ]
     );
 }
@@ -43,9 +47,14 @@ fn names_and_scopes() {
 /// The rules of structural schemas: every node has a type (or keeps anything),
 /// no references, no lists of types.
 fn assert_structural(schema: &Map<String, Value>, path: &str) {
-    let keeps = schema.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+    let says = |key: &str| schema.get(key) == Some(&json!(true));
+    let keeps = says("x-kubernetes-preserve-unknown-fields");
+    let number_or_text = says("x-kubernetes-int-or-string");
     let kind = schema.get("type").and_then(Value::as_str);
-    assert!(keeps || kind.is_some(), "{path} has no type: {schema:?}");
+    assert!(
+        keeps || number_or_text || kind.is_some(),
+        "{path} has no type: {schema:?}"
+    );
     for forbidden in [
         "$ref",
         "anyOf",
@@ -58,7 +67,11 @@ fn assert_structural(schema: &Map<String, Value>, path: &str) {
         assert!(!schema.contains_key(forbidden), "{path} has {forbidden}");
     }
     for key in schema.keys().filter(|key| key.starts_with("x-")) {
-        assert_eq!(key, "x-kubernetes-preserve-unknown-fields", "{path}");
+        let known = [
+            "x-kubernetes-preserve-unknown-fields",
+            "x-kubernetes-int-or-string",
+        ];
+        assert!(known.contains(&key.as_str()), "{path} has {key}");
     }
     if let Some(Value::Object(properties)) = schema.get("properties") {
         assert!(keeps, "{path} would prune unknown fields");
@@ -75,7 +88,11 @@ fn assert_structural(schema: &Map<String, Value>, path: &str) {
 
 #[test]
 fn schemas_are_structural_and_prune_nothing() {
-    for crd in [policy_version(), identity_version()] {
+    let filters = filter::definitions().map(|crd| crd["spec"]["versions"][0].clone());
+    for crd in [policy_version(), identity_version()]
+        .into_iter()
+        .chain(filters)
+    {
         let schema = crd["schema"]["openAPIV3Schema"].as_object().unwrap();
         assert_structural(schema, "");
         // What the typed definition loses would be lost on the way to the server.
@@ -86,6 +103,43 @@ fn schemas_are_structural_and_prune_nothing() {
             Value::Object(schema.clone())
         );
     }
+}
+
+#[test]
+fn filters_have_names_columns_and_defaults() {
+    let filter = json_of("WeftFilter");
+    assert_eq!(filter["metadata"]["name"], "weftfilters.weft.dev");
+    assert_eq!(filter["spec"]["scope"], "Namespaced");
+    let version = &filter["spec"]["versions"][0];
+    let columns = version["additionalPrinterColumns"].as_array().unwrap();
+    let shown = columns.iter().filter(|column| column["priority"] != 1);
+    let shown: Vec<_> = shown.map(|column| &column["name"]).collect();
+    assert_eq!(shown, ["Phase", "Direction", "Loaded", "Age"]);
+    let spec = |crd: &Value| {
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            .clone()
+    };
+    let own = spec(&filter);
+    assert_eq!(own["direction"]["default"], "ingress");
+    assert_eq!(own["phase"]["enum"], json!(["afterPolicy", "upstream"]));
+    assert_eq!(own["namespaces"], Value::Null);
+    assert_eq!(own["module"]["required"], json!(["url"]));
+
+    let wide = json_of("WeftClusterFilter");
+    assert_eq!(wide["spec"]["scope"], "Cluster");
+    assert_eq!(spec(&wide)["namespaces"]["type"], "object");
+    assert_eq!(spec(&wide)["phase"]["enum"][0], "beforePolicy");
+
+    let plugin = json_of("WasmPlugin");
+    assert_eq!(
+        plugin["metadata"]["name"],
+        "wasmplugins.extensions.istio.io"
+    );
+    assert_eq!(spec(&plugin)["pluginConfig"]["type"], "object");
+    assert_eq!(
+        spec(&plugin)["vmConfig"]["properties"]["env"]["x-weft-not-yet"],
+        Value::Null
+    );
 }
 
 #[test]

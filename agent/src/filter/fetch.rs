@@ -1,0 +1,271 @@
+//! Looks at a source, and puts what it stands for into the store.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client};
+use weft_api::k8s::filter::{Location, ModuleSource};
+use weft_core::filter::ModuleDigest;
+
+use super::client::{Ask, Http, HttpError};
+use super::credentials::{self, Login};
+use super::oci::{self, OciError};
+use super::store::{MAX_MODULE, Store, StoreError, digest_of};
+
+/// How long all of it may take.
+const LONGEST: Duration = Duration::from_secs(120);
+/// Where Secrets have logins of registries.
+const LOGINS: &str = ".dockerconfigjson";
+
+/// Why a source has no module for us.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// A file of the node.
+    #[error("{0}")]
+    File(String),
+    /// An object of the API.
+    #[error("{what}: {reason}")]
+    Object {
+        /// Kind, namespace and name.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It does not come over HTTPS.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// It does not come from the registry.
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    /// It is not what it has to be.
+    #[error("its digest is sha256:{found}, but module.sha256 is {wanted}")]
+    Digest {
+        /// What it is.
+        found: ModuleDigest,
+        /// What it has to be.
+        wanted: ModuleDigest,
+    },
+    /// It is too large.
+    #[error("it has {0} bytes, more than {MAX_MODULE}")]
+    TooLarge(u64),
+    /// It takes too long.
+    #[error("it did not come within {} s", LONGEST.as_secs())]
+    Slow,
+    /// It cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent is ending.
+    #[error("the agent stops")]
+    Stopped,
+}
+
+/// By what one sees that a file is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            changed: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// What a look at a source found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A module, which is in the store now.
+    Module(ModuleDigest, Option<Stamp>),
+    /// The file is the one that it was.
+    Same,
+}
+
+/// Looks at sources. Clones share connections and the store.
+#[derive(Clone)]
+pub struct Fetcher {
+    /// For what is elsewhere.
+    pub http: Http,
+    /// For ConfigMaps and Secrets.
+    pub api: Client,
+    /// Where files are.
+    pub directory: PathBuf,
+    /// Where modules go.
+    pub store: Store,
+}
+
+impl Fetcher {
+    /// Looks at a source; a file that has this stamp is not read again.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn look(
+        &self,
+        source: &ModuleSource,
+        stamp: Option<Stamp>,
+    ) -> Result<Found, FetchError> {
+        let looked = tokio::time::timeout(LONGEST, self.look_without_end(source, stamp)).await;
+        looked.unwrap_or(Err(FetchError::Slow))
+    }
+
+    async fn look_without_end(
+        &self,
+        source: &ModuleSource,
+        stamp: Option<Stamp>,
+    ) -> Result<Found, FetchError> {
+        let (bytes, stamp) = match &source.location {
+            Location::File(name) => {
+                let (directory, name) = (self.directory.clone(), name.clone());
+                let read = blocking(move || read(&directory, &name, stamp)).await?;
+                match read {
+                    Some((bytes, stamp)) => (bytes, Some(stamp)),
+                    None => return Ok(Found::Same),
+                }
+            }
+            Location::ConfigMap {
+                namespace,
+                name,
+                key,
+            } => (self.config_map(namespace, name, key).await?, None),
+            Location::Https(url) => (self.https(url).await?, None),
+            Location::Oci(reference) => {
+                let login = match &source.pull_secret {
+                    Some(secret) => Some(self.login(secret, &reference.registry).await?),
+                    None => None,
+                };
+                let pulled = oci::pull(&self.http, reference, login.as_ref());
+                (Box::pin(pulled).await?, None)
+            }
+        };
+        if bytes.len() > MAX_MODULE {
+            return Err(FetchError::TooLarge(bytes.len() as u64));
+        }
+        let (store, wanted) = (self.store.clone(), source.sha256);
+        let digest = blocking(move || keep(&store, &bytes, wanted)).await?;
+        Ok(Found::Module(digest, stamp))
+    }
+
+    async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+    ) -> Result<Bytes, FetchError> {
+        let failed = |reason: String| FetchError::Object {
+            what: format!("ConfigMap {namespace}/{name}"),
+            reason,
+        };
+        let maps: Api<ConfigMap> = Api::namespaced(self.api.clone(), namespace);
+        let found = maps.get_opt(name).await;
+        let map = found.map_err(|error| failed(error.to_string()))?;
+        let mut map = map.ok_or_else(|| failed("is not there".to_owned()))?;
+        let binary = map.binary_data.as_mut().and_then(|data| data.remove(key));
+        let text = map.data.as_mut().and_then(|data| data.remove(key));
+        let bytes = binary.map(|bytes| bytes.0);
+        let bytes = bytes.or_else(|| text.map(String::into_bytes));
+        let bytes = bytes.ok_or_else(|| failed(format!("has no entry {key}")))?;
+        Ok(bytes.into())
+    }
+
+    async fn https(&self, url: &str) -> Result<Bytes, FetchError> {
+        let uri: Uri = url
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| FetchError::File(error.to_string()))?;
+        let answer = self.http.get(&uri, &Ask::default(), MAX_MODULE).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.body),
+            status => {
+                let host = uri.host().unwrap_or_default().to_owned();
+                Err(HttpError::Status { host, status }.into())
+            }
+        }
+    }
+
+    async fn login(
+        &self,
+        (namespace, name): &(String, String),
+        registry: &str,
+    ) -> Result<Login, FetchError> {
+        let failed = |reason: String| FetchError::Object {
+            what: format!("Secret {namespace}/{name}"),
+            reason,
+        };
+        let secrets: Api<Secret> = Api::namespaced(self.api.clone(), namespace);
+        let found = secrets.get_opt(name).await;
+        let secret = found.map_err(|error| failed(error.to_string()))?;
+        let secret = secret.ok_or_else(|| failed("is not there".to_owned()))?;
+        let content = secret.data.and_then(|mut data| data.remove(LOGINS));
+        let content = content.ok_or_else(|| {
+            failed(format!(
+                "has no {LOGINS}: it is not of the type kubernetes.io/dockerconfigjson"
+            ))
+        })?;
+        credentials::login(&content.0, registry).map_err(failed)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+) -> Result<T, FetchError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or(Err(FetchError::Stopped))
+}
+
+fn keep(
+    store: &Store,
+    bytes: &[u8],
+    wanted: Option<ModuleDigest>,
+) -> Result<ModuleDigest, FetchError> {
+    if let Some(wanted) = wanted {
+        let found = digest_of(bytes);
+        if found != wanted {
+            return Err(FetchError::Digest { found, wanted });
+        }
+    }
+    Ok(store.put(bytes)?)
+}
+
+/// A file below the directory, unless it is the one that it was. Links may lead
+/// about inside of it, and not out of it.
+fn read(
+    directory: &Path,
+    name: &str,
+    stamp: Option<Stamp>,
+) -> Result<Option<(Bytes, Stamp)>, FetchError> {
+    let path = directory.join(name);
+    let failed = |error: std::io::Error| FetchError::File(format!("{}: {error}", path.display()));
+    let inside = directory.canonicalize().map_err(failed)?;
+    let real = path.canonicalize().map_err(failed)?;
+    if !real.starts_with(&inside) {
+        let message = format!("{} leads out of {}", path.display(), directory.display());
+        return Err(FetchError::File(message));
+    }
+    let metadata = real.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(FetchError::File(format!("{} is no file", path.display())));
+    }
+    let now = Stamp::of(&metadata);
+    if stamp == Some(now) {
+        return Ok(None);
+    }
+    if metadata.len() > MAX_MODULE as u64 {
+        return Err(FetchError::TooLarge(metadata.len()));
+    }
+    let bytes = std::fs::read(&real).map_err(failed)?;
+    Ok(Some((bytes.into(), now)))
+}
+
+#[cfg(test)]
+mod tests;

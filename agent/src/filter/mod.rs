@@ -1,0 +1,269 @@
+//! Users' filters: the objects in force, and the modules that they name.
+//!
+//! One task owns it all, beside the reconciler, which must not wait for a
+//! registry. Objects and looks at sources go in; out come the filters in force,
+//! with the digests of the modules that this node has, and what the node says of
+//! them. The proxy fetches the modules themselves by their digest.
+
+mod archive;
+mod client;
+mod credentials;
+mod dial;
+mod fetch;
+mod modules;
+mod objects;
+mod oci;
+mod report;
+mod serve;
+mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use tokio::sync::{mpsc, watch as channel};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weft_api::k8s::filter::{FilterReport, ModuleSource};
+use weft_api::node::FilterReports;
+use weft_core::filter::{FilterKey, FilterSpec};
+
+pub use client::ClientError;
+pub use serve::{Parts, ProxyEnd, Reporting};
+pub use weft_api::k8s::filter::{Attachment, Subject};
+
+use client::Http;
+use dial::Dialer;
+use fetch::{Fetcher, Found};
+use modules::Modules;
+use objects::{InForce, Objects};
+use report::Reporter;
+pub use store::Store;
+use watch::{Maps, Seen};
+
+use crate::policy::{LastGood, LastGoodError};
+
+/// A filter in force, for the proxy of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedFilter {
+    /// What it is. Its module is there once this node has it, and only then;
+    /// why it is not stands beside it.
+    pub spec: Arc<FilterSpec>,
+    /// Whose requests meet it, and when.
+    pub attachments: Arc<[Attachment]>,
+}
+
+/// The filters in force; none before they are known.
+pub type Resolved = Option<Arc<[ResolvedFilter]>>;
+/// The filters that something on this node meets; none before that is known.
+pub type Needed = Option<Arc<BTreeSet<FilterKey>>>;
+
+/// Where modules come from and go to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of this node.
+    pub node: String,
+    /// Where the agent keeps things.
+    pub state_dir: PathBuf,
+    /// Where `file://` modules are.
+    pub module_dir: PathBuf,
+    /// They may come from private networks.
+    pub allow_private: bool,
+    /// A file of further authorities for TLS.
+    pub authorities: Option<PathBuf>,
+    /// Between two looks at what may stand for something else later.
+    pub refresh: Duration,
+}
+
+/// Why filters cannot be had on this node.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Its disk.
+    #[error("modules of filters: {0}")]
+    Store(#[from] std::io::Error),
+    /// Last good versions.
+    #[error(transparent)]
+    LastGood(#[from] LastGoodError),
+    /// The client for what is elsewhere.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// What the rest of the agent has of filters.
+#[derive(Debug)]
+pub struct Ends {
+    /// The filters in force.
+    pub resolved: channel::Receiver<Resolved>,
+    /// Takes the filters that something on this node meets.
+    pub needed: channel::Sender<Needed>,
+    /// For the proxy.
+    pub proxy: ProxyEnd,
+}
+
+/// Owns all of it.
+pub struct Filters {
+    settings: Settings,
+    client: Client,
+    objects: Objects,
+    modules: Modules,
+    fetcher: Fetcher,
+    reporter: Reporter,
+    resolved: channel::Sender<Resolved>,
+    needed: channel::Receiver<Needed>,
+    reports: channel::Receiver<Option<FilterReports>>,
+    looks: JoinSet<(ModuleSource, Result<Found, String>)>,
+}
+
+impl Filters {
+    /// Opens what a former run left on disk.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn open(settings: Settings, client: Client) -> Result<(Self, Ends), SetupError> {
+        let store = Store::open(settings.state_dir.join("modules"))?;
+        let (last_good, saved) = LastGood::open(settings.state_dir.join("filters"))?;
+        let dialer = Dialer {
+            private: settings.allow_private,
+        };
+        let fetcher = Fetcher {
+            http: Http::new(dialer, settings.authorities.as_deref())?,
+            api: client.clone(),
+            directory: settings.module_dir.clone(),
+            store: store.clone(),
+        };
+        let (resolved, resolved_end) = channel::channel(None);
+        let (needed_end, needed) = channel::channel(None);
+        let (proxy, reports) = ProxyEnd::new(store.clone());
+        let filters = Self {
+            objects: Objects::new(last_good, saved),
+            modules: Modules::new(store, settings.refresh),
+            fetcher,
+            reporter: Reporter::default(),
+            resolved,
+            needed,
+            reports,
+            looks: JoinSet::new(),
+            settings,
+            client,
+        };
+        let ends = Ends {
+            resolved: resolved_end,
+            needed: needed_end,
+            proxy,
+        };
+        Ok((filters, ends))
+    }
+
+    /// Runs until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let (sender, mut seen) = mpsc::channel(watch::CHANNEL);
+        watch::objects(&self.client, &sender, &stop, &mut tasks);
+        let mut maps = Maps::new(self.client.clone(), sender);
+        let (report, reports) = channel::channel(None);
+        let node = self.settings.node.clone();
+        let write = report::write(self.client.clone(), node, reports, stop.clone());
+        tasks.spawn(write);
+        let store = self.fetcher.store.clone();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(seen) = seen.recv() => self.see(seen),
+                Ok(()) = self.needed.changed() => {}
+                Ok(()) = self.reports.changed() => {
+                    let reports = self.reports.borrow_and_update();
+                    self.reporter.hear(reports.as_ref());
+                }
+                Some(looked) = self.looks.join_next() => self.looked(looked),
+                () = until(self.modules.due()) => {}
+                () = store.lost() => self.modules.lost(Instant::now()),
+            }
+            // What is there at once is taken in at once.
+            while let Ok(more) = seen.try_recv() {
+                self.see(more);
+            }
+            if self.objects.complete() {
+                self.settle(&mut maps, &report);
+            }
+        }
+    }
+
+    fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::Object(kind, delta) => self.objects.apply(kind, delta),
+            Seen::Map(key) => {
+                let now = Instant::now();
+                self.modules.map_changed(&key.namespace, &key.name, now);
+            }
+        }
+    }
+
+    fn looked(
+        &mut self,
+        looked: Result<(ModuleSource, Result<Found, String>), tokio::task::JoinError>,
+    ) {
+        match looked {
+            Ok((source, found)) => {
+                match &found {
+                    Ok(Found::Module(digest, _)) => {
+                        info!(source = %source.location, %digest, "a module is here");
+                    }
+                    Ok(Found::Same) => {}
+                    Err(error) => {
+                        warn!(source = %source.location, error, "no module, trying again");
+                    }
+                }
+                self.modules.ended(&source, found, Instant::now());
+            }
+            Err(error) => warn!(%error, "a look at a module was lost"),
+        }
+    }
+
+    /// Starts what is due and tells what has changed.
+    fn settle(&mut self, maps: &mut Maps, report: &channel::Sender<Option<FilterReport>>) {
+        let now = Instant::now();
+        let needed = self.needed.borrow().clone().unwrap_or_default();
+        self.modules.want(&self.objects.sources(&needed), now);
+        maps.follow(&self.modules.maps());
+        for (source, stamp) in self.modules.start(now) {
+            let fetcher = self.fetcher.clone();
+            self.looks.spawn(async move {
+                let found = fetcher.look(&source, stamp).await;
+                (source, found.map_err(|error| error.to_string()))
+            });
+        }
+        let modules = &self.modules;
+        let in_force = self.objects.in_force(|source| modules.state(source));
+        let filters = in_force.iter().map(|one| one.filter.clone());
+        let filters: Arc<[ResolvedFilter]> = filters.collect();
+        self.resolved.send_if_modified(|known| {
+            let news = known.as_ref() != Some(&filters);
+            if news {
+                *known = Some(filters);
+            }
+            news
+        });
+        let met = |one: &&InForce| needed.contains(&one.key);
+        let said = self.reporter.state(in_force.iter().filter(met));
+        report.send_if_modified(|known| {
+            let news = known.as_ref() != Some(&said);
+            if news {
+                *known = Some(said);
+            }
+            news
+        });
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,175 @@
+use serde_json::json;
+use weft_api::k8s::filter::Location;
+
+use super::*;
+
+const KIND: FilterKind = FilterKind::WeftFilter;
+
+struct Rig {
+    objects: Objects,
+    dir: tempfile::TempDir,
+    /// Modules by the names of their files.
+    modules: BTreeMap<&'static str, u8>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self {
+            objects: opened(&dir),
+            dir,
+            modules: BTreeMap::new(),
+        }
+    }
+
+    fn restart(&mut self) {
+        self.objects = opened(&self.dir);
+    }
+
+    fn see(&mut self, object: PolicyObject) {
+        self.objects.apply(KIND, Delta::Apply(object));
+    }
+
+    fn in_force(&mut self) -> Vec<InForce> {
+        let modules = &self.modules;
+        self.objects.in_force(|source| match &source.location {
+            Location::File(name) => match modules.get(&**name) {
+                Some(byte) => (Some(ModuleDigest([*byte; 32])), None),
+                None => (None, Some("no such file")),
+            },
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn only(&mut self) -> InForce {
+        let mut all = self.in_force();
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+}
+
+fn opened(dir: &tempfile::TempDir) -> Objects {
+    let (last_good, saved) = LastGood::open(dir.path().join("filters")).expect("opened");
+    Objects::new(last_good, saved)
+}
+
+fn object(uid: &str, generation: i64, spec: &Value) -> PolicyObject {
+    PolicyObject {
+        key: ObjectKey::new("shop", "jwt"),
+        uid: uid.into(),
+        generation,
+        raw: json!({
+            "kind": "WeftFilter",
+            "metadata": {"name": "jwt", "namespace": "shop", "uid": uid, "generation": generation},
+            "spec": spec,
+        })
+        .into(),
+    }
+}
+
+fn version(generation: i64, file: &str) -> PolicyObject {
+    let spec = json!({"selector": {}, "module": {"url": format!("file://{file}")}});
+    object("1", generation, &spec)
+}
+
+fn broken(uid: &str, generation: i64) -> PolicyObject {
+    object(
+        uid,
+        generation,
+        &json!({"selector": {}, "phase": "later", "module": {"url": "file://a"}}),
+    )
+}
+
+fn digest(byte: u8) -> Option<ModuleDigest> {
+    Some(ModuleDigest([byte; 32]))
+}
+
+#[test]
+fn a_filter_without_a_module_is_in_force_and_says_why() {
+    let mut rig = Rig::new();
+    rig.see(version(1, "a"));
+    let one = rig.only();
+    assert_eq!(one.filter.spec.module, None);
+    assert_eq!(one.problem.as_deref(), Some("no such file"));
+    assert_eq!(one.filter.spec.problem.as_deref(), Some("no such file"));
+    assert_eq!(one.filter.attachments.len(), 1);
+    rig.modules.insert("a", 1);
+    let one = rig.only();
+    assert_eq!((one.filter.spec.module, one.problem), (digest(1), None));
+}
+
+#[test]
+fn a_version_comes_in_force_with_its_module() {
+    let mut rig = Rig::new();
+    rig.modules.insert("a", 1);
+    rig.see(version(1, "a"));
+    let first = rig.only();
+    rig.see(version(2, "b"));
+    let still = rig.only();
+    assert_eq!(still.generation, 1);
+    assert_eq!(still.filter.spec.module, digest(1));
+    assert_eq!(still.problem.as_deref(), Some("no such file"));
+    // Both are wanted meanwhile.
+    let wanted = rig.objects.sources(&BTreeSet::from([first.key.clone()]));
+    assert_eq!(wanted.len(), 2);
+    assert!(wanted.values().all(|needed| *needed));
+    let elsewhere = rig.objects.sources(&BTreeSet::new());
+    assert!(elsewhere.values().all(|needed| !*needed));
+
+    rig.modules.insert("b", 2);
+    let second = rig.only();
+    assert_eq!(
+        (second.generation, second.filter.spec.module),
+        (2, digest(2))
+    );
+    assert_eq!(second.problem, None);
+    assert_eq!(rig.objects.sources(&BTreeSet::new()).len(), 1);
+}
+
+#[test]
+fn a_refused_version_leaves_the_one_before_it_also_after_a_restart() {
+    let mut rig = Rig::new();
+    rig.modules.insert("a", 1);
+    rig.see(version(1, "a"));
+    let good = rig.only();
+    rig.see(broken("1", 2));
+    let still = rig.only();
+    assert_eq!(still.filter.attachments, good.filter.attachments);
+    assert_eq!((still.generation, still.filter.spec.module), (1, digest(1)));
+    let problem = still.problem.expect("the newest is refused");
+    assert!(problem.contains("spec.phase"), "{problem}");
+
+    rig.restart();
+    assert!(rig.in_force().is_empty(), "not before the object is seen");
+    rig.see(broken("1", 2));
+    assert_eq!(rig.only().generation, 1);
+    // Another object of the same name inherits nothing.
+    rig.see(broken("2", 1));
+    assert!(rig.in_force().is_empty());
+}
+
+#[test]
+fn what_is_gone_is_forgotten_on_disk_too() {
+    let mut rig = Rig::new();
+    rig.modules.insert("a", 1);
+    rig.see(version(1, "a"));
+    rig.only();
+    rig.restart();
+    assert!(!rig.objects.complete());
+    for kind in FilterKind::ALL {
+        rig.objects.apply(kind, Delta::Replace(Vec::new()));
+    }
+    assert!(rig.objects.complete());
+    assert!(rig.in_force().is_empty());
+    rig.restart();
+    rig.see(broken("1", 2));
+    assert!(rig.in_force().is_empty());
+    rig.see(version(3, "a"));
+    rig.only();
+    rig.objects
+        .apply(KIND, Delta::Delete(ObjectKey::new("shop", "jwt")));
+    assert!(rig.in_force().is_empty());
+    rig.restart();
+    rig.see(broken("1", 4));
+    assert!(rig.in_force().is_empty());
+}

@@ -1,0 +1,260 @@
+//! Whether a configuration is of the form that its filter says.
+
+use std::fmt;
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::paths::{Location, LocationSegment};
+use jsonschema::{Draft, PatternOptions, ValidationError};
+use serde_json::Value;
+
+/// More are not told: the first ones say what is wrong.
+const MAX_PROBLEMS: usize = 8;
+/// A pattern of a schema takes at most this much memory.
+const MAX_PATTERN: usize = 1 << 20;
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invalid {
+    /// The filter's schema is none.
+    Schema(String),
+    /// The configuration is not of its form.
+    Config(Vec<Problem>),
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Its path, as `deny[0].status`; empty for the configuration as a whole.
+    pub path: String,
+    /// Why. Values are not repeated, for they may be secrets.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.why),
+            path => write!(f, "{path}: {}", self.why),
+        }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Schema(why) => write!(f, "the filter's schema cannot be used: {why}"),
+            Self::Config(problems) => {
+                for (at, problem) in problems.iter().enumerate() {
+                    let separator = if at == 0 { "" } else { "; " };
+                    write!(f, "{separator}{problem}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Checks a configuration. Schema and configuration may come from anybody: patterns are matched in
+/// linear time, and nothing is fetched.
+///
+/// # Errors
+/// What is wrong, by field.
+pub fn validate(schema: &str, config: &Value) -> Result<(), Invalid> {
+    let schema: Value =
+        serde_json::from_str(schema).map_err(|error| Invalid::Schema(error.to_string()))?;
+    let patterns = PatternOptions::regex()
+        .size_limit(MAX_PATTERN)
+        .dfa_size_limit(MAX_PATTERN);
+    let validator = jsonschema::options()
+        .with_draft(Draft::Draft202012)
+        .with_pattern_options(patterns)
+        .build(&schema)
+        .map_err(|error| Invalid::Schema(error.to_string()))?;
+    let problems: Vec<Problem> = validator
+        .iter_errors(config)
+        .take(MAX_PROBLEMS)
+        .map(|error| problem(&error))
+        .collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Invalid::Config(problems)),
+    }
+}
+
+fn problem(error: &ValidationError<'_>) -> Problem {
+    let path = dotted(error.instance_path());
+    match error.kind() {
+        ValidationErrorKind::Required { property } => Problem {
+            path: joined(&path, property.as_str().unwrap_or_default()),
+            why: "it is missing".to_owned(),
+        },
+        ValidationErrorKind::AdditionalProperties { unexpected } => match &unexpected[..] {
+            [name] => Problem {
+                path: joined(&path, name),
+                why: "there is no such field".to_owned(),
+            },
+            names => Problem {
+                path,
+                why: format!("there are no such fields: {}", names.join(", ")),
+            },
+        },
+        // Of several forms none fits: what is wrong with the one that comes nearest.
+        ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context } => {
+            match nearest(context) {
+                Some(nested) => problem(nested),
+                None => plain(path, error),
+            }
+        }
+        _ => plain(path, error),
+    }
+}
+
+fn plain(path: String, error: &ValidationError<'_>) -> Problem {
+    let why = error.masked_with("it").to_string();
+    Problem { path, why }
+}
+
+/// The first problem of the form whose problems lie deepest; none if no form is better than others.
+fn nearest<'a>(forms: &'a [Vec<ValidationError<'static>>]) -> Option<&'a ValidationError<'static>> {
+    let depth = |error: &ValidationError<'_>| error.instance_path().iter().count();
+    let deepest = |form: &'a Vec<ValidationError<'static>>| form.iter().max_by_key(|it| depth(it));
+    let mut found: Vec<_> = forms.iter().filter_map(deepest).collect();
+    found.sort_by_key(|error| std::cmp::Reverse(depth(error)));
+    match &found[..] {
+        [first, second, ..] if depth(first) == depth(second) => None,
+        [first, ..] => Some(first),
+        [] => None,
+    }
+}
+
+fn dotted(location: &Location) -> String {
+    let mut path = String::new();
+    for segment in location {
+        match segment {
+            LocationSegment::Property(name) => path = joined(&path, &name),
+            LocationSegment::Index(at) => path.push_str(&format!("[{at}]")),
+        }
+    }
+    path
+}
+
+fn joined(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        path => format!("{path}.{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(schema: Value, config: Value) -> String {
+        validate(&schema.to_string(), &config)
+            .expect_err("it is wrong")
+            .to_string()
+    }
+
+    fn schema() -> Value {
+        json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {
+                "limit": {"type": "integer", "minimum": 1},
+                "deny": {"type": "array", "items": {"$ref": "#/$defs/Rule"}},
+                "by": {"oneOf": [
+                    {"type": "object", "properties": {"cookie": {"type": "string"}},
+                     "required": ["cookie"], "additionalProperties": false},
+                    {"type": "object", "properties": {"header": {"type": "string"}},
+                     "required": ["header"], "additionalProperties": false},
+                ]},
+            },
+            "required": ["limit"],
+            "additionalProperties": false,
+            "$defs": {"Rule": {
+                "type": "object",
+                "properties": {"status": {"type": "integer"}, "name": {"pattern": "^[a-z]+$"}},
+            }},
+        })
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_field() {
+        for (config, expected) in [
+            (json!({}), "limit: it is missing"),
+            (
+                json!({"limit": "secret"}),
+                "limit: it is not of type \"integer\"",
+            ),
+            (
+                json!({"limit": 0}),
+                "limit: it is less than the minimum of 1",
+            ),
+            (json!({"limit": 1, "x": 1}), "x: there is no such field"),
+            (
+                json!({"limit": 1, "x": 1, "y": 2}),
+                "there are no such fields: x, y",
+            ),
+            (
+                json!({"limit": 1, "deny": [{}, {"status": "a"}]}),
+                "deny[1].status: it is not of type \"integer\"",
+            ),
+            (
+                json!({"limit": 1, "deny": [{"name": "A"}]}),
+                "deny[0].name: it does not match \"^[a-z]+$\"",
+            ),
+            (
+                json!({"limit": 1, "by": {"cookie": 5}}),
+                "by.cookie: it is not of type \"string\"",
+            ),
+            (json!([]), "it is not of type \"object\""),
+            (
+                json!({"deny": 1}),
+                "deny: it is not of type \"array\"; limit: it is missing",
+            ),
+        ] {
+            assert_eq!(refused(schema(), config.clone()), expected, "{config}");
+        }
+        assert_eq!(
+            validate(&schema().to_string(), &json!({"limit": 5})),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_said_to_be_so() {
+        for schema in [
+            "{",
+            r#"{"type": 5}"#,
+            r#"{"$ref": "https://example.com/x"}"#,
+        ] {
+            let error = validate(schema, &json!({})).expect_err("it is none");
+            assert!(matches!(error, Invalid::Schema(_)), "{schema}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_matched_in_linear_time() {
+        let value = "a".repeat(100_000);
+        let schema = json!({"pattern": "^(a+)+$"});
+        assert_eq!(validate(&schema.to_string(), &json!(value)), Ok(()));
+        let slow = refused(json!({"pattern": "^(a+)+$"}), json!(value + "!"));
+        assert!(slow.contains("does not match"), "{slow}");
+        let around = validate(r#"{"pattern": "^(?=a)"}"#, &json!("a"));
+        assert!(matches!(around, Err(Invalid::Schema(_))), "{around:?}");
+    }
+
+    #[test]
+    fn so_many_problems_are_told_and_no_more() {
+        let config = json!(vec!["x"; 1000]);
+        let Err(Invalid::Config(problems)) = validate(r#"{"items": {"type": "integer"}}"#, &config)
+        else {
+            panic!("all are wrong");
+        };
+        assert_eq!(problems.len(), MAX_PROBLEMS);
+    }
+}
