@@ -8,7 +8,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use crate::grpc::GrpcBuilder;
-use crate::headers::HeaderValue;
+use crate::headers::{HeaderValue, is_framing};
 use crate::runtime::{Answer, Exchange};
 use crate::sys::types::{self, FetchRequest, FetchResponse, Header};
 
@@ -68,6 +68,7 @@ impl Fetch {
     pub fn method(self, method: impl Into<String>, path: impl Into<String>) -> FetchBuilder {
         FetchBuilder {
             exchange: self.exchange,
+            wrong: None,
             request: FetchRequest {
                 service: self.service,
                 method: method.into(),
@@ -112,11 +113,15 @@ impl Fetch {
 #[must_use = "it is sent when it is awaited"]
 pub struct FetchBuilder {
     exchange: Rc<Exchange>,
+    /// Why it cannot be sent.
+    wrong: Option<String>,
     pub(crate) request: FetchRequest,
 }
 
 impl FetchBuilder {
-    /// With one more header. `host` is the authority, the Service's own otherwise.
+    /// With one more header. With one that the proxy writes itself, as `host` (a fetch goes to its
+    /// Service by the Service's own name) or `content-length`, it is not sent, and awaiting it is
+    /// an error.
     ///
     /// ```
     /// # fn f(fetch: weft_sdk::Fetch) {
@@ -124,8 +129,24 @@ impl FetchBuilder {
     /// # }
     /// ```
     pub fn header(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
+        let name = name.as_ref().to_ascii_lowercase();
+        if is_framing(&name) {
+            let name = String::from_utf8_lossy(&name);
+            let what = match &*name {
+                "host" => "a fetch goes to its Service by the Service's own name",
+                _ => "the proxy writes it itself",
+            };
+            self.wrong
+                .get_or_insert_with(|| format!("the header {name} of a fetch: {what}"));
+            return self;
+        }
+        self.framing(name, value)
+    }
+
+    /// A header, whatever it means to the proxy.
+    pub(crate) fn framing(mut self, name: impl Into<Vec<u8>>, value: impl AsRef<[u8]>) -> Self {
         self.request.headers.push(Header {
-            name: name.as_ref().to_ascii_lowercase(),
+            name: name.into(),
             value: value.as_ref().to_vec(),
         });
         self
@@ -191,7 +212,10 @@ impl IntoFuture for FetchBuilder {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(Fetching {
             exchange: self.exchange,
-            state: State::New(self.request),
+            state: match self.wrong {
+                Some(why) => State::Wrong(why),
+                None => State::New(self.request),
+            },
         })
     }
 }
@@ -203,6 +227,7 @@ struct Fetching {
 }
 
 enum State {
+    Wrong(String),
     New(FetchRequest),
     Asked(u64, Answer),
     Over,
@@ -212,6 +237,11 @@ impl Future for Fetching {
     type Output = Result<FetchReply, FetchError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        if let State::Wrong(why) = &mut self.state {
+            let why = std::mem::take(why);
+            self.state = State::Over;
+            return Poll::Ready(Err(FetchError::Invalid(why)));
+        }
         if let State::New(request) = &self.state {
             match self.exchange.start_fetch(request) {
                 Ok((id, slot)) => self.state = State::Asked(id, slot),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::fetch::{FetchBuilder, FetchError, FetchReply};
 use crate::sys::types::Header;
+use crate::text::percent_decode;
 
 /// Compression flag and length before a message.
 const PREFIX: usize = 5;
@@ -35,7 +36,7 @@ impl GrpcBuilder {
         let fetch = fetch
             .http2()
             .header("content-type", "application/grpc")
-            .header("te", "trailers");
+            .framing("te", "trailers");
         Self {
             fetch: frame(fetch, &[]),
         }
@@ -203,23 +204,7 @@ pub(crate) fn encode_message(text: &str) -> String {
     encoded
 }
 
-/// What is not encoded as it should be stays as it is.
 fn decode_message(encoded: &[u8]) -> String {
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded;
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        if let Some(byte) = hex {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    let decoded = percent_decode(encoded, |_byte| true);
+    String::from_utf8_lossy(&decoded).into_owned()
 }

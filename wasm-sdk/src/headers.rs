@@ -134,7 +134,7 @@ impl Headers {
     /// Removes all values of a header; one that is not there is fine.
     ///
     /// # Errors
-    /// Where the host refuses it: see [`Refused`]. Headers that frame the message are refused also
+    /// Where the host refuses it: see [`Refused`]. Headers that no filter can change are refused also
     /// where they are not there: it is known at once that this cannot work.
     ///
     /// ```
@@ -146,40 +146,107 @@ impl Headers {
     pub fn remove(&self, name: impl AsRef<[u8]>) -> Result<(), Refused> {
         let name = lower(name.as_ref());
         let removed = host::remove_header(self.ctx, self.of, &name);
-        let absent = || !is_framing(&name) && !self.contains(&name);
+        let absent = || !is_reserved(self.of, &name) && !self.contains(&name);
         refused_unless(removed || absent(), &name)
     }
 
-    /// Whether a filter can set, add or remove headers of this name at all. For `new`, so that a
+    /// Whether headers can be called so: for those that a filter only reads. For `new`, so that a
     /// configuration is refused and not each request.
     ///
     /// # Errors
-    /// Where the name is not one of a header, or the header frames the message.
+    /// Where the name is not one of a header.
     ///
     /// ```
     /// use weft_sdk::{Context as _, Headers};
+    /// assert!(Headers::check_readable("Host").is_ok());
+    /// let refused = Headers::check_readable("x user").context("key.header");
+    /// assert!(refused.unwrap_err().to_string().starts_with("key.header: "));
+    /// ```
+    pub fn check_readable(name: &str) -> crate::Result<()> {
+        if is_name(name.as_bytes()) {
+            return Ok(());
+        }
+        Err(Error::new(format_args!(
+            "{name:?} is no name of a header: letters, digits and dashes, as in x-user"
+        )))
+    }
+
+    /// Whether a filter can set, add or remove headers of this name at all, in a message of either
+    /// direction.
+    ///
+    /// # Errors
+    /// Where the name is not one of a header, or the header is the proxy's own business in requests
+    /// and responses alike.
+    ///
+    /// ```
+    /// use weft_sdk::Headers;
     /// assert!(Headers::check_name("X-User").is_ok());
-    /// let refused = Headers::check_name("x user").context("mark.name");
-    /// assert!(refused.unwrap_err().to_string().starts_with("mark.name: "));
     /// assert!(Headers::check_name("Content-Length").is_err());
     /// ```
     pub fn check_name(name: &str) -> crate::Result<()> {
+        Self::check_readable(name)?;
         let name = lower(name.as_bytes());
-        let shown = String::from_utf8_lossy(&name);
-        if !is_name(&name) {
-            return Err(Error::new(format_args!(
-                "{shown:?} is no name of a header: letters, digits and dashes, as in x-user"
-            )));
+        if is_framing(&name) || is_hop(&name) {
+            return Err(own(&name, "frames the message or says where it goes"));
         }
-        if is_framing(&name) {
+        Ok(())
+    }
+
+    /// The same for headers of requests, of which the proxy writes some itself.
+    ///
+    /// # Errors
+    /// Where no filter can change a request's header of this name.
+    ///
+    /// ```
+    /// use weft_sdk::Headers;
+    /// assert!(Headers::check_request_name("x-user").is_ok());
+    /// assert!(Headers::check_request_name("x-request-id").is_err());
+    /// assert!(Headers::check_name("x-request-id").is_ok());
+    /// ```
+    pub fn check_request_name(name: &str) -> crate::Result<()> {
+        Self::check_name(name)?;
+        let name = lower(name.as_bytes());
+        if is_own_of_request(&name) {
+            return Err(own(&name, "is the proxy's own in requests"));
+        }
+        Ok(())
+    }
+
+    /// Whether a header can have this value.
+    ///
+    /// # Errors
+    /// Where it has control characters, or is longer than the proxy lets a filter set.
+    ///
+    /// ```
+    /// use weft_sdk::Headers;
+    /// assert!(Headers::check_value("canary").is_ok());
+    /// assert!(Headers::check_value("a\nb").is_err());
+    /// ```
+    pub fn check_value(value: impl AsRef<[u8]>) -> crate::Result<()> {
+        let value = value.as_ref();
+        if !is_value(value) {
+            return Err(Error::new(
+                "a header's value has no line break, no NUL and no other control character",
+            ));
+        }
+        if value.len() > MAX_VALUE {
             return Err(Error::new(format_args!(
-                "{shown} frames the message or says where it goes: no filter can change it, name \
-                 another header"
+                "a header's value has at most {MAX_VALUE} bytes"
             )));
         }
         Ok(())
     }
 }
+
+fn own(name: &[u8], what: &str) -> Error {
+    let name = String::from_utf8_lossy(name);
+    Error::new(format_args!(
+        "{name} {what}: no filter can change it, name another header"
+    ))
+}
+
+/// Longest value that the proxy lets a filter set.
+pub(crate) const MAX_VALUE: usize = 16 * 1024;
 
 /// Headers that say where a message ends or how the connection goes on; no filter changes them.
 const FRAMING: [&str; 9] = [
@@ -197,6 +264,48 @@ const FRAMING: [&str; 9] = [
 /// Whether a header, in lower case, frames the message.
 pub(crate) fn is_framing(name: &[u8]) -> bool {
     FRAMING.iter().any(|framing| name == framing.as_bytes())
+}
+
+/// About the connection of one side; no filter changes them either.
+const HOP: [&str; 4] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+];
+
+/// Headers of requests that the proxy writes itself.
+const OWN: [&str; 3] = ["expect", "x-forwarded-proto", "x-request-id"];
+
+fn is_hop(name: &[u8]) -> bool {
+    HOP.iter().any(|hop| name == hop.as_bytes())
+}
+
+/// Servers that map names to variables take `x_request_id` for `x-request-id`.
+fn is_own_of_request(name: &[u8]) -> bool {
+    let is_own =
+        |name: &[u8]| name.starts_with(b"x-envoy-") || OWN.iter().any(|own| name == own.as_bytes());
+    let twin = || {
+        name.iter()
+            .map(|byte| if *byte == b'_' { b'-' } else { *byte })
+            .collect::<Vec<u8>>()
+    };
+    is_own(name) || (name.contains(&b'_') && is_own(&twin()))
+}
+
+/// Whether no filter can change a header of these fields.
+pub(crate) fn is_reserved(of: Fields, name: &[u8]) -> bool {
+    is_framing(name)
+        || is_hop(name)
+        || (matches!(of, Fields::RequestHeaders | Fields::RequestTrailers)
+            && is_own_of_request(name))
+}
+
+/// Whether a header can have this value.
+pub(crate) fn is_value(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 /// Whether a header can be called so.

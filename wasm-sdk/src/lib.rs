@@ -86,6 +86,7 @@ mod runtime;
 mod sys;
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
+pub mod text;
 pub mod time;
 
 pub use body::{Body, BodyTooLarge};

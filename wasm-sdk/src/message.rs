@@ -10,7 +10,7 @@ use crate::body::Reader;
 use crate::runtime::{Exchange, Side};
 use crate::sys::types::Fields;
 use crate::sys::{host, types};
-use crate::time::{Elapsed, Sleep};
+use crate::time::{GivenUp, Sleep};
 use crate::{Attributes, Body, Fetch, Headers, Log, Refused, Span, time};
 
 /// A request on its way.
@@ -169,12 +169,14 @@ macro_rules! common {
                 Log::new(self.ctx())
             }
 
-            /// Waits.
+            /// Waits. An error where too many timers are set already: see
+            /// [`TooManyTimers`](crate::time::TooManyTimers).
             ///
             /// ```
             /// # use std::time::Duration;
-            #[doc = concat!("# async fn f(message: &weft_sdk::", stringify!($type), ") {")]
-            /// message.sleep(Duration::from_millis(20)).await;
+            #[doc = concat!("# async fn f(message: &weft_sdk::", stringify!($type), ") -> weft_sdk::Result<()> {")]
+            /// message.sleep(Duration::from_millis(20)).await?;
+            /// # Ok(())
             /// # }
             /// ```
             pub fn sleep(&self, duration: Duration) -> Sleep {
@@ -184,7 +186,7 @@ macro_rules! common {
             /// Gives up on something after a while.
             ///
             /// # Errors
-            /// Where it did not end in time.
+            /// Where it did not end in time, or that cannot be watched.
             ///
             /// ```
             /// # use std::time::Duration;
@@ -197,7 +199,7 @@ macro_rules! common {
                 &self,
                 limit: Duration,
                 what: impl Future<Output = T>,
-            ) -> Result<T, Elapsed> {
+            ) -> Result<T, GivenUp> {
                 time::timeout(self.sleep(limit), what).await
             }
 

@@ -118,7 +118,7 @@ impl Plugin {
     /// # impl Cleaner { fn clean(&self) {} }
     /// async fn background(cleaner: &Cleaner, plugin: Plugin) -> Result<()> {
     ///     loop {
-    ///         plugin.sleep(Duration::from_secs(10)).await;
+    ///         plugin.sleep(Duration::from_secs(10)).await?;
     ///         cleaner.clean();
     ///     }
     /// }

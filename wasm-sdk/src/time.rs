@@ -63,8 +63,9 @@ pub fn random_fraction() -> f64 {
 /// Waits for a while; dropped before, its timer is cancelled.
 ///
 /// ```
-/// # async fn f(request: &weft_sdk::Request) {
-/// request.sleep(std::time::Duration::from_millis(5)).await;
+/// # async fn f(request: &weft_sdk::Request) -> weft_sdk::Result<()> {
+/// request.sleep(std::time::Duration::from_millis(5)).await?;
+/// # Ok(())
 /// # }
 /// ```
 #[must_use = "it waits when it is awaited"]
@@ -87,18 +88,20 @@ impl Sleep {
 }
 
 impl Future for Sleep {
-    type Output = ();
+    type Output = Result<(), TooManyTimers>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let slot = match &self.asked {
             Some((_, slot)) => slot.clone(),
             None => {
-                let (id, slot) = self.exchange.start_timer(self.millis);
+                let Some((id, slot)) = self.exchange.start_timer(self.millis) else {
+                    return Poll::Ready(Err(TooManyTimers));
+                };
                 self.asked = Some((id, slot.clone()));
                 slot
             }
         };
-        slot.poll(cx)
+        slot.poll(cx).map(Ok)
     }
 }
 
@@ -110,37 +113,67 @@ impl Drop for Sleep {
     }
 }
 
-/// Something did not end in time.
+/// The proxy lets a request wait for so many timers at once and no more, 16 unless the filter's
+/// limits say otherwise: this one is not set.
+///
+/// ```
+/// # use weft_sdk::time::TooManyTimers;
+/// assert_eq!(TooManyTimers.to_string(), "too many timers at once");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyTimers;
+
+impl fmt::Display for TooManyTimers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many timers at once")
+    }
+}
+
+impl std::error::Error for TooManyTimers {}
+
+/// Why something was given up.
 ///
 /// ```
 /// # use weft_sdk::prelude::*;
+/// use weft_sdk::time::GivenUp;
 /// # async fn f(request: &Request) -> Result<()> {
-/// let answer = request
-///     .timeout(Duration::from_secs(1), async { request.body().next().await })
-///     .await
-///     .context("the first part of the body")?;
+/// let first = request.timeout(Duration::from_secs(1), request.body().next()).await;
+/// if first == Err(GivenUp::Elapsed) {
+///     request.log().warn("a slow client", &[]);
+/// }
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Elapsed;
+pub enum GivenUp {
+    /// It did not end in time.
+    Elapsed,
+    /// The time could not be watched: too many timers at once.
+    TooManyTimers,
+}
 
-impl fmt::Display for Elapsed {
+impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it did not end in time")
+        match self {
+            Self::Elapsed => f.write_str("it did not end in time"),
+            Self::TooManyTimers => TooManyTimers.fmt(f),
+        }
     }
 }
 
-impl std::error::Error for Elapsed {}
+impl std::error::Error for GivenUp {}
 
-pub(crate) async fn timeout<T>(sleep: Sleep, what: impl Future<Output = T>) -> Result<T, Elapsed> {
+pub(crate) async fn timeout<T>(sleep: Sleep, what: impl Future<Output = T>) -> Result<T, GivenUp> {
     let mut what = pin!(what);
     let mut sleep = pin!(sleep);
     poll_fn(|cx| {
         if let Poll::Ready(value) = what.as_mut().poll(cx) {
             return Poll::Ready(Ok(value));
         }
-        sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
+        sleep.as_mut().poll(cx).map(|slept| match slept {
+            Ok(()) => Err(GivenUp::Elapsed),
+            Err(TooManyTimers) => Err(GivenUp::TooManyTimers),
+        })
     })
     .await
 }

@@ -5,7 +5,7 @@ mod redact;
 
 use redact::{Redactor, Replacement};
 use weft_sdk::prelude::*;
-use weft_sdk::{HeaderValue, Log, time};
+use weft_sdk::{HeaderValue, Headers, Log, time};
 
 /// Headers that have a URL, or a part of one, as their value.
 const URLS: [&str; 8] = [
@@ -100,6 +100,15 @@ impl Filter for AccessLog {
     type Config = Config;
 
     fn new(config: Config, plugin: &Plugin) -> Result<Self> {
+        for (field, names) in [
+            ("request_headers", &config.request_headers),
+            ("response_headers", &config.response_headers),
+            ("secret_headers", &config.secret_headers),
+        ] {
+            for (at, name) in names.iter().enumerate() {
+                Headers::check_readable(name).context(format_args!("{field}[{at}]"))?;
+            }
+        }
         Ok(Self {
             redactor: Redactor::new(&config.patterns, &config.query)?,
             log: plugin.log(),

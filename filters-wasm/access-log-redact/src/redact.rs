@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use regex::bytes::{NoExpand, Regex, RegexBuilder};
 use weft_sdk::prelude::*;
+use weft_sdk::text::percent_decode;
 
 /// In place of a secret.
 pub(crate) const HIDDEN: &str = "[redacted]";
@@ -159,23 +160,7 @@ fn shortened(text: &str) -> &str {
 
 /// Percent-encoding undone; what is no text or a line break stays encoded.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .filter(|byte| !byte.is_ascii_control());
-        if let Some(byte) = hex {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
+    let bytes = percent_decode(text, |byte| !byte.is_ascii_control());
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         shown.push_str(chunk.valid());

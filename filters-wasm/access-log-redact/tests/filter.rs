@@ -128,6 +128,15 @@ fn a_wrong_configuration_names_the_field() {
         (json!({"patterns": [{}]}), "patterns[0]: "),
         (json!({"min_status": "bad"}), "min_status: "),
         (json!({"headers": []}), "headers"),
+        (
+            json!({"request_headers": ["a", ""]}),
+            "request_headers[1]: ",
+        ),
+        (
+            json!({"response_headers": ["x y"]}),
+            "response_headers[0]: ",
+        ),
+        (json!({"secret_headers": ["x\ny"]}), "secret_headers[0]: "),
     ] {
         let err = TestHost::<AccessLog>::new(config)
             .err()

@@ -6,6 +6,7 @@
 
 use weft_sdk::Headers;
 use weft_sdk::prelude::*;
+use weft_sdk::text::fnv1a;
 
 /// Who is chosen, and what is done with the request.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -93,7 +94,15 @@ impl Filter for Canary {
             ));
         }
         if let Some(mark) = &config.mark {
-            Headers::check_name(&mark.name).context("mark.name")?;
+            Headers::check_request_name(&mark.name).context("mark.name")?;
+            Headers::check_value(&mark.value).context("mark.value")?;
+        }
+        Headers::check_readable(&config.header).context("header")?;
+        if let Some(By::Header(name)) = &config.by {
+            Headers::check_readable(name).context("by.header")?;
+        }
+        if let Some(authority) = &config.authority {
+            check_authority(authority).context("authority")?;
         }
         if let Some(mark) = &config.mark
             && mark.name.eq_ignore_ascii_case(&config.header)
@@ -159,6 +168,15 @@ impl Canary {
     }
 }
 
+/// A host, with a port where there is one: what the proxy takes for the request's own.
+fn check_authority(authority: &str) -> Result<()> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    if authority.is_empty() || !authority.bytes().all(good) {
+        return Err(Error::new("a host, as reviews-canary.default:80"));
+    }
+    Ok(())
+}
+
 /// The value of a cookie; clients send them in one line or in several.
 fn cookie(request: &Request, name: &str) -> Option<Vec<u8>> {
     request.headers().get_all("cookie").iter().find_map(|line| {
@@ -173,9 +191,7 @@ fn cookie(request: &Request, name: &str) -> Option<Vec<u8>> {
 /// Where a client stands among all, from 0 up to but without 100: the same for the same name, and
 /// spread evenly. FNV-1a, mixed once more, for its upper bits differ little for short names.
 fn share(client: &[u8]) -> f64 {
-    let mut hash = client.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mut hash = fnv1a(client);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;
     (hash % 10_000) as f64 / 100.0

@@ -130,6 +130,21 @@ fn a_wrong_configuration_names_the_field() {
             "mark.name: content-length frames",
         ),
         (json!({"authority": "a", "by": {"label": "x"}}), "by: "),
+        (
+            json!({"mark": {"name": "x-request-id"}}),
+            "mark.name: x-request-id is the proxy's own",
+        ),
+        (
+            json!({"mark": {"name": "x-a", "value": "a\nb"}}),
+            "mark.value: ",
+        ),
+        (json!({"authority": "a b"}), "authority: a host"),
+        (json!({"authority": ""}), "authority: a host"),
+        (json!({"authority": "a", "header": "x a"}), "header: "),
+        (
+            json!({"authority": "a", "by": {"header": "x a"}}),
+            "by.header: ",
+        ),
     ] {
         let err = TestHost::<Canary>::new(config)
             .err()

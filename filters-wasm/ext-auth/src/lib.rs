@@ -84,7 +84,13 @@ impl Filter for ExtAuth {
             return Err(Error::new("timeout_ms: at least 1"));
         }
         for (at, name) in config.accept_headers.iter().enumerate() {
-            Headers::check_name(name).context(format_args!("accept_headers[{at}]"))?;
+            Headers::check_request_name(name).context(format_args!("accept_headers[{at}]"))?;
+        }
+        for (at, name) in config.send_headers.iter().enumerate() {
+            Headers::check_name(name).context(format_args!("send_headers[{at}]"))?;
+        }
+        for (at, name) in config.reply_headers.iter().enumerate() {
+            Headers::check_name(name).context(format_args!("reply_headers[{at}]"))?;
         }
         Ok(Self {
             config,

@@ -199,6 +199,18 @@ fn a_wrong_configuration_names_the_field() {
             "accept_headers[0]: host frames",
         ),
         (
+            json!({"service": "a:80", "accept_headers": ["X-Request-Id"]}),
+            "accept_headers[0]: x-request-id is the proxy's own",
+        ),
+        (
+            json!({"service": "a:80", "send_headers": ["cookie", "x y"]}),
+            "send_headers[1]: ",
+        ),
+        (
+            json!({"service": "a:80", "reply_headers": ["content-length"]}),
+            "reply_headers[0]: content-length frames",
+        ),
+        (
             json!({"service": "a:80", "send_headers": "x"}),
             "send_headers: ",
         ),

@@ -1,7 +1,7 @@
 //! Delays or aborts some requests, to see what their callers do.
 
 use weft_sdk::prelude::*;
-use weft_sdk::time;
+use weft_sdk::{Headers, time};
 
 /// What happens to which requests.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -112,6 +112,9 @@ impl Filter for FaultInjection {
                 return Err(Error::new("abort.status: between 200 and 599"));
             }
         }
+        if let Some(header) = &config.only.header {
+            Headers::check_readable(&header.name).context("when.header.name")?;
+        }
         Ok(Self {
             config,
             delayed: plugin.counter("faults", &[("kind", "delay")])?,
@@ -133,7 +136,7 @@ impl Filter for FaultInjection {
             request
                 .span()
                 .event("fault: delay", &[("milliseconds", &whole.as_millis())]);
-            request.sleep(whole).await;
+            request.sleep(whole).await?;
         }
         if let Some(abort) = &self.config.abort
             && happens(abort.percent)

@@ -132,6 +132,10 @@ fn a_wrong_configuration_names_the_field() {
             "abort.status: ",
         ),
         (json!({"abort": {"percent": "all"}}), "abort.percent: "),
+        (
+            json!({"abort": {"percent": 1}, "when": {"header": {"name": "x:a"}}}),
+            "when.header.name: ",
+        ),
     ] {
         let err = TestHost::<FaultInjection>::new(config)
             .err()

@@ -54,11 +54,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(field: &str, changes: Changes) -> Result<Self> {
+    fn new(field: &str, changes: Changes, check: fn(&str) -> Result<()>) -> Result<Self> {
         for (old, new) in &changes.rename {
             let at = format!("{field}.rename.{old}");
-            Headers::check_name(old).context(&at)?;
-            Headers::check_name(new).context(&at)?;
+            check(old).context(&at)?;
+            check(new).context(&at)?;
             if old.eq_ignore_ascii_case(new) {
                 return Err(Error::new(format_args!(
                     "{at}: {new} is the same header, for names match in any case"
@@ -66,11 +66,11 @@ impl Plan {
             }
         }
         for (at, name) in changes.remove.iter().enumerate() {
-            Headers::check_name(name).context(format_args!("{field}.remove[{at}]"))?;
+            check(name).context(format_args!("{field}.remove[{at}]"))?;
         }
         let read = |what: &str, values: BTreeMap<String, String>| {
             let templates = values.into_iter().map(|(name, value)| {
-                Headers::check_name(&name).context(format_args!("{field}.{what}.{name}"))?;
+                check(&name).context(format_args!("{field}.{what}.{name}"))?;
                 let template =
                     Template::parse(&value).context(format_args!("{field}.{what}.{name}"))?;
                 Ok((name, template))
@@ -132,8 +132,8 @@ impl Filter for HeaderTransform {
 
     fn new(config: Config, _plugin: &Plugin) -> Result<Self> {
         let filter = Self {
-            request: Plan::new("request", config.request)?,
-            response: Plan::new("response", config.response)?,
+            request: Plan::new("request", config.request, Headers::check_request_name)?,
+            response: Plan::new("response", config.response, Headers::check_name)?,
         };
         if filter.request.is_empty() && filter.response.is_empty() {
             return Err(Error::new(

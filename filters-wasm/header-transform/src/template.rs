@@ -39,9 +39,7 @@ const ATTRIBUTES: [(&str, Read); 13] = [
 impl Template {
     /// Reads a value; `$$` is a dollar sign.
     pub(crate) fn parse(value: &str) -> Result<Self> {
-        if value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            return Err(Error::new("a header's value has no line break and no NUL"));
-        }
+        Headers::check_value(value)?;
         let mut pieces = Vec::new();
         let mut text = String::new();
         let mut rest = value;
@@ -105,6 +103,7 @@ impl Template {
 
 fn variable(name: &str) -> Result<Piece> {
     if let Some(header) = name.strip_prefix("header.") {
+        Headers::check_readable(header)?;
         return Ok(Piece::Header(header.to_ascii_lowercase()));
     }
     if let Some(key) = name.strip_prefix("source.label.") {

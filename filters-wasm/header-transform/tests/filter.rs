@@ -120,6 +120,13 @@ fn a_wrong_configuration_names_the_field() {
     assert!(dollar.contains("after $"), "{dollar}");
     let line = refused(json!({"request": {"set": {"x-a": "a\r\nb: c"}}}));
     assert!(line.contains("line break"), "{line}");
+    let own = refused(json!({"request": {"remove": ["x-a", "X_Request_Id"]}}));
+    assert!(own.starts_with("request.remove[1]: "), "{own}");
+    let read = refused(json!({"request": {"set": {"x-a": "${header.x y}"}}}));
+    assert!(read.starts_with("request.set.x-a: "), "{read}");
+    // The proxy writes it in requests alone.
+    let answered = json!({"response": {"remove": ["x-request-id"]}});
+    assert!(TestHost::<HeaderTransform>::new(answered).is_ok());
     let nothing = refused(json!({}));
     assert!(nothing.contains("change nothing"), "{nothing}");
     let typo = refused(json!({"request": {"sett": {}}}));

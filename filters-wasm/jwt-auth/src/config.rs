@@ -141,10 +141,11 @@ impl Config {
             )));
         }
         for (claim, header) in &self.forward {
-            Headers::check_name(header).context(format_args!("forward.{claim}"))?;
+            Headers::check_request_name(header).context(format_args!("forward.{claim}"))?;
         }
+        Headers::check_readable(&self.from.header).context("from.header")?;
         if self.from.strip {
-            Headers::check_name(&self.from.header)
+            Headers::check_request_name(&self.from.header)
                 .context("from.header: with strip it is removed")?;
         }
         let Keys::Service(service) = &self.keys else {

@@ -50,14 +50,30 @@ impl Config {
             return Ok(Self::default());
         }
         let mut config: Self = serde_json::from_slice(json).map_err(|err| err.to_string())?;
-        config.request.lower()?;
-        config.response.lower()?;
+        config
+            .request
+            .lower()
+            .map_err(|why| format!("request.{why}"))?;
+        config
+            .response
+            .lower()
+            .map_err(|why| format!("response.{why}"))?;
         Ok(config)
     }
 }
 
+/// A header's name, or one that stands for where a request goes, as `:path`.
+fn check_name(name: &str) -> Result<(), String> {
+    let token = |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
+    let letters = name.strip_prefix(':').unwrap_or(name);
+    if letters.is_empty() || !letters.bytes().all(token) {
+        return Err(format!("{name:?} is no name of a header"));
+    }
+    Ok(())
+}
+
 impl Changes {
-    /// Names are lower case on their way to the host.
+    /// Names are lower case on their way to the host. It would refuse bad ones at each request.
     fn lower(&mut self) -> Result<(), String> {
         let lower = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
             map.iter()
@@ -70,13 +86,26 @@ impl Changes {
         for name in self.remove.iter_mut().chain(self.rename.values_mut()) {
             name.make_ascii_lowercase();
         }
-        let values = self.set.iter().chain(&self.add);
-        for (name, value) in values {
-            if value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-                return Err(format!(
-                    "{name}: a header's value has no line break and no NUL"
-                ));
+        for (field, values) in [("set", &self.set), ("add", &self.add)] {
+            for (name, value) in values {
+                check_name(name).map_err(|why| format!("{field}.{name}: {why}"))?;
+                if value
+                    .bytes()
+                    .any(|byte| byte != b'\t' && byte.is_ascii_control())
+                {
+                    return Err(format!(
+                        "{field}.{name}: a header's value has no control characters"
+                    ));
+                }
             }
+        }
+        for (old, new) in &self.rename {
+            for name in [old, new] {
+                check_name(name).map_err(|why| format!("rename.{old}: {why}"))?;
+            }
+        }
+        for (at, name) in self.remove.iter().enumerate() {
+            check_name(name).map_err(|why| format!("remove[{at}]: {why}"))?;
         }
         Ok(())
     }

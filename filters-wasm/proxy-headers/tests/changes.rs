@@ -80,7 +80,19 @@ fn a_wrong_configuration_says_why() {
         (br#"{"request": {"set": {"x-a": 1}}}"#, "string"),
         (
             br#"{"response": {"add": {"X-A": "a\r\nb: c"}}}"#,
-            "x-a: a header's value",
+            "response.add.x-a: a header's value",
+        ),
+        (
+            br#"{"request": {"set": {"x a": "1"}}}"#,
+            "request.set.x a: \"x a\" is no name",
+        ),
+        (
+            br#"{"request": {"rename": {"x-a": ""}}}"#,
+            "request.rename.x-a: ",
+        ),
+        (
+            br#"{"response": {"remove": ["a", "b:"]}}"#,
+            "response.remove[1]: ",
         ),
         (b"{", "EOF"),
     ] {

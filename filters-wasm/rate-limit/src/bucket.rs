@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use weft_sdk::text::fnv1a;
+
 /// A key that is longer than this is told apart by its beginning, its length and a hash.
 const MAX_KEY: usize = 128;
 
@@ -99,13 +101,7 @@ pub(crate) fn shortened(key: &str) -> String {
         return key.to_owned();
     }
     let start: String = key.chars().take(32).collect();
-    format!("{start}~{}~{:016x}", key.len(), fnv(key.as_bytes()))
-}
-
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    format!("{start}~{}~{:016x}", key.len(), fnv1a(key))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 
 use bucket::Buckets;
 use weft_sdk::prelude::*;
-use weft_sdk::{Attributes, KvError, time};
+use weft_sdk::{Attributes, Headers, KvError, time};
 
 /// How much is let through.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -135,6 +135,9 @@ impl Filter for RateLimit {
                 "max_keys: at most {}",
                 bucket::MAX_BUCKETS
             )));
+        }
+        if let Key::Header(name) = &config.key {
+            Headers::check_readable(name).context("key.header")?;
         }
         if config.scope == Scope::Node {
             shared::reserve(&plugin.kv())?;

@@ -165,6 +165,10 @@ fn a_wrong_configuration_names_the_field() {
         (json!({"limit": -1}), "limit: "),
         (json!({"limit": 1, "key": "color"}), "key: "),
         (json!({"limit": 1, "burst": 3}), "burst"),
+        (
+            json!({"limit": 1, "key": {"header": "x user"}}),
+            "key.header: \"x user\" is no name",
+        ),
     ] {
         let err = TestHost::<RateLimit>::new(config)
             .err()

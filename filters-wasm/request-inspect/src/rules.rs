@@ -1,6 +1,7 @@
 //! Patterns, and where they are looked for.
 
 use regex::bytes::{Regex, RegexBuilder};
+use weft_sdk::Headers;
 use weft_sdk::prelude::*;
 
 use crate::Refusal;
@@ -77,6 +78,9 @@ impl Rule {
                 other => Error::new(other),
             })
             .context(format_args!("{field}.pattern"))?;
+        if let Some(name) = &self.header {
+            Headers::check_readable(name).context(format_args!("{field}.header"))?;
+        }
         let place = match (self.place, &self.header) {
             (PlaceName::Path, _) => Place::Path,
             (PlaceName::Query, _) => Place::Query,

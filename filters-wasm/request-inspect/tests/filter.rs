@@ -203,6 +203,10 @@ fn a_wrong_configuration_names_the_field() {
                    "max_searched_bytes": (1 << 20) + 1}),
             "max_searched_bytes: at most 1048576",
         ),
+        (
+            json!({"deny": [{"name": "a", "in": "header", "header": "x y", "pattern": "x"}]}),
+            "deny[0].header: ",
+        ),
         (json!({"max_headers": -1}), "max_headers: "),
         (json!({"max_bytes": 1}), "max_bytes"),
     ] {

@@ -15,7 +15,7 @@ use crate::support::within;
 use crate::support::world::{DEATHSTAR, Rules, World, open};
 
 /// A server of HTTP/2 alone that serves one call with this script.
-async fn server<S, F>(script: S) -> (SocketAddr, JoinHandle<()>)
+pub async fn server<S, F>(script: S) -> (SocketAddr, JoinHandle<()>)
 where
     S: FnOnce(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,

@@ -129,11 +129,17 @@ impl Exchange {
         Ok((id, slot))
     }
 
-    pub(crate) fn start_timer(&self, after_ms: u64) -> (u64, Rc<Slot<()>>) {
-        let id = host::set_timer(self.ctx, after_ms);
+    /// Starts a timer; none if the host lets it have no more.
+    pub(crate) fn start_timer(&self, after_ms: u64) -> Option<(u64, Rc<Slot<()>>)> {
+        let id = self.set_timer(after_ms)?;
         let slot = Slot::new();
         self.ask(id, Wait::Timer(slot.clone()));
-        (id, slot)
+        Some((id, slot))
+    }
+
+    /// 0 is no timer.
+    fn set_timer(&self, after_ms: u64) -> Option<u64> {
+        Some(host::set_timer(self.ctx, after_ms)).filter(|id| *id != 0)
     }
 
     fn ask(&self, id: u64, wait: Wait) {
@@ -141,13 +147,18 @@ impl Exchange {
         self.asked.borrow_mut().push(Asked { id, side, wait });
     }
 
-    /// Polls a task that was woken by another one's progress.
-    pub(crate) fn nudge(&self, side: Side) {
-        if self.half(side).task.borrow().is_some() {
-            let id = host::set_timer(self.ctx, 0);
-            let wait = Wait::Nudge;
-            self.asked.borrow_mut().push(Asked { id, side, wait });
+    /// Polls a task that was woken by another one's progress. False if the host lets it have no
+    /// timer now: then it has to be tried again.
+    pub(crate) fn nudge(&self, side: Side) -> bool {
+        if self.half(side).task.borrow().is_none() {
+            return true;
         }
+        let Some(id) = self.set_timer(0) else {
+            return false;
+        };
+        let wait = Wait::Nudge;
+        self.asked.borrow_mut().push(Asked { id, side, wait });
+        true
     }
 
     /// Nobody waits for it any more.

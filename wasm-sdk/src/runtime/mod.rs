@@ -189,18 +189,22 @@ impl<F: Filter> Runtime<F> {
     }
 
     /// Tasks that were woken by another one's progress have no event of their own to go on with: a
-    /// timer that has run out already is theirs.
+    /// timer that has run out already is theirs. Where there are too many at once, the others wait
+    /// for the next event of any exchange, as those timers are.
     fn nudge(&self) {
-        for (ctx, side) in task::take_woken() {
+        let mut refused = Vec::new();
+        for flag in task::take_woken() {
+            let (ctx, side) = flag.of();
             let exchange = if ctx == INSTANCE {
                 Some(self.instance.clone())
             } else {
                 self.exchanges.borrow().get(&ctx).cloned()
             };
-            if let Some(exchange) = exchange {
-                exchange.nudge(side);
+            if exchange.is_some_and(|exchange| !exchange.nudge(side)) {
+                refused.push(flag);
             }
         }
+        task::wake_later(refused);
     }
 }
 

@@ -28,10 +28,17 @@ pub(crate) struct Task {
 }
 
 /// Whether a task has been woken since it was last polled.
-struct Flag {
+pub(crate) struct Flag {
     ctx: u64,
     side: Side,
     woken: AtomicBool,
+}
+
+impl Flag {
+    /// The exchange, and the message in it.
+    pub(crate) const fn of(&self) -> (u64, Side) {
+        (self.ctx, self.side)
+    }
 }
 
 impl Wake for Flag {
@@ -106,8 +113,15 @@ pub(crate) fn polled_side(ctx: u64) -> Side {
     }
 }
 
+/// Tasks that are to be taken the next time.
+pub(crate) fn wake_later(mut flags: Vec<Arc<Flag>>) {
+    if !flags.is_empty() {
+        WOKEN.with(|woken| woken.borrow_mut().append(&mut flags));
+    }
+}
+
 /// Tasks that were woken and not polled since.
-pub(crate) fn take_woken() -> Vec<(u64, Side)> {
+pub(crate) fn take_woken() -> Vec<Arc<Flag>> {
     let woken = WOKEN.with(|woken| {
         let mut woken = woken.borrow_mut();
         if woken.is_empty() {
@@ -118,6 +132,5 @@ pub(crate) fn take_woken() -> Vec<(u64, Side)> {
     woken
         .into_iter()
         .filter(|flag| flag.woken.load(Ordering::Relaxed))
-        .map(|flag| (flag.ctx, flag.side))
         .collect()
 }

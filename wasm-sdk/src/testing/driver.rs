@@ -30,6 +30,7 @@ impl<F: Filter> Core<F> {
         };
         {
             let _entered = host::enter(core.proxy.clone());
+            core.proxy.begin_call();
             core.runtime.configure(json)?;
         }
         core.settle();
@@ -51,6 +52,7 @@ impl<F: Filter> Core<F> {
             status: None,
             span: Vec::new(),
             span_events: Vec::new(),
+            written: 0,
         };
         self.proxy.open.borrow_mut().insert(ctx, open);
         self.head(ctx, Side::Request, Event::RequestHeaders(end));
@@ -87,6 +89,7 @@ impl<F: Filter> Core<F> {
     pub(super) fn end(&self, ctx: u64) {
         {
             let _entered = host::enter(self.proxy.clone());
+            self.proxy.begin_call();
             self.runtime.drop_context(ctx);
         }
         self.proxy.forget(ctx);
@@ -148,6 +151,7 @@ impl<F: Filter> Core<F> {
         self.proxy.set_current(Some((ctx, side)));
         let step = {
             let _entered = host::enter(self.proxy.clone());
+            self.proxy.begin_call();
             self.runtime.on_event(ctx, event)
         };
         self.proxy.set_current(None);

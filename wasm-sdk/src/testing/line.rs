@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::limits::check_reply;
 use super::message::{Message, Pairs, first};
 use crate::sys::types::{Chunk, Reply, Step};
 
@@ -108,7 +109,12 @@ impl Line {
                 self.go_on(None);
                 self.pass_rest();
             }
-            Step::Reply(reply) => self.state = State::Replied(reply),
+            Step::Reply(reply) => {
+                self.state = match check_reply(&reply) {
+                    Ok(()) => State::Replied(reply),
+                    Err(why) => State::Failed(format!("the filter answered with {why}")),
+                };
+            }
             Step::Fail(reason) => self.state = State::Failed(reason),
         }
     }

@@ -43,6 +43,7 @@
 
 mod driver;
 mod exchange;
+mod limits;
 mod line;
 mod message;
 mod proxy;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::limits;
 use super::line::{Line, State};
 use super::message::{Pairs, TestFetch};
 use super::sorted;
 use super::store::Shared;
-use crate::headers::{is_framing, is_name};
+use crate::headers::{MAX_VALUE, is_name, is_reserved, is_value};
 use crate::runtime::Side;
 use crate::sys::host::{Host, nothing_known};
 use crate::sys::types::{
@@ -45,6 +46,8 @@ pub(super) struct Open {
     pub(super) status: Option<u16>,
     pub(super) span: Vec<(String, String)>,
     pub(super) span_events: Vec<(String, Vec<(String, String)>)>,
+    /// Bytes of headers that the filter wrote.
+    pub(super) written: usize,
 }
 
 impl Open {
@@ -81,6 +84,15 @@ pub(super) struct Proxy {
     logs: RefCell<Vec<LogLine>>,
     /// Whose event the filter is working on.
     current: Cell<Option<(u64, Side)>>,
+    call: RefCell<Call>,
+}
+
+/// What the running call did so far.
+#[derive(Default)]
+struct Call {
+    asked: usize,
+    logged: usize,
+    marked: usize,
 }
 
 impl Proxy {
@@ -93,7 +105,13 @@ impl Proxy {
             metrics: RefCell::default(),
             logs: RefCell::default(),
             current: Cell::new(None),
+            call: RefCell::default(),
         }
+    }
+
+    /// A call of the filter begins.
+    pub(super) fn begin_call(&self) {
+        self.call.take();
     }
 
     pub(super) fn shared(&self) -> Rc<Shared> {
@@ -177,14 +195,55 @@ impl Proxy {
         }))
     }
 
-    /// Whether fields may be changed still, and so.
-    fn may_change(&self, ctx: u64, of: Fields, name: &[u8], value: &[u8]) -> bool {
-        let good = is_name(name)
-            && !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
-            && !is_framing(name);
+    /// Whether a header may be changed still.
+    fn may_change(&self, ctx: u64, of: Fields, name: &[u8]) -> bool {
         let mut open = self.open.borrow_mut();
         let line = open.get_mut(&ctx).and_then(|open| open.line(side(of)));
-        good && line.is_some_and(|line| !(is_head(of) && line.head_sent))
+        is_name(name)
+            && !is_reserved(of, name)
+            && line.is_some_and(|line| !(is_head(of) && line.head_sent))
+    }
+
+    fn put(&self, ctx: u64, of: Fields, (name, value): (&[u8], &[u8]), replaces: bool) -> bool {
+        let good = is_value(value) && value.len() <= MAX_VALUE;
+        if !good || !self.may_change(ctx, of, name) {
+            return false;
+        }
+        let written = self.open.borrow().get(&ctx).map_or(0, |open| open.written);
+        let after = written + name.len() + value.len();
+        let put = self.fields(ctx, of, |fields| {
+            let replaced: &[u8] = if replaces { name } else { &[] };
+            if after > limits::MAX_WRITTEN || !limits::has_room(fields, replaced) {
+                return false;
+            }
+            if replaces {
+                fields.retain(|(key, _)| key != name);
+            }
+            fields.push((name.to_vec(), value.to_vec()));
+            true
+        });
+        let put = put == Some(true);
+        if put && let Some(open) = self.open.borrow_mut().get_mut(&ctx) {
+            open.written = after;
+        }
+        put
+    }
+
+    /// Whether the filter may wait for one more of these.
+    fn may_wait(&self, ctx: u64, fetch: bool) -> bool {
+        let mut call = self.call.borrow_mut();
+        call.asked += 1;
+        let due = self.due.borrow();
+        let same = |due: &&Due| due.ctx == ctx && matches!(due.event, Event::FetchDone(_)) == fetch;
+        call.asked <= limits::ASKED_PER_CALL
+            && due.iter().filter(same).count() < limits::at_once(ctx)
+    }
+
+    /// Whether the filter may say something more about a span in this call.
+    fn may_mark(&self) -> bool {
+        let mut call = self.call.borrow_mut();
+        call.marked += 1;
+        call.marked <= limits::SAID_PER_CALL
     }
 
     fn schedule(&self, ctx: u64, at: Duration, event: impl FnOnce(u64) -> Event) -> u64 {
@@ -203,28 +262,6 @@ impl Proxy {
     fn unschedule(&self, id: u64) {
         self.due.borrow_mut().retain(|due| due.id != id);
     }
-}
-
-/// As in the proxy.
-fn within_limits(request: &FetchRequest) -> Result<(), FetchError> {
-    let invalid = |why: &str| Err(FetchError::Invalid(why.to_owned()));
-    let texts = [&request.service, &request.path, &request.method];
-    if texts.iter().any(|text| text.len() > 8 * 1024) {
-        return invalid("service, path and method have at most 8192 bytes");
-    }
-    for headers in [&request.headers, &request.trailers] {
-        let mut bytes = 0;
-        for header in headers {
-            bytes += header.name.len() + header.value.len();
-            if !is_name(&header.name) || header.value.len() > 16 * 1024 {
-                return invalid("a header's name is not allowed, or its value is too large");
-            }
-        }
-        if headers.len() > 256 || bytes > 64 * 1024 {
-            return invalid("there are too many headers, or too large ones");
-        }
-    }
-    Ok(())
 }
 
 const fn side(of: Fields) -> Side {
@@ -263,26 +300,15 @@ impl Host for Proxy {
     }
 
     fn set_header(&self, ctx: u64, of: Fields, name: &[u8], value: &[u8]) -> bool {
-        self.may_change(ctx, of, name, value)
-            && self
-                .fields(ctx, of, |fields| {
-                    fields.retain(|(key, _)| key != name);
-                    fields.push((name.to_vec(), value.to_vec()));
-                })
-                .is_some()
+        self.put(ctx, of, (name, value), true)
     }
 
     fn append_header(&self, ctx: u64, of: Fields, name: &[u8], value: &[u8]) -> bool {
-        self.may_change(ctx, of, name, value)
-            && self
-                .fields(ctx, of, |fields| {
-                    fields.push((name.to_vec(), value.to_vec()));
-                })
-                .is_some()
+        self.put(ctx, of, (name, value), false)
     }
 
     fn remove_header(&self, ctx: u64, of: Fields, name: &[u8]) -> bool {
-        self.may_change(ctx, of, name, &[])
+        self.may_change(ctx, of, name)
             && self
                 .fields(ctx, of, |fields| fields.retain(|(key, _)| key != name))
                 .is_some()
@@ -331,12 +357,10 @@ impl Host for Proxy {
     }
 
     fn start_fetch(&self, ctx: u64, request: &FetchRequest) -> Result<u64, FetchError> {
-        if !request.path.starts_with('/') {
-            return Err(FetchError::Invalid(
-                "the path begins with no slash".to_owned(),
-            ));
+        limits::check_fetch(request)?;
+        if !self.may_wait(ctx, true) {
+            return Err(FetchError::Overloaded);
         }
-        within_limits(request)?;
         let fetch = TestFetch::of(request);
         let timeout = fetch.timeout;
         let answer = self.shared.fetch(fetch).ok_or(FetchError::NoEndpoint)?;
@@ -379,10 +403,7 @@ impl Host for Proxy {
     }
 
     fn metric(&self, kind: MetricKind, name: &str, labels: &[Label]) -> Result<u32, String> {
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if name.is_empty() || !name.bytes().all(good) {
-            return Err("a name has letters, digits and underscores".to_owned());
-        }
+        limits::check_metric(name, labels, self.metrics.borrow().len())?;
         let labels = sorted(labels.iter().cloned());
         let mut metrics = self.metrics.borrow_mut();
         let found = metrics
@@ -419,20 +440,29 @@ impl Host for Proxy {
     }
 
     fn span_attribute(&self, ctx: u64, key: &str, value: &str) {
-        if let Some(open) = self.open.borrow_mut().get_mut(&ctx) {
+        if self.may_mark()
+            && let Some(open) = self.open.borrow_mut().get_mut(&ctx)
+        {
             open.span.retain(|(name, _)| name != key);
             open.span.push((key.to_owned(), value.to_owned()));
         }
     }
 
     fn span_event(&self, ctx: u64, name: &str, attributes: &[Label]) {
-        if let Some(open) = self.open.borrow_mut().get_mut(&ctx) {
+        if self.may_mark()
+            && let Some(open) = self.open.borrow_mut().get_mut(&ctx)
+        {
             let attributes = sorted(attributes.iter().cloned());
             open.span_events.push((name.to_owned(), attributes));
         }
     }
 
     fn log(&self, _ctx: u64, level: Level, message: &str, labels: &[Label]) {
+        let mut call = self.call.borrow_mut();
+        call.logged += 1;
+        if call.logged > limits::SAID_PER_CALL {
+            return;
+        }
         self.logs.borrow_mut().push(LogLine {
             level,
             message: message.to_owned(),
@@ -441,6 +471,9 @@ impl Host for Proxy {
     }
 
     fn set_timer(&self, ctx: u64, after_ms: u64) -> u64 {
+        if !self.may_wait(ctx, false) {
+            return 0;
+        }
         let at = self.shared.now() + Duration::from_millis(after_ms);
         self.schedule(ctx, at, Event::Timer)
     }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::limits::{KV_QUOTA, check_stored};
 use super::message::{Answer, TestFetch};
 use crate::sys::types::{KvEntry, KvError};
 
@@ -38,7 +39,7 @@ impl Default for Shared {
             random_at: Cell::new(0),
             values: RefCell::default(),
             version: Cell::new(0),
-            quota: Cell::new((usize::MAX, usize::MAX)),
+            quota: Cell::new(KV_QUOTA),
             answers: RefCell::default(),
             fetches: RefCell::default(),
         }
@@ -168,6 +169,7 @@ impl Shared {
     }
 
     fn put(&self, key: &str, bytes: Vec<u8>, expires: Option<Duration>) -> Result<u64, KvError> {
+        check_stored(key, bytes.len())?;
         self.sweep();
         let mut values = self.values.borrow_mut();
         let others = values.iter().filter(|(name, _)| *name != key);

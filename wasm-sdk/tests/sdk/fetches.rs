@@ -50,6 +50,17 @@ impl Filter for Fetches {
                 let fetch = request.fetch("a:80").get("/").header("x-a", value);
                 fetch.await.map(|it| it.status.to_string())
             }
+            "/host" => {
+                let fetch = request.fetch("a:80").get("/").header("Host", "b");
+                fetch.await.map(|it| it.status.to_string())
+            }
+            "/length" => {
+                let fetch = request
+                    .fetch("a:80")
+                    .post("/")
+                    .header("content-length", "0");
+                fetch.await.map(|it| it.status.to_string())
+            }
             "/both" => {
                 // The second is started before the first has answered.
                 let first = request.fetch("a:80").get("/").into_future();
@@ -247,7 +258,15 @@ fn a_fetch_that_nobody_waits_for_is_cancelled() {
 fn what_the_proxy_would_not_send_is_refused_in_a_test_too() {
     let host = TestHost::<Fetches>::new("{}").expect("it has no configuration");
     host.answer("a:80", |_| Answer::ok(""));
-    for (path, why) in [("/long", "at most 8192 bytes"), ("/large", "too large")] {
+    for (path, why) in [
+        ("/long", "at most 8192 bytes"),
+        ("/large", "too large"),
+        (
+            "/host",
+            "the header host of a fetch: a fetch goes to its Service",
+        ),
+        ("/length", "the header content-length of a fetch: the proxy"),
+    ] {
         let exchange = host.send(TestRequest::get(path));
         let result = exchange.request().header("x-result").expect("a result");
         assert!(result.contains(why), "{result}");

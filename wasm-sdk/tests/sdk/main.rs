@@ -5,5 +5,6 @@ mod bodies;
 mod config;
 mod fetches;
 mod heads;
+mod limits;
 mod shared;
 mod waits;

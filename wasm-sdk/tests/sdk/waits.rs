@@ -64,7 +64,7 @@ impl Filter for Gate {
                 })
                 .await;
             }
-            "/sleep" => request.sleep(Duration::from_millis(10)).await,
+            "/sleep" => request.sleep(Duration::from_millis(10)).await?,
             "/first" => {
                 let first = request
                     .timeout(
@@ -95,13 +95,13 @@ impl Filter for Gate {
             response.headers().set("x-path", path.as_str())?;
         }
         assert!(response.kept::<u64>().is_none());
-        response.sleep(Duration::from_millis(1)).await;
+        response.sleep(Duration::from_millis(1)).await?;
         Ok(Flow::Continue)
     }
 
     async fn background(self: Rc<Self>, plugin: Plugin) -> Result<()> {
         loop {
-            plugin.sleep(Duration::from_secs(60)).await;
+            plugin.sleep(Duration::from_secs(60)).await?;
             self.minutes.set(self.minutes.get() + 1);
         }
     }

@@ -13,7 +13,7 @@ use super::args::{Message, Script};
 use super::exchange::{Offline, Outside, State};
 use super::line::{self, Line};
 use super::millis;
-use super::record::{Counted, Entry, Lines, Outcome, Report, Shown, changes};
+use super::record::{Entry, Lines, Report, changes};
 use super::time::{OfflineClock, cpu_time};
 
 /// Longest time that is waited for a message, by the filter's own clock.
@@ -43,24 +43,24 @@ impl Due {
 }
 
 pub(super) struct Drive {
-    filter: Arc<Filter>,
-    guest: Box<dyn Guest>,
+    pub(super) filter: Arc<Filter>,
+    pub(super) guest: Box<dyn Guest>,
     interests: Interests,
     script: Script,
     clock: Arc<OfflineClock>,
     lines: Arc<Lines>,
-    shared: Shared,
+    pub(super) shared: Shared,
     outside: Arc<Outside>,
     attributes: Arc<Attributes>,
     context: ContextId,
-    state: State,
-    request: Line,
-    response: Option<Line>,
+    pub(super) state: State,
+    pub(super) request: Line,
+    pub(super) response: Option<Line>,
     due: Vec<Due>,
-    steps: Vec<Entry>,
-    cpu: Duration,
+    pub(super) steps: Vec<Entry>,
+    pub(super) cpu: Duration,
     /// It failed outside of the exchange's own events.
-    broken: Option<Fault>,
+    pub(super) broken: Option<Fault>,
 }
 
 impl Drive {
@@ -430,78 +430,6 @@ impl Drive {
             |line: &Line| matches!(&line.state, line::State::Failed(fault) if fault.is_fatal());
         fatal(&self.request) || self.response.as_ref().is_some_and(fatal)
     }
-
-    fn report(self) -> Report {
-        let (outcome, why, reply) = self.outcome();
-        let request = self.request.head_sent.then(|| {
-            let head = format!("{} {}", self.state.method, self.state.path);
-            sent(head, &self.state.request, &self.request)
-        });
-        let response = self
-            .response
-            .as_ref()
-            .filter(|line| line.head_sent)
-            .zip(self.state.response.as_ref())
-            .map(|(line, (status, headers))| sent(status.to_string(), headers, line));
-        let mut metrics: Vec<Counted> = self
-            .shared
-            .metrics
-            .all()
-            .iter()
-            .map(|metric| Counted::new(metric))
-            .collect();
-        metrics.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
-        Report {
-            filter: self.filter.name().to_owned(),
-            outcome,
-            why,
-            steps: self.steps,
-            cpu_us: self.cpu.as_secs_f64() * 1e6,
-            memory_bytes: self.guest.memory(),
-            request,
-            response,
-            reply,
-            metrics,
-        }
-    }
-
-    fn outcome(&self) -> (Outcome, String, Option<Shown>) {
-        let failed = |why: String| (Outcome::Failed, why, None);
-        if let Some(fault) = &self.broken {
-            return failed(fault.to_string());
-        }
-        for (line, what) in [
-            (Some(&self.request), "request"),
-            (self.response.as_ref(), "response"),
-        ] {
-            match line.map(|line| &line.state) {
-                Some(line::State::Replied(reply)) => {
-                    let why = reply.reason.clone();
-                    return (Outcome::Replied, why, Some(Shown::reply(reply)));
-                }
-                Some(line::State::Failed(fault)) => return failed(fault.to_string()),
-                Some(line::State::TooLarge) => {
-                    return failed(format!("the {what}'s body is larger than what may be held"));
-                }
-                Some(line::State::Held | line::State::Feeding) => {
-                    return failed(format!(
-                        "the {what} is held for ever: the filter waits for nothing that will come"
-                    ));
-                }
-                Some(line::State::Passed) | None => {}
-            }
-        }
-        (Outcome::Passed, String::new(), None)
-    }
-}
-
-/// A message as it goes on: whoever sends it frames it.
-fn sent(head: String, headers: &http::HeaderMap, line: &Line) -> Shown {
-    let mut headers = headers.clone();
-    if let Some(length) = headers.get_mut(http::header::CONTENT_LENGTH) {
-        *length = http::HeaderValue::from(line.sent.len());
-    }
-    Shown::new(head, &headers, &line.sent)
 }
 
 fn describe(event: &Event) -> String {

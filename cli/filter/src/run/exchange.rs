@@ -69,6 +69,23 @@ impl Outside {
     }
 }
 
+/// About the connection of one side.
+const HOP_BY_HOP: [&str; 4] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+];
+/// Headers of requests that the proxy writes itself.
+const OWN: [&str; 3] = ["expect", "x-forwarded-proto", "x-request-id"];
+
+/// As in the proxy: what no filter can change, besides headers that frame a message.
+fn is_reserved(side: Side, name: &str) -> bool {
+    let is_own = |name: &str| name.starts_with("x-envoy-") || OWN.contains(&name);
+    HOP_BY_HOP.contains(&name)
+        || (side == Side::Request && (is_own(name) || is_own(&name.replace('_', "-"))))
+}
+
 /// An exchange that nobody else has a part in.
 pub(super) struct Offline {
     pub(super) state: State,
@@ -145,8 +162,8 @@ impl Exchange for Offline {
         Attributes::clone(&self.attributes)
     }
 
-    fn is_reserved(&self, _of: Fields, name: &HeaderName) -> bool {
-        name == "x-request-id"
+    fn is_reserved(&self, of: Fields, name: &HeaderName) -> bool {
+        is_reserved(of.side(), name.as_str())
     }
 
     fn span_attribute(&mut self, key: &str, value: &str) {
@@ -161,5 +178,25 @@ impl Exchange for Offline {
             name: name.to_owned(),
             attributes: attributes.to_vec(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Side, is_reserved};
+
+    #[test]
+    fn what_the_proxy_writes_itself_is_not_for_filters() {
+        for (name, in_requests, in_responses) in [
+            ("x-request-id", true, false),
+            ("x_request_id", true, false),
+            ("x-envoy-retry-on", true, false),
+            ("proxy-authenticate", true, true),
+            ("x-user", false, false),
+            ("my_header", false, false),
+        ] {
+            assert_eq!(is_reserved(Side::Request, name), in_requests, "{name}");
+            assert_eq!(is_reserved(Side::Response, name), in_responses, "{name}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod args;
 mod drive;
+mod ending;
 mod exchange;
 mod line;
 mod print;

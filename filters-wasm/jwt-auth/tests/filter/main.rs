@@ -363,7 +363,7 @@ fn outcomes_are_counted() {
 #[test]
 fn a_wrong_configuration_names_the_field() {
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 15] = [
         (
             &|it| it["keys"] = json!({"inline": {"keys": []}}),
             "keys.inline: it has no key",
@@ -407,6 +407,18 @@ fn a_wrong_configuration_names_the_field() {
         ),
         (
             &|it| it["from"] = json!({"header": "te", "strip": true}),
+            "from.header: ",
+        ),
+        (
+            &|it| it["forward"] = json!({"sub": "x-request-id"}),
+            "forward.sub: x-request-id is the proxy's own",
+        ),
+        (
+            &|it| it["from"] = json!({"header": "x token"}),
+            "from.header: ",
+        ),
+        (
+            &|it| it["from"] = json!({"header": "x-request-id", "strip": true}),
             "from.header: ",
         ),
     ];

@@ -1,9 +1,11 @@
 //! Requests that meet filters: real modules in the whole proxy.
 
 mod bodies;
+mod budget;
 mod calls;
 mod failures;
 mod heads;
+mod http2;
 mod policy;
 mod seen;
 mod waiting;
