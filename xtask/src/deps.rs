@@ -33,7 +33,16 @@ const ALLOWED: &[Allowed] = &[
     allow("weft-datapath-common", &[]),
     allow("weft-ebpf", &["weft-datapath-common"]),
     allow("weft-datapath", &["weft-datapath-common", "weft-core"]),
-    allow("weft-proxy", &["weft-wasm-host", "weft-api", "weft-core"]),
+    // Its tests build the filters that they run.
+    allow(
+        "weft-proxy",
+        &[
+            "weft-wasm-host",
+            "weft-api",
+            "weft-core",
+            "weft-filter-build",
+        ],
+    ),
     allow("weft-agent", &["weft-datapath", "weft-api", "weft-core"]),
     allow("weft", &["weft-api", "weft-core"]),
     // Runs filters offline: a program of its own, so that `weft` links no wasmtime.
@@ -41,12 +50,23 @@ const ALLOWED: &[Allowed] = &[
     // Starts the real binaries and links none of their code.
     allow("weft-lab", &[]),
     // The same, but for the wire formats and the lab.
-    allow("weft-integration", &["weft-api", "weft-lab"]),
+    allow(
+        "weft-integration",
+        &["weft-api", "weft-lab", "weft-filter-build"],
+    ),
     allow("xtask", &[]),
 ];
 
-/// What every guest crate in `filters-wasm/` may use; their names are the filters'.
+/// What every guest crate in `filters-wasm/` and `integration/guests/` may use, by the beginnings
+/// of their names.
 const FILTER: Allowed = allow("filter-*", &["weft-sdk"]);
+const GUEST: &[&str] = &["filter-", "guest-"];
+
+/// Only tests start cargo.
+const TESTS_ONLY: &[(&str, &str)] = &[
+    ("weft-proxy", "weft-filter-build"),
+    ("weft-integration", "weft-filter-build"),
+];
 
 /// Crates that must not be linked into another, however many steps away.
 struct Banned {
@@ -178,6 +198,19 @@ fn direction(member: &Package) -> Vec<String> {
         .filter(|dependency| !allowed.uses.contains(&dependency.name.as_str()))
         .map(|dependency| format!("{} must not depend on {}", member.name, dependency.name))
         .collect();
+    findings.extend(
+        member
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind.as_deref() != Some("dev"))
+            .filter(|d| TESTS_ONLY.contains(&(member.name.as_str(), d.name.as_str())))
+            .map(|dependency| {
+                format!(
+                    "{} must not depend on {} outside of its tests",
+                    member.name, dependency.name
+                )
+            }),
+    );
     let tests_only = |d: &&crate::metadata::Dependency| d.features.iter().any(|f| f == TESTING);
     findings.extend(
         member
@@ -203,7 +236,7 @@ fn direction(member: &Package) -> Vec<String> {
 }
 
 fn rule_for(name: &str) -> Option<&'static Allowed> {
-    if name.starts_with("filter-") {
+    if GUEST.iter().any(|beginning| name.starts_with(beginning)) {
         return Some(&FILTER);
     }
     ALLOWED.iter().find(|allowed| allowed.crate_name == name)
@@ -233,7 +266,9 @@ mod tests {
         let package = |(name, _, deps): &Entry| {
             let deps: Vec<Value> = deps
                 .iter()
-                .map(|(dep, _)| json!({"name": dep, "path": ours(dep).then_some("/x")}))
+                .map(|(dep, kind)| {
+                    json!({"name": dep, "kind": kind, "path": ours(dep).then_some("/x")})
+                })
                 .collect();
             json!({"id": format!("id:{name}"), "name": name, "dependencies": deps})
         };
@@ -270,6 +305,9 @@ mod tests {
                 &[("weft-api", None), ("weft-core", None)],
             ),
             ("filter-wasm-waf", true, &[("weft-sdk", None)]),
+            ("guest-probe", true, &[("weft-sdk", None)]),
+            ("weft-proxy", true, &[("weft-filter-build", Some("dev"))]),
+            ("weft-filter-build", true, &[]),
             ("weft-sdk", true, &[]),
             ("serde", false, &[]),
         ]));
@@ -313,6 +351,18 @@ mod tests {
             ("weft-agent", true, &[]),
         ]));
         assert_eq!(found, ["weft-lab must not depend on weft-agent"]);
+    }
+
+    #[test]
+    fn only_tests_build_filters() {
+        let found = examine(&workspace(&[
+            ("weft-proxy", true, &[("weft-filter-build", None)]),
+            ("weft-filter-build", true, &[]),
+        ]));
+        assert_eq!(
+            found,
+            ["weft-proxy must not depend on weft-filter-build outside of its tests"]
+        );
     }
 
     #[test]
