@@ -106,6 +106,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         view: view.clone(),
         status,
         metrics: metrics.clone(),
+        needed: filters.needed,
     };
     let start = take_over(&args, &facts, proxy_settings, kernel, tells)?;
     let (socket, token) = (args.control_socket.clone(), stop.clone());
@@ -119,6 +120,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         watched: spawn_watch(&client, &stop, &mut watches),
         monitor: Monitor::open(&mut watches).context("netlink")?,
         proxy,
+        filters: filters.resolved,
         work: Work::new(client),
     };
     let token = stop.clone();
@@ -185,6 +187,7 @@ struct Tells {
     view: ViewHandle,
     status: StatusSender,
     metrics: Metrics,
+    needed: watch::Sender<filter::Needed>,
 }
 
 /// What the reconciler starts from: what a former run left in the kernel and
@@ -236,6 +239,7 @@ fn take_over(
         view: tells.view,
         status: tells.status,
         metrics: tells.metrics,
+        needed: tells.needed,
     })
 }
 

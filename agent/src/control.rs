@@ -33,6 +33,9 @@ const RECORD_BATCHES: usize = 256;
 /// have a quarter of it.
 const MAX_BATCH: usize = 8 * 1024 * 1024;
 
+/// The feature of proxies that put filters in force.
+const FILTERS: &str = "filters";
+
 /// A snapshot that the proxy refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -49,6 +52,9 @@ pub struct ProxyStatus {
     pub connected: bool,
     /// Its version of weft.
     pub proxy_version: String,
+    /// Whether it puts filters in force; none until a proxy said. It is remembered
+    /// when the proxy goes away.
+    pub filters: Option<bool>,
     /// Version of the snapshot that it runs from, empty for none.
     pub acked: String,
     /// The newest snapshot that it refused, until it accepts another.
@@ -246,6 +252,7 @@ impl Session {
             // What was published before and is not the newest is not sent to
             // this one.
             let sent_before = snapshots.borrow().number.saturating_sub(1);
+            self.introduce(&first);
             self.record(&first, Some(sent_before));
         }
         loop {
@@ -277,6 +284,15 @@ impl Session {
 
     fn is_newest(&self) -> bool {
         self.control.newest.load(Ordering::SeqCst) == self.number
+    }
+
+    /// Notes what a proxy can do, which it says first.
+    fn introduce(&self, first: &SnapshotStatus) {
+        if self.is_newest() {
+            let filters = first.features.iter().any(|one| one == FILTERS);
+            let status = &self.control.status;
+            status.send_modify(|status| status.filters = Some(filters));
+        }
     }
 
     /// Takes an answer to a snapshot.

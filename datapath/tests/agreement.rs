@@ -11,7 +11,7 @@ use weft_core::model::{Direction, NumericIdentity};
 use weft_core::policy::testing::cases::{self, Case, PeerOf, cases};
 use weft_core::policy::testing::reference::{self, Outcome};
 use weft_core::policy::{
-    Compiler, EndpointPolicy, MapEntry, Peer, Peers, RuleId, RuleTable, Subject, lookup,
+    Compiler, EndpointPolicy, MapEntry, Peer, Peers, Priority, RuleId, RuleTable, Subject, lookup,
 };
 use weft_datapath::testing::{PolicyProbe, Tuple};
 use weft_datapath::{Action, PolicyEntry};
@@ -25,7 +25,7 @@ const SCTP: u8 = 132;
 const ECHO_REQUEST: u16 = 8;
 
 /// What has to occur among the connections for their agreement to mean anything.
-const OCCUR: [&str; 14] = [
+const OCCUR: [&str; 16] = [
     "allowed by a rule",
     "allowed for want of default deny",
     "denied by a rule",
@@ -40,6 +40,8 @@ const OCCUR: [&str; 14] = [
     "another reserved identity",
     "ICMP decided by a rule",
     "SCTP decided by a rule",
+    "redirected for a filter",
+    "redirected for a filter, and no rule",
 ];
 
 /// How often each of these occurred.
@@ -80,6 +82,12 @@ impl Seen {
         self.note("decided by a peer alone", bits == Some(72));
         self.note("ICMP decided by a rule", tuple.protocol == ICMP && by_rule);
         self.note("SCTP decided by a rule", tuple.protocol == SCTP && by_rule);
+        let intercepted = entry.is_some_and(|entry| entry.value.priority == Priority::INTERCEPT);
+        self.note("redirected for a filter", intercepted && by_rule);
+        self.note(
+            "redirected for a filter, and no rule",
+            intercepted && !by_rule,
+        );
         match tuple.peer {
             PeerOf::World(address) => {
                 let (_, addresses) = case.identities();
@@ -120,6 +128,7 @@ fn compile(case: &Case) -> EndpointPolicy {
         id: Case::SUBJECT,
         labels: &case.pods[0].labels,
         named_ports: &case.pods[0].ports,
+        intercepts: &case.intercepts,
     };
     Compiler::new(&identities).compile(&subject, &case.rules, &mut RuleTable::default())
 }
@@ -167,7 +176,7 @@ fn check(probe: &mut PolicyProbe, case: &Case, seen: &Seen) -> Result<(), TestCa
         let Some(plain) = case.question(tuple) else {
             return Err(TestCaseError::fail("a connection without ends"));
         };
-        let expected = reference::decide(&case.rules, &plain);
+        let expected = reference::decide_intercepted(&case.rules, &case.intercepts, &plain);
         let question = question(case, tuple);
         let peer = weft_core::model::NumericIdentity(question.peer);
         let (direction, protocol) = (tuple.direction, question.protocol);
@@ -179,10 +188,10 @@ fn check(probe: &mut PolicyProbe, case: &Case, seen: &Seen) -> Result<(), TestCa
                 "{tuple:?}\n plain: {expected:?}\n entry: {entry:?}\n programs: {found:?}"
             )));
         }
-        let port = if found.action == Action::Redirect {
-            PROXY_PORT
-        } else {
-            0
+        // The port is in the event, and what no policy decided has none.
+        let port = match found.action {
+            Action::Redirect if rule != RuleId::NONE => PROXY_PORT,
+            _ => 0,
         };
         if found.proxy_port != port {
             return Err(TestCaseError::fail(format!(

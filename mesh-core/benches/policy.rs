@@ -129,6 +129,7 @@ fn compiling(c: &mut Criterion) {
                     id: EndpointId(id),
                     labels,
                     named_ports: &named_ports,
+                    intercepts: &[],
                 };
                 entries += compiler.compile(&subject, &rules, &mut table).entries.len();
             }

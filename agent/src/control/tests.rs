@@ -240,6 +240,36 @@ async fn records_come_out_in_order_with_what_was_lost() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_can_do_is_what_the_newest_one_says() {
+    let served = Served::start();
+    assert_eq!(served.control.status().borrow().filters, None);
+    let connect = async |features: &[&str]| {
+        let (say, statuses) = mpsc::channel(8);
+        let hello = SnapshotStatus {
+            features: features.iter().map(ToString::to_string).collect(),
+            ..status("", "")
+        };
+        say.send(hello).await.expect("room");
+        let mut client = served.dial().await;
+        let hear = client.snapshots(ReceiverStream::new(statuses)).await;
+        let hear = hear.expect("a stream").into_inner();
+        Proxy { say, hear }
+    };
+    let able = connect(&["other", "filters"]).await;
+    served.status(|status| status.filters == Some(true)).await;
+    // Its answers do not say so again.
+    able.say.send(status("one", "")).await.expect("open");
+    served.status(|status| status.acked == "one").await;
+    assert_eq!(served.control.status().borrow().filters, Some(true));
+    // Another one takes over while the first one drains.
+    let unable = connect(&[]).await;
+    served.status(|status| status.filters == Some(false)).await;
+    drop((able, unable));
+    served.status(|status| !status.connected).await;
+    assert_eq!(served.control.status().borrow().filters, Some(false));
+}
+
+#[tokio::test]
 async fn a_module_comes_in_parts_as_it_was_kept() {
     let served = Served::start();
     let mut client = served.dial().await;

@@ -164,7 +164,8 @@ impl Filters {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         let (sender, mut seen) = mpsc::channel(watch::CHANNEL);
-        watch::objects(&self.client, &sender, &stop, &mut tasks);
+        let kept = self.objects.kept();
+        watch::objects(&self.client, &kept, &sender, &stop, &mut tasks);
         let mut maps = Maps::new(self.client.clone(), sender);
         let (report, reports) = channel::channel(None);
         let node = self.settings.node.clone();
@@ -210,16 +211,19 @@ impl Filters {
     ) {
         match looked {
             Ok((source, found)) => {
-                match &found {
-                    Ok(Found::Module(digest, _)) => {
-                        info!(source = %source.location, %digest, "a module is here");
-                    }
-                    Ok(Found::Same) => {}
-                    Err(error) => {
-                        warn!(source = %source.location, error, "no module, trying again");
+                if let Ok(Found::Module(digest, _)) = &found {
+                    info!(source = %source.location, %digest, "a module is here");
+                }
+                let before = self.modules.state(&source).1.map(str::to_owned);
+                self.modules.ended(&source, found, Instant::now());
+                let (_, error) = self.modules.state(&source);
+                // Not each time: a file that is missing is looked for for ever.
+                if error != before.as_deref() {
+                    match error {
+                        Some(error) => warn!(error, "no module, trying again"),
+                        None => info!(source = %source.location, "found again"),
                     }
                 }
-                self.modules.ended(&source, found, Instant::now());
             }
             Err(error) => warn!(%error, "a look at a module was lost"),
         }

@@ -52,6 +52,8 @@ pub struct InForce {
     pub generation: i64,
     /// Why the newest version is not in force, or why it has no module.
     pub problem: Option<String>,
+    /// What else is wrong: it could not be seen whether there is a newer module.
+    pub warning: Option<String>,
     /// What is in force.
     pub filter: ResolvedFilter,
 }
@@ -76,6 +78,11 @@ impl Objects {
             last_good,
             unsaved: Vec::new(),
         }
+    }
+
+    /// The kinds of which something was kept.
+    pub fn kept(&self) -> BTreeSet<FilterKind> {
+        self.saved.keys().map(|(kind, _)| *kind).collect()
     }
 
     /// Whether all kinds were listed: before that, what is missing cannot be told
@@ -193,9 +200,9 @@ impl Objects {
                     match (digest, &known.served) {
                         (None, Some(served)) => {
                             let (old, _) = module(&served.filter.module);
-                            (served, old, problem.map(str::to_owned))
+                            (served, old, problem)
                         }
-                        _ => (newest, digest, problem.map(str::to_owned)),
+                        _ => (newest, digest, problem),
                     }
                 }
                 Err(errors) => {
@@ -203,10 +210,14 @@ impl Objects {
                         continue;
                     };
                     let (old, _) = module(&served.filter.module);
-                    (served, old, Some(errors.clone()))
+                    (served, old, Some(&**errors))
                 }
             };
-            in_force.push(resolved(good, digest, problem));
+            let newest = known
+                .newest
+                .as_ref()
+                .is_ok_and(|newest| Arc::ptr_eq(newest, good));
+            in_force.push(resolved(good, digest, problem, newest));
         }
         for (id, saved) in promoted {
             if self.saved.get(&id) != Some(&saved) {
@@ -243,17 +254,26 @@ fn saved(seen: &PolicyObject) -> Saved {
     }
 }
 
-fn resolved(good: &Good, module: Option<ModuleDigest>, problem: Option<String>) -> InForce {
+fn resolved(
+    good: &Good,
+    module: Option<ModuleDigest>,
+    told: Option<&str>,
+    newest: bool,
+) -> InForce {
     let filter = &good.filter;
+    let told = told.map(str::to_owned);
+    let (problem, warning) = match newest && module.is_some() {
+        true => (None, told),
+        false => (told, None),
+    };
     // Without a word there would be no reason why it is closed.
     let waiting = "its module is not on this node yet";
-    let told = problem
-        .clone()
-        .or_else(|| module.is_none().then(|| waiting.to_owned()));
+    let why = problem.clone();
+    let why = why.or_else(|| module.is_none().then(|| waiting.to_owned()));
     let spec = FilterSpec {
         key: filter.key.clone(),
         module,
-        problem: told.map(Into::into),
+        problem: why.map(Into::into),
         config: filter.config.clone(),
         limits: filter.limits,
         on_error: filter.on_error,
@@ -265,6 +285,7 @@ fn resolved(good: &Good, module: Option<ModuleDigest>, problem: Option<String>) 
         key: filter.key.clone(),
         generation: good.generation,
         problem,
+        warning,
         filter: ResolvedFilter {
             spec: spec.into(),
             attachments: filter.attachments.clone().into(),

@@ -114,6 +114,11 @@ impl Reporter {
                 ..NodeFilter::default()
             },
         };
+        if statement.error.is_empty()
+            && let Some(warning) = &one.warning
+        {
+            statement.error = shortened(warning);
+        }
         // The newest version is not what the proxy has.
         if let Some(problem) = &one.problem {
             statement.loaded = false;
@@ -250,6 +255,7 @@ mod tests {
             key,
             generation,
             problem: problem.map(str::to_owned),
+            warning: None,
             filter: ResolvedFilter {
                 spec: spec.into(),
                 attachments: Arc::from([]),
@@ -316,6 +322,18 @@ mod tests {
         let gone = state(&mut reporter, &second);
         assert!(gone.error.contains("not loaded it yet"), "{gone:?}");
         assert!(reporter.state([].into_iter()).filters.is_empty());
+    }
+
+    #[test]
+    fn a_registry_that_is_away_is_told_and_takes_nothing_back() {
+        let mut reporter = Reporter::default();
+        let mut one = in_force(1, 1, None);
+        one.warning = Some("oci://a: gone".to_owned());
+        state(&mut reporter, &one);
+        reporter.hear(Some(&said("v1", true, "")));
+        let told = state(&mut reporter, &one);
+        assert!(told.loaded && told.configured);
+        assert_eq!(told.error, "oci://a: gone");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The objects of filters and the ConfigMaps that they name, as they change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -28,9 +29,14 @@ pub enum Seen {
     Map(ObjectKey),
 }
 
-/// Follows the objects of all kinds. One that the API does not know has none.
+/// How long the API may not know a kind of which there were objects.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Follows the objects of all kinds. One that the API does not know has none; of
+/// those in `known` there were some before.
 pub fn objects(
     client: &Client,
+    known: &BTreeSet<FilterKind>,
     sender: &mpsc::Sender<Seen>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
@@ -38,9 +44,13 @@ pub fn objects(
     for kind in FilterKind::ALL {
         let api = Api::<DynamicObject>::all_with(client.clone(), &filter_resource(kind));
         let (sender, stop) = (sender.clone(), stop.clone());
+        let installed = Kind::Optional {
+            known: known.contains(&kind),
+            patience: PATIENCE,
+        };
         tasks.spawn(async move {
             let seen = |delta| Seen::Object(kind, delta);
-            let follow = follow(api, Kind::Optional, convert::policy, seen, sender);
+            let follow = follow(api, installed, convert::policy, seen, sender);
             Box::pin(stop.run_until_cancelled(follow)).await;
         });
     }

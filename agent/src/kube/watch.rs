@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1 as core;
@@ -101,8 +101,15 @@ impl Spawner {
 pub(crate) enum Kind {
     /// Without it nothing goes on.
     Installed,
-    /// Where it is not there, there are no objects of it.
-    Optional,
+    /// Where it is not there, there are no objects of it. But an API server that
+    /// starts may not know it for a moment: where some objects are known, only a
+    /// kind that was missing for so long is gone with them.
+    Optional {
+        /// Some are known from before.
+        known: bool,
+        /// How long it may be missing.
+        patience: Duration,
+    },
 }
 
 /// Follows the objects of a kind, until the receiver is dropped.
@@ -121,10 +128,15 @@ pub(crate) async fn follow<K, T, C>(
     pin_mut!(stream);
     let mut listing: Vec<T> = Vec::new();
     let mut wait = BACKOFF_FIRST;
+    let mut missing = Missing::new(kind);
     while let Some(event) = stream.next().await {
         let delta = match event {
             Ok(event) => {
-                wait = BACKOFF_FIRST;
+                // That a listing begins says nothing: each attempt does.
+                if !matches!(event, Event::Init) {
+                    wait = BACKOFF_FIRST;
+                    missing.since = None;
+                }
                 match event {
                     Event::Init => {
                         listing.clear();
@@ -140,14 +152,15 @@ pub(crate) async fn follow<K, T, C>(
                 }
             }
             Err(error) => {
+                let unknown = missing.optional() && is_unknown(&error);
                 // The first failures are ordinary: kinds that the operator is
                 // about to install, an API server that restarts.
-                if wait >= BACKOFF_LAST && !(kind == Kind::Optional && is_unknown(&error)) {
+                if wait >= BACKOFF_LAST && !unknown {
                     warn!(%url, %error, "watch fails, still trying");
                 } else {
                     debug!(%url, %error, "watch failed, trying again");
                 }
-                if kind == Kind::Optional && is_unknown(&error) {
+                if unknown && missing.for_good() {
                     let none = change(Delta::Replace(Vec::new()));
                     if sender.send(none).await.is_err() {
                         return;
@@ -158,10 +171,50 @@ pub(crate) async fn follow<K, T, C>(
                 None
             }
         };
-        if let Some(delta) = delta
-            && sender.send(change(delta)).await.is_err()
-        {
-            return;
+        if let Some(delta) = delta {
+            missing.note(&delta);
+            if sender.send(change(delta)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// How long the API has not known a kind.
+struct Missing {
+    kind: Kind,
+    /// Some objects of it are known.
+    known: bool,
+    since: Option<Instant>,
+}
+
+impl Missing {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            known: matches!(kind, Kind::Optional { known: true, .. }),
+            since: None,
+        }
+    }
+
+    fn optional(&self) -> bool {
+        matches!(self.kind, Kind::Optional { .. })
+    }
+
+    fn note<T>(&mut self, delta: &Delta<T>) {
+        match delta {
+            Delta::Replace(list) => self.known = !list.is_empty(),
+            Delta::Apply(_) => self.known = true,
+            Delta::Delete(_) => {}
+        }
+    }
+
+    /// It is unknown now: whether it is time to believe that there is none.
+    fn for_good(&mut self) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        match self.kind {
+            Kind::Optional { patience, .. } => !self.known || since.elapsed() >= patience,
+            Kind::Installed => false,
         }
     }
 }
@@ -189,4 +242,33 @@ fn applied<K: Resource, T: Keyed>(object: K, convert: fn(K) -> Option<T>) -> Opt
 
 fn object_key<K: Resource>(object: &K) -> ObjectKey {
     ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::testing::api;
+
+    /// How long it took to hear that there is nothing.
+    async fn heard(known: bool, patience: Duration) -> Duration {
+        let start = Instant::now();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let api = Api::<core::ConfigMap>::all(api(&[]));
+        let kind = Kind::Optional { known, patience };
+        let none: fn(core::ConfigMap) -> Option<crate::state::Namespace> = |_| None;
+        tokio::spawn(follow(api, kind, none, |delta| delta, sender));
+        let heard = tokio::time::timeout(Duration::from_secs(20), receiver.recv());
+        let heard = heard.await.expect("in time").expect("not ended");
+        assert_eq!(heard, Delta::Replace(Vec::new()));
+        start.elapsed()
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_not_installed_has_no_objects() {
+        let patience = Duration::from_secs(3600);
+        heard(false, patience).await;
+        // Those that there were may come back.
+        let patience = Duration::from_millis(300);
+        assert!(heard(true, patience).await >= patience);
+    }
 }

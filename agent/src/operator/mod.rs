@@ -1,8 +1,9 @@
 //! Cluster-wide work that one process does for all nodes: resource
-//! definitions, the status of policies, and identities that nobody uses. Of
+//! definitions, the status of policies and filters, and identities that nobody uses. Of
 //! several operators the one that holds the lease works.
 
 mod crds;
+mod filters;
 mod identities;
 mod lease;
 mod not_enforced;
@@ -44,6 +45,7 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
     }
     tasks.spawn(not_enforced::tell(client.clone(), stop.clone()));
     status::spawn(&client, &stop, &mut tasks);
+    filters::spawn(&client, &stop, &mut tasks);
     let grace = Duration::from_secs(args.identity_grace);
     tasks.spawn(identities::collect(
         client,

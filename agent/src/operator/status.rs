@@ -69,36 +69,40 @@ impl Judge {
         if !matches!(self, Self::Policy(_)) || verdict.status != "False" {
             return None;
         }
-        let about = ObjectReference {
-            api_version: Some(resource.api_version.clone()),
-            kind: Some(resource.kind.clone()),
-            namespace: object.namespace(),
-            name: object.metadata.name.clone(),
-            uid: object.uid(),
-            resource_version: object.resource_version(),
-            ..ObjectReference::default()
-        };
-        let teller = Teller {
-            component: "weft-operator",
-            host: None,
-        };
-        let uid = object.uid().unwrap_or_default();
-        let generation = object.metadata.generation.unwrap_or_default().to_string();
-        // Events hold 1,024 bytes.
-        let mut message = verdict.message.clone();
-        if message.len() > LONGEST {
-            message.truncate(message.floor_char_boundary(LONGEST));
-            message.push_str("...");
-        }
-        let told = [uid.as_str(), &generation, &message];
-        Some(event::warning(
-            about,
-            &told,
-            (REASON, &message),
-            teller,
-            now,
-        ))
+        Some(refusal(object, resource, (REASON, &verdict.message), now))
     }
+}
+
+/// What users are told of an object that is refused: once for each of its versions.
+pub(super) fn refusal(
+    object: &DynamicObject,
+    resource: &ApiResource,
+    (reason, message): (&str, &str),
+    now: Timestamp,
+) -> Event {
+    let about = ObjectReference {
+        api_version: Some(resource.api_version.clone()),
+        kind: Some(resource.kind.clone()),
+        namespace: object.namespace(),
+        name: object.metadata.name.clone(),
+        uid: object.uid(),
+        resource_version: object.resource_version(),
+        ..ObjectReference::default()
+    };
+    let teller = Teller {
+        component: "weft-operator",
+        host: None,
+    };
+    let uid = object.uid().unwrap_or_default();
+    let generation = object.metadata.generation.unwrap_or_default().to_string();
+    // Events hold 1,024 bytes.
+    let mut message = message.to_owned();
+    if message.len() > LONGEST {
+        message.truncate(message.floor_char_boundary(LONGEST));
+        message.push_str("...");
+    }
+    let told = [uid.as_str(), &generation, &message];
+    event::warning(about, &told, (reason, &message), teller, now)
 }
 
 /// Starts a controller for each kind that has a status.
@@ -144,12 +148,7 @@ async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, kube::Error> {
     let name = object.name_any();
-    let api: Api<DynamicObject> = match object.namespace() {
-        Some(namespace) => {
-            Api::namespaced_with(context.client.clone(), &namespace, &context.resource)
-        }
-        None => Api::all_with(context.client.clone(), &context.resource),
-    };
+    let api = api_of(&context.client, &object, &context.resource);
     let before = condition_of(&object);
     let generation = object.metadata.generation;
     let Some(verdict) = context.judge.verdict(&object) else {
@@ -176,6 +175,18 @@ async fn reconcile(
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
         .await?;
     Ok(Action::await_change())
+}
+
+/// Where an object is.
+pub(super) fn api_of(
+    client: &Client,
+    object: &DynamicObject,
+    resource: &ApiResource,
+) -> Api<DynamicObject> {
+    match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    }
 }
 
 /// The condition in the object's status.

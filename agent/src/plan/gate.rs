@@ -8,9 +8,13 @@
 //! spares what is allowed a gap; then, or at once where that takes more entries
 //! than an endpoint may have, the entry goes in with a port that stands for
 //! "closed", and its traffic is dropped until the proxy is there.
+//!
+//! Filters are like rules in that. And what is redirected already waits for those
+//! of its filters that must not be left out.
 
 mod agreement;
 mod coverage;
+mod filters;
 mod meanwhile;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +28,8 @@ use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
 use agreement::Agreements;
 pub use coverage::Coverage;
 use meanwhile::meanwhile;
+
+use super::filters::Chain;
 
 /// How long traffic may be treated as before. Within what a revocation may
 /// take.
@@ -54,6 +60,15 @@ pub enum Gated {
     },
 }
 
+/// What the proxy is to do with what an endpoint's entries redirect.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Judged<'a> {
+    /// By which rules it judges.
+    pub ports: &'a [PortPolicy],
+    /// Which filters requests meet.
+    pub chains: &'a [Chain],
+}
+
 /// A snapshot that was published.
 #[derive(Debug)]
 struct Published {
@@ -78,6 +93,8 @@ pub struct Gate {
     /// The last ones, in order.
     published: VecDeque<Published>,
     connected: bool,
+    /// The proxy knows no filters: it would pass requests by them in silence.
+    filterless: bool,
     acked: Option<Arc<Coverage>>,
     /// The last publication that the proxy has answered for. Later ones may be
     /// in force as well, whether or not it said so.
@@ -101,6 +118,7 @@ impl Gate {
             room: bounds.entries,
             published: VecDeque::new(),
             connected: false,
+            filterless: false,
             acked: None,
             answered: 0,
             waiting: BTreeMap::new(),
@@ -140,14 +158,19 @@ impl Gate {
         self.acked = known.map(|known| Arc::clone(&known.coverage));
     }
 
+    /// Whether the proxy puts filters in force, if it ever said.
+    pub fn filters(&mut self, supported: Option<bool>) {
+        self.filterless = supported == Some(false);
+    }
+
     /// What to write for an endpoint that is to have these entries and, in the
-    /// proxy, these rules. In the kernel are the entries `held`: none when it
-    /// is not attached yet.
+    /// proxy, these rules and filters. In the kernel are the entries `held`: none
+    /// when it is not attached yet.
     pub fn check(
         &mut self,
         endpoint: u32,
         wanted: &[PolicyEntry],
-        rules: &[PortPolicy],
+        judged: Judged<'_>,
         held: Option<&[PolicyEntry]>,
         now: Instant,
     ) -> Gated {
@@ -158,7 +181,7 @@ impl Gate {
         let mut entries = wanted.to_vec();
         let mut agreements = std::mem::take(&mut self.agreements);
         for entry in &mut entries {
-            match self.ask(endpoint, entry, rules, &redirected, &mut agreements) {
+            match self.ask(endpoint, entry, judged, &redirected, &mut agreements) {
                 Way::Open => {}
                 Way::Early => early.push(*entry),
                 Way::Lost => {
@@ -241,7 +264,7 @@ impl Gate {
         &self,
         endpoint: u32,
         entry: &PolicyEntry,
-        rules: &[PortPolicy],
+        judged: Judged<'_>,
         redirected: &BTreeSet<(Key, u16)>,
         agreements: &mut Agreements,
     ) -> Way {
@@ -252,20 +275,35 @@ impl Gate {
         if port == CLOSED_PORT {
             return Way::Open;
         }
+        let Judged { ports, chains } = judged;
+        if self.filterless && filters::fails_closed(chains, entry) {
+            return Way::Lost;
+        }
         // What the kernel redirects already is the proxy's business, whichever
         // of its rules it has: no snapshot was published since without any. But
-        // it may have come back with an older one.
+        // it may have come back with an older one, or know nothing yet of a filter
+        // that must not be left out.
         let known = redirected.contains(&(key(entry), port));
-        let right = |state: &Coverage| match known {
-            true => state.has_rules(endpoint, entry),
-            false => state.judges(endpoint, entry, rules, agreements),
+        let Some(states) = self.states() else {
+            return if known { Way::Open } else { Way::Early };
         };
-        let everywhere = self.states().map(|mut states| states.all(right));
-        match (everywhere, known) {
-            (Some(true), _) | (None, true) => Way::Open,
-            (_, false) => Way::Early,
-            (Some(false), true) => Way::Lost,
+        let mut way = Way::Open;
+        for state in states {
+            if known && !state.has_rules(endpoint, entry) {
+                return Way::Lost;
+            }
+            let right = match known {
+                true => state.has_filters(endpoint, entry, chains),
+                false => {
+                    state.judges(endpoint, entry, ports, agreements)
+                        && state.filters_alike(endpoint, entry, chains)
+                }
+            };
+            if !right {
+                way = Way::Early;
+            }
         }
+        way
     }
 
     /// The snapshots that the proxy may be running; none when that is not
@@ -284,9 +322,10 @@ impl Gate {
 enum Way {
     /// It may be written.
     Open,
-    /// It newly redirects to a proxy that may not have its rules.
+    /// It newly redirects to a proxy that may not have its rules, or has a new
+    /// filter.
     Early,
-    /// It redirects, and the proxy has lost its rules.
+    /// It redirects, and the proxy has lost its rules or knows no filters.
     Lost,
 }
 

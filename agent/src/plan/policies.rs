@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use weft_core::filter::Intercept;
 use weft_core::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity};
 use weft_core::policy::{
-    Bounded, Bounds, Compiler, Decision, EndpointPolicy, EntryKey, Excess, IdentityTable,
-    PREFIX_PEER, PREFIX_PROTOCOL, Rule, RuleTable, Subject, Touched, cidrs_of,
+    Bounded, Bounds, Compiler, EndpointPolicy, EntryKey, Excess, IdentityTable, PREFIX_PEER,
+    PREFIX_PROTOCOL, Priority, Rule, RuleTable, Subject, Touched, cidrs_of,
 };
 use weft_datapath::{CLOSED_PORT, POLICY_ENTRIES, PolicyEntry, Verdict};
 
@@ -57,12 +58,21 @@ fn close_unnumbered(policy: &mut EndpointPolicy, of: &Unnumbered) {
 }
 
 /// What of an endpoint its policy depends on.
-pub(super) type SubjectKey = (Labels, NamedPorts);
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct SubjectKey {
+    pub(super) labels: Labels,
+    ports: NamedPorts,
+    intercepts: Vec<Intercept>,
+}
+
+/// The ports to which filters are attached, by endpoint number; sorted.
+pub type Intercepts = BTreeMap<u32, Vec<Intercept>>;
 
 /// Entries in the kernel, by endpoint number.
 pub type KernelEntries = BTreeMap<u32, Vec<PolicyEntry>>;
 
-/// The policy of all endpoints with the same labels and named ports.
+/// The policy of all endpoints with the same labels, named ports and ports with
+/// filters.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// The rules that select them.
@@ -88,6 +98,8 @@ pub struct Compiled {
     pub policies: BTreeMap<u32, EndpointPolicy>,
     /// The identities that the rules were compiled against.
     pub identities: IdentityTable,
+    /// The ports with filters; what is compiled is for them.
+    pub intercepts: Intercepts,
     /// Endpoints whose HTTP rules found no room in the proxy's snapshot.
     pub no_room: BTreeSet<u32>,
     bounds: Bounds,
@@ -135,12 +147,21 @@ impl Compiled {
         let mut old = std::mem::take(&mut self.subjects);
         self.policies.clear();
         for endpoint in endpoints.values() {
-            let key = (endpoint.labels.clone(), endpoint.ports.clone());
+            let key = SubjectKey {
+                labels: endpoint.labels.clone(),
+                ports: endpoint.ports.clone(),
+                intercepts: self
+                    .intercepts
+                    .get(&endpoint.id)
+                    .cloned()
+                    .unwrap_or_default(),
+            };
             let shared = match self.subjects.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let known = old.remove(place.key());
-                    place.insert(pass.shared(endpoint, known))
+                    let key = place.key();
+                    let shared = pass.shared(endpoint, &key.intercepts, old.remove(key));
+                    place.insert(shared)
                 }
             };
             shared.endpoints.push(endpoint.id);
@@ -153,6 +174,19 @@ impl Compiled {
         // Old and new entries of an endpoint are side by side for a moment.
         let all = POLICY_ENTRIES as usize;
         self.fit_map(all - self.bounds.entries.min(all / 2), held);
+    }
+}
+
+impl Compiled {
+    /// Keeps closed what leads to the proxy for endpoints that have more filters
+    /// than there may be.
+    pub fn close_crowded(&mut self, over: &BTreeMap<u32, Excess>) {
+        for (id, excess) in over {
+            if let Some(policy) = self.policies.get_mut(id) {
+                policy.close_http();
+                policy.excess.push(excess.clone());
+            }
+        }
     }
 }
 
@@ -174,7 +208,12 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// The policy of all endpoints like this one, without the endpoints: the
     /// `known` one when nothing that it depends on has changed.
-    fn shared(&mut self, endpoint: &LocalEndpoint, known: Option<Shared>) -> Shared {
+    fn shared(
+        &mut self,
+        endpoint: &LocalEndpoint,
+        intercepts: &[Intercept],
+        known: Option<Shared>,
+    ) -> Shared {
         let selected = match &known {
             Some(known) if !self.replaced => known.selected.clone(),
             _ => selected(&self.rules.list, &endpoint.labels),
@@ -192,7 +231,7 @@ impl Pass<'_> {
             }
             known => {
                 self.compiled += 1;
-                let mut policy = self.compile(endpoint, &selected, known.as_ref());
+                let mut policy = self.compile(endpoint, intercepts, &selected, known.as_ref());
                 if let Some(of) = unnumbered {
                     close_unnumbered(&mut policy, of);
                 }
@@ -209,6 +248,7 @@ impl Pass<'_> {
     fn compile(
         &mut self,
         endpoint: &LocalEndpoint,
+        intercepts: &[Intercept],
         selected: &[Arc<Rule>],
         known: Option<&Shared>,
     ) -> EndpointPolicy {
@@ -216,6 +256,7 @@ impl Pass<'_> {
             id: EndpointId(endpoint.id),
             labels: &endpoint.labels,
             named_ports: &endpoint.ports,
+            intercepts,
         };
         let rules = selected.iter().map(AsRef::as_ref);
         let (endpoints, held) = (self.endpoints, self.held);
@@ -255,7 +296,7 @@ impl Pass<'_> {
     }
 }
 
-/// The keys of plain allows that an endpoint, or one with the same labels, had
+/// The keys of what is plainly allowed that an endpoint, or one with the same labels, had
 /// before.
 fn allowed_before(
     known: Option<&Shared>,
@@ -266,7 +307,7 @@ fn allowed_before(
     if let Some(known) = known {
         let entries = known.policy.entries.iter();
         return entries
-            .filter(|entry| entry.value.decision == Decision::Allow)
+            .filter(|entry| entry.value.is_plain())
             .map(|entry| entry.key)
             .collect();
     }
@@ -276,9 +317,18 @@ fn allowed_before(
     let entries = alike.find_map(|one| held.get(&one.id).filter(|entries| !entries.is_empty()));
     let entries = entries.into_iter().flatten();
     entries
-        .filter(|entry| entry.verdict == Verdict::Allow)
+        .filter(|entry| is_plain(entry))
         .map(key_of)
         .collect()
+}
+
+/// As [`weft_core::policy::EntryValue::is_plain`], of what the kernel holds.
+fn is_plain(entry: &PolicyEntry) -> bool {
+    match entry.verdict {
+        Verdict::Allow => true,
+        Verdict::Redirect(_) => entry.priority == Priority::INTERCEPT.0,
+        Verdict::Deny => false,
+    }
 }
 
 /// The key as the compiler has it.

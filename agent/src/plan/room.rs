@@ -82,8 +82,8 @@ impl Compiled {
             !before.is_some_and(|ports| alike(ports, &policy.ports))
         };
         let (mut bytes, mut tables) = (Vec::new(), Vec::new());
-        for ((labels, _), shared) in &self.subjects {
-            let tenant = tenant(labels);
+        for (key, shared) in &self.subjects {
+            let tenant = tenant(&key.labels);
             for id in &shared.endpoints {
                 let policy = self.policies.get(id).unwrap_or(&shared.policy);
                 bytes.push(Claim {
@@ -119,11 +119,11 @@ impl Compiled {
     /// room, of `room` for all of them. It holds those that are `held`.
     pub(super) fn fit_map(&mut self, room: usize, held: &KernelEntries) {
         let mut claims = Vec::new();
-        for ((labels, _), shared) in &self.subjects {
+        for (key, shared) in &self.subjects {
             let size = shared.policy.entries.len();
             claims.extend(shared.endpoints.iter().map(|id| Claim {
                 of: *id,
-                tenant: tenant(labels),
+                tenant: tenant(&key.labels),
                 size,
                 new: held.get(id).is_none_or(|held| held.len() < size),
             }));

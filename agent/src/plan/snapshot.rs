@@ -1,5 +1,7 @@
 //! The proxy's snapshot: what the node's policy comes to at layer 7.
 
+mod filters;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,7 +14,10 @@ use weft_core::policy::http::{HeaderMatch, HttpRule, Mismatch};
 use weft_core::policy::{IdentityTable, KnownIdentity, PeerRule, PeerSet, PortPolicy, RuleRef};
 use weft_core::snapshot::Settings;
 
+pub use filters::FilterParts;
+
 use super::Address;
+use super::filters::Chains;
 use super::room::{Claim, give_way, tenant};
 use crate::endpoint::LocalEndpoint;
 
@@ -35,6 +40,8 @@ pub struct SnapshotParts<'a> {
     pub addresses: &'a BTreeMap<Ipv4Net, Address>,
     /// What is judged at layer 7, by endpoint, direction and port.
     pub ports: Vec<&'a PortPolicy>,
+    /// What filters are met, and whom they may ask.
+    pub filters: FilterParts,
 }
 
 /// A snapshot is larger than a proxy accepts.
@@ -51,8 +58,8 @@ pub struct TooLarge {
 }
 
 /// How many bytes of a snapshot of at most `limit` bytes are left for what the
-/// proxy judges; rather less than more.
-pub fn room_for_ports(parts: &SnapshotParts<'_>, limit: usize) -> usize {
+/// proxy judges, beside these filters; rather less than more.
+pub fn room_for_ports(parts: &SnapshotParts<'_>, chains: &Chains, limit: usize) -> usize {
     /// The node and the listener.
     const NODE: usize = 4096;
     /// Numbers, tags and lengths of an endpoint, and its address.
@@ -70,7 +77,8 @@ pub fn room_for_ports(parts: &SnapshotParts<'_>, limit: usize) -> usize {
     let identities = parts.identities.iter().count() * IDENTITY + labels;
     let addresses = parts.addresses.len() * ADDRESS;
     let settings = settings(parts.settings).encoded_len();
-    let base = NODE + settings + endpoints.sum::<usize>() + identities + addresses;
+    let filters = filters::size(chains, limit);
+    let base = NODE + settings + endpoints.sum::<usize>() + identities + addresses + filters;
     limit.saturating_sub(base)
 }
 
@@ -144,9 +152,9 @@ pub fn snapshot(
             .collect(),
         policies: parts.ports.iter().map(|port| port_policy(port)).collect(),
         clusters: Vec::new(),
-        filters: Vec::new(),
-        chains: Vec::new(),
-        callouts: Vec::new(),
+        filters: parts.filters.filters.clone(),
+        chains: parts.filters.chains.clone(),
+        callouts: parts.filters.callouts.clone(),
         settings: Some(settings(parts.settings)),
     };
     let size = VERSION + snapshot.encoded_len();
@@ -208,14 +216,17 @@ fn cidr(range: &Ipv4Net) -> String {
     }
 }
 
-fn port_policy(port: &PortPolicy) -> node::PortPolicy {
-    let direction = match port.direction {
+fn wire_direction(direction: Direction) -> node::Direction {
+    match direction {
         Direction::Ingress => node::Direction::Ingress,
         Direction::Egress => node::Direction::Egress,
-    };
+    }
+}
+
+fn port_policy(port: &PortPolicy) -> node::PortPolicy {
     node::PortPolicy {
         endpoint_id: port.endpoint.0,
-        direction: direction.into(),
+        direction: wire_direction(port.direction).into(),
         port_first: port.first.into(),
         port_last: port.last.into(),
         rules: port.rules.iter().map(peer_rule).collect(),

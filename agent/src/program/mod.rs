@@ -15,7 +15,10 @@ use weft_datapath::{Endpoint, PolicyEntry, TableUse};
 pub use datapath::{Datapath, Leftovers};
 
 use crate::endpoint::LocalEndpoint;
-use crate::plan::{Address, Frontend, Gate, Gated, KernelEntries, ServiceEntry, map_entries};
+use crate::plan::filters::{Chain, Chains};
+use crate::plan::{
+    Address, Frontend, Gate, Gated, Judged, KernelEntries, ServiceEntry, map_entries,
+};
 
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -67,6 +70,8 @@ pub struct Wanted<'a> {
     pub endpoints: &'a BTreeMap<Ipv4Addr, LocalEndpoint>,
     /// Their policies by endpoint number.
     pub policies: &'a BTreeMap<u32, EndpointPolicy>,
+    /// The filters that their requests meet in the proxy.
+    pub chains: &'a Chains,
     /// Identities of addresses.
     pub addresses: &'a BTreeMap<Ipv4Net, Address>,
     /// Services.
@@ -204,8 +209,10 @@ impl Programmer {
         pass.gate.retain(|id| known.contains(&id));
         let mut open = BTreeSet::new();
         for endpoint in wanted.endpoints.values() {
+            let chains = wanted.chains.get(&endpoint.id);
             if let Some(policy) = wanted.policies.get(&endpoint.id)
-                && self.policy(&mut pass, endpoint, policy, proxy_port)
+                && let chains = chains.map_or(&[][..], Vec::as_slice)
+                && self.policy(&mut pass, endpoint, policy, chains, proxy_port)
             {
                 open.insert(endpoint.id);
             }
@@ -254,12 +261,17 @@ impl Programmer {
         pass: &mut Pass<'_, K>,
         endpoint: &LocalEndpoint,
         policy: &EndpointPolicy,
+        chains: &[Chain],
         proxy_port: u16,
     ) -> bool {
         let id = endpoint.id;
         let wanted = map_entries(policy, proxy_port);
         let held = self.entries.get(&id).map(Vec::as_slice);
-        let gated = pass.gate.check(id, &wanted, &policy.ports, held, pass.now);
+        let judged = Judged {
+            ports: &policy.ports,
+            chains,
+        };
+        let gated = pass.gate.check(id, &wanted, judged, held, pass.now);
         let (entries, complete, in_time) = match gated {
             Gated::Write { entries, complete } => (entries, complete, true),
             Gated::Hold { entries, until } => {

@@ -88,7 +88,9 @@ impl Bench {
             policies.insert(endpoint.id, policy);
             endpoints.insert(endpoint.ip, endpoint);
         }
+        let chains = Chains::new();
         let wanted = Wanted {
+            chains: &chains,
             detach,
             endpoints: &endpoints,
             policies: &policies,

@@ -36,14 +36,17 @@ pub(super) type Reported = BTreeMap<u32, BTreeMap<&'static str, Option<String>>>
 
 /// What an endpoint has less than its policies say.
 fn shortfalls(policy: &EndpointPolicy, no_room: bool) -> Vec<Shortfall> {
-    const HTTP: &str = "its ports with HTTP rules are closed";
+    const HTTP: &str = "its ports with HTTP rules or filters are closed";
     let denied = policy.entries.is_empty();
     let mut found: Vec<Shortfall> = policy
         .excess
         .iter()
         .map(|excess| {
             let outcome = match excess.of {
-                Bounded::HttpBytes | Bounded::HttpTables | Bounded::HttpSteps => HTTP,
+                Bounded::HttpBytes
+                | Bounded::HttpTables
+                | Bounded::HttpSteps
+                | Bounded::Filters => HTTP,
                 _ if denied => "everything is denied",
                 Bounded::OthersRanges => {
                     "it is not allowed these ranges, and everything else as they say"

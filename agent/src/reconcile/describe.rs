@@ -18,7 +18,9 @@ impl<K: Kernel> Engine<K> {
     /// Tells what is still missing before anything is programmed.
     pub(super) fn describe_waiting(&self) {
         let missing = self.state.missing();
-        let waiting_for = missing.iter().map(|kind| format!("{kind:?}")).collect();
+        let missing = missing.iter().map(|kind| format!("{kind:?}"));
+        let filters = self.filters.is_none().then(|| "filters".to_owned());
+        let waiting_for = missing.chain(filters).collect();
         self.status.send_replace(Arc::new(AgentStatus {
             waiting_for,
             ..self.base()

@@ -21,6 +21,7 @@ pub use work::Work;
 
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::Monitor;
+use crate::filter::{Needed, Resolved};
 use crate::identity::CidrIdentities;
 use crate::kube::Watched;
 use crate::metrics::Metrics;
@@ -61,6 +62,8 @@ pub struct Start<K> {
     pub status: StatusSender,
     /// What is counted.
     pub metrics: Metrics,
+    /// Told the filters that something on this node meets.
+    pub needed: watch::Sender<Needed>,
 }
 
 /// What the reconciler listens to.
@@ -71,6 +74,8 @@ pub struct Inputs {
     pub monitor: Monitor,
     /// What is known of the proxy.
     pub proxy: watch::Receiver<ProxyStatus>,
+    /// The filters in force; none before they are known.
+    pub filters: watch::Receiver<Resolved>,
     /// Questions to the API.
     pub work: Work,
 }
@@ -81,6 +86,7 @@ enum Input {
     Interfaces,
     Answer(Done),
     Proxy(ProxyStatus),
+    Filters(Resolved),
 }
 
 impl Inputs {
@@ -94,6 +100,10 @@ impl Inputs {
             changed = self.proxy.changed() => {
                 changed.ok()?;
                 Some(Input::Proxy(self.proxy.borrow_and_update().clone()))
+            }
+            changed = self.filters.changed() => {
+                changed.ok()?;
+                Some(Input::Filters(self.filters.borrow_and_update().clone()))
             }
         }
     }
@@ -130,6 +140,7 @@ pub async fn run<K: Kernel>(start: Start<K>, mut inputs: Inputs, stop: Cancellat
         ..Due::default()
     };
     inputs.proxy.mark_changed();
+    inputs.filters.mark_changed();
     loop {
         tokio::select! {
             biased;
@@ -165,6 +176,12 @@ fn take<K: Kernel>(engine: &mut Engine<K>, input: Input, due: &mut Due) {
             lives,
         }) => {
             engine.confirmed(uid, ifindex, lives);
+            due.changed = true;
+        }
+        Input::Filters(filters) => {
+            if !filters.is_some_and(|filters| engine.filters(filters)) {
+                return;
+            }
             due.changed = true;
         }
         Input::Proxy(proxy) => {

@@ -5,18 +5,21 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use weft_core::model::{Labels, NumericIdentity};
 use weft_core::policy::{Bounds, RuleTable};
 
 use super::Start;
 use super::bounds::Reported;
-use super::publish::{Known, Publisher};
+use super::publish::{Known, Publisher, Wish};
 use super::work::Work;
 use crate::control::ProxyStatus;
 use crate::endpoint::{Interfaces, Table, Update};
+use crate::filter::{Needed, Resolved, ResolvedFilter};
 use crate::identity::{CidrIdentities, Numbers, pod_labels};
 use crate::metrics::Metrics;
+use crate::plan::filters::{self, Attached};
 use crate::plan::{self, Compiled, Frontend, Rules, ServiceEntry, UnknownName, Unnumbered};
 use crate::policy::{Keep, LastGood, Repository};
 use crate::program::{Kernel, Outcome, Programmer, Wanted};
@@ -80,6 +83,9 @@ pub(super) struct Engine<K> {
     /// The labels for whose rules address ranges are numbered: those of the pods
     /// of this node.
     numbered_for: BTreeSet<Labels>,
+    /// The filters in force; none before they are known.
+    pub(super) filters: Resolved,
+    needed: watch::Sender<Needed>,
     pub(super) compiled: Compiled,
     pub(super) rule_table: RuleTable,
     pub(super) publisher: Publisher,
@@ -117,6 +123,8 @@ impl<K: Kernel> Engine<K> {
             unsaved: Vec::new(),
             rules: Rules::default(),
             numbered_for: BTreeSet::new(),
+            filters: None,
+            needed: start.needed,
             rule_table: RuleTable::default(),
             publisher,
             view: start.view,
@@ -164,6 +172,13 @@ impl<K: Kernel> Engine<K> {
         self.publisher.heard(proxy);
     }
 
+    /// Filters are these from now on; true when they changed.
+    pub(super) fn filters(&mut self, filters: Arc<[ResolvedFilter]>) -> bool {
+        let changed = self.filters.as_ref() != Some(&filters);
+        self.filters = Some(filters);
+        changed
+    }
+
     /// The node's interfaces were read; true when they changed.
     pub(super) fn interfaces(&mut self, interfaces: Interfaces) -> bool {
         let changed = self.interfaces != interfaces;
@@ -176,10 +191,10 @@ impl<K: Kernel> Engine<K> {
         self.unfinished
     }
 
-    /// Whether every kind was listed once: before that, what is missing cannot
-    /// be told from what is gone.
+    /// Whether every kind was listed once, and filters are known: before that,
+    /// what is missing cannot be told from what is gone.
     pub(super) fn in_sync(&self) -> bool {
-        self.state.missing().is_empty()
+        self.state.missing().is_empty() && self.filters.is_some()
     }
 
     /// Programs what is known.
@@ -191,7 +206,9 @@ impl<K: Kernel> Engine<K> {
         let settings = &self.settings;
         let identities =
             plan::identities(&self.state, &settings.cluster, &self.numbers, &self.cidrs);
+        let attached = self.attached();
         let mut compiled = std::mem::take(&mut self.compiled);
+        compiled.intercepts = attached.intercepts(self.publisher.proxy().filters);
         compiled.update(
             self.table.endpoints(),
             &self.rules,
@@ -208,12 +225,15 @@ impl<K: Kernel> Engine<K> {
             &self.cidrs,
         );
         let services = plan::frontends(&self.state);
-        let room = Known::of(settings, &self.table, &compiled, &addresses).room();
+        compiled.close_crowded(&attached.over);
+        let known = Known::of(settings, &self.table, &compiled, &addresses);
+        let room = known.room(&attached.chains);
         compiled.make_room(room, self.publisher.in_force());
         let wanted = Wanted {
             detach: &update.detach,
             endpoints: self.table.endpoints(),
             policies: &compiled.policies,
+            chains: &attached.chains,
             addresses: &addresses,
             services: &services,
         };
@@ -227,9 +247,13 @@ impl<K: Kernel> Engine<K> {
         // What is revoked is out of the kernel by now; what newly redirects
         // waits for the proxy's answer to this.
         let known = Known::of(settings, &self.table, &compiled, &addresses);
-        let policies = &compiled.policies;
+        let wish = Wish {
+            policies: &compiled.policies,
+            chains: &attached.chains,
+            state: &self.state,
+        };
         self.publisher
-            .publish(&known, policies, &outcome.refused, &self.metrics);
+            .publish(&known, &wish, &outcome.refused, &self.metrics);
         if outcome.changed || self.revision == 0 {
             self.revision += 1;
         }
@@ -250,6 +274,22 @@ impl<K: Kernel> Engine<K> {
             "pass"
         );
         self.passed(&update, &outcome)
+    }
+
+    /// What filters come to on the pods of this node; and tells which of them that
+    /// are, so that their modules are fetched.
+    fn attached(&self) -> Attached {
+        let filters = self.filters.as_deref().unwrap_or_default();
+        let attached = filters::attach(filters, self.table.endpoints(), &self.state);
+        let needed = Some(Arc::new(attached.keys()));
+        self.needed.send_if_modified(|known| {
+            let news = *known != needed;
+            if news {
+                *known = needed;
+            }
+            news
+        });
+        attached
     }
 
     /// Notes the pods that the proxy has not heard of yet.

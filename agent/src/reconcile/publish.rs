@@ -11,7 +11,11 @@ use super::pass::Settings;
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{LocalEndpoint, Table};
 use crate::metrics::Metrics;
-use crate::plan::{self, Address, Compiled, Coverage, Gate, PortsByEndpoint, SnapshotParts};
+use crate::plan::filters::{Asked, Chains, callouts};
+use crate::plan::{
+    self, Address, Compiled, Coverage, FilterParts, Gate, PortsByEndpoint, SnapshotParts,
+};
+use crate::state::ClusterState;
 
 /// What of a snapshot does not depend on policies.
 #[derive(Clone, Copy)]
@@ -37,12 +41,13 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// How many bytes it leaves for what the proxy judges.
-    pub(super) fn room(&self) -> usize {
-        plan::room_for_ports(&self.parts(Vec::new()), self.settings.max_snapshot)
+    /// How many bytes it leaves beside these filters for what the proxy judges.
+    pub(super) fn room(&self, chains: &Chains) -> usize {
+        let parts = self.parts(Vec::new(), FilterParts::default());
+        plan::room_for_ports(&parts, chains, self.settings.max_snapshot)
     }
 
-    fn parts(&self, ports: Vec<&'a PortPolicy>) -> SnapshotParts<'a> {
+    fn parts(&self, ports: Vec<&'a PortPolicy>, filters: FilterParts) -> SnapshotParts<'a> {
         let settings = self.settings;
         let private_ports = settings.private_ports.iter().copied().map(u32::from);
         SnapshotParts {
@@ -59,8 +64,19 @@ impl<'a> Known<'a> {
             identities: self.identities,
             addresses: self.addresses,
             ports,
+            filters,
         }
     }
+}
+
+/// What the proxy is to do.
+pub(super) struct Wish<'a> {
+    /// The policies by endpoint.
+    pub(super) policies: &'a BTreeMap<u32, EndpointPolicy>,
+    /// The filters by endpoint.
+    pub(super) chains: &'a Chains,
+    /// What is behind Services.
+    pub(super) state: &'a ClusterState,
 }
 
 /// Sends snapshots, and keeps redirects out of the kernel that the proxy does not
@@ -73,6 +89,10 @@ pub(super) struct Publisher {
     /// What the proxy is to judge, by endpoint: what the next snapshot says. It
     /// follows the policies, but for endpoints whose entries the kernel refused.
     judged: PortsByEndpoint,
+    /// The filters that requests are to meet, likewise.
+    met: Chains,
+    /// Services that filters may ask and that found no room in it.
+    unanswered: BTreeSet<String>,
     /// What the last snapshot that was sent has it judge. The two differ while
     /// none can be sent; what is in force does not give way to what is new.
     in_force: PortsByEndpoint,
@@ -87,6 +107,8 @@ impl Publisher {
             control,
             proxy: ProxyStatus::default(),
             judged: PortsByEndpoint::new(),
+            met: Chains::new(),
+            unanswered: BTreeSet::new(),
             in_force: PortsByEndpoint::new(),
             version: String::new(),
             unsent: String::new(),
@@ -123,28 +145,37 @@ impl Publisher {
         let proxy = &self.proxy;
         self.gate
             .proxy(proxy.connected, &proxy.acked, proxy.answered);
+        self.gate.filters(proxy.filters);
     }
 
-    /// Publishes what the proxy is to judge. Endpoints whose entries the kernel
-    /// `refused` are judged as before: what it goes on redirecting must not
-    /// find a proxy without rules for it.
+    /// Publishes what the proxy is to judge, and the filters that requests meet.
+    /// Endpoints whose entries the kernel `refused` are judged as before: what it
+    /// goes on redirecting must not find a proxy without rules and filters for it.
     pub(super) fn publish(
         &mut self,
         known: &Known<'_>,
-        policies: &BTreeMap<u32, EndpointPolicy>,
+        wish: &Wish<'_>,
         refused: &BTreeSet<u32>,
         metrics: &Metrics,
     ) {
-        self.judged.retain(|id, _| policies.contains_key(id));
-        for (id, policy) in policies {
-            if !refused.contains(id) {
-                self.judged.insert(*id, policy.ports.clone());
-            }
-        }
+        self.follow(wish, refused);
+        let limit = known.settings.max_snapshot;
+        let met = self.met.iter().map(|(id, chains)| (*id, chains.as_slice()));
+        let asked = Asked {
+            state: wish.state,
+            endpoints: known.endpoints,
+            policies: wish.policies,
+            addresses: known.addresses,
+            closed: refused,
+        };
+        let callouts = callouts(met, asked);
+        let filters = FilterParts::new(&self.met, &callouts, limit);
+        self.tell_unanswered(&filters.unanswered);
         let ports: Vec<_> = self.judged.values().flatten().collect();
         let endpoints = known.endpoints.values();
         let coverage = Coverage::of(endpoints.map(|one| one.id), ports.iter().copied());
-        let built = plan::snapshot(&known.parts(ports), known.settings.max_snapshot);
+        let coverage = coverage.with_chains(self.met.clone());
+        let built = plan::snapshot(&known.parts(ports, filters), limit);
         let snapshot = match built {
             Ok((snapshot, size)) => {
                 metrics.snapshot(size);
@@ -171,5 +202,30 @@ impl Publisher {
         self.gate.published(number, &self.version, coverage);
         // The proxy may be running it already (after a restart of the agent).
         self.tell_gate();
+    }
+
+    fn follow(&mut self, wish: &Wish<'_>, refused: &BTreeSet<u32>) {
+        self.judged.retain(|id, _| wish.policies.contains_key(id));
+        self.met
+            .retain(|id, _| refused.contains(id) && wish.policies.contains_key(id));
+        for (id, policy) in wish.policies {
+            if refused.contains(id) {
+                continue;
+            }
+            self.judged.insert(*id, policy.ports.clone());
+            if let Some(chains) = wish.chains.get(id) {
+                self.met.insert(*id, chains.clone());
+            }
+        }
+    }
+
+    fn tell_unanswered(&mut self, unanswered: &BTreeSet<String>) {
+        for service in unanswered.difference(&self.unanswered) {
+            warn!(
+                service,
+                "no room in the proxy's snapshot for what is behind it: filters cannot ask it"
+            );
+        }
+        self.unanswered.clone_from(unanswered);
     }
 }

@@ -1,4 +1,5 @@
 mod bounds;
+mod filters;
 mod names;
 mod scale;
 
@@ -62,6 +63,8 @@ struct Rig {
     status: StatusReceiver,
     metrics: Metrics,
     view: ViewHandle,
+    /// The filters whose modules are to be fetched.
+    modules: watch::Receiver<Needed>,
     _dir: tempfile::TempDir,
 }
 
@@ -79,6 +82,7 @@ impl Rig {
         let metrics = Metrics::default();
         let (sender, status) = watch::channel(Arc::new(AgentStatus::default()));
         let view = ViewHandle::default();
+        let (needed, modules) = watch::channel(None);
         let mut engine = Engine::new(Start {
             settings: Settings {
                 node: "one".into(),
@@ -101,6 +105,7 @@ impl Rig {
             view: view.clone(),
             status: sender,
             metrics: metrics.clone(),
+            needed,
         });
         for change in [
             Change::Pods(Delta::Replace(vec![])),
@@ -125,6 +130,8 @@ impl Rig {
         ] {
             engine.change(change);
         }
+        assert!(!engine.in_sync(), "filters are not known");
+        engine.filters(Arc::default());
         assert!(engine.in_sync());
         let (client, created) = api();
         Self {
@@ -135,6 +142,7 @@ impl Rig {
             status,
             metrics,
             view,
+            modules,
             _dir: dir,
         }
     }

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod filters;
+
 use std::fs;
 
 use serde_json::Value;

@@ -38,6 +38,9 @@ pub struct Priority(pub u8);
 impl Priority {
     /// A plain allow.
     pub const PLAIN: Self = Self(0);
+    /// What is plainly allowed and passes the proxy on account of a filter. Below
+    /// [`Self::HTTP`]: where a rule asks for the proxy, that rule is named.
+    pub const INTERCEPT: Self = Self(50);
     /// HTTP rules.
     pub const HTTP: Self = Self(90);
     /// A node towards its own pod: allowed, and stronger than every redirect,
@@ -71,6 +74,15 @@ pub struct EntryValue {
 }
 
 impl EntryValue {
+    /// Whether rules plainly allow it, with the proxy in between or without.
+    pub fn is_plain(&self) -> bool {
+        match self.decision {
+            Decision::Allow => true,
+            Decision::Redirect => self.priority == Priority::INTERCEPT,
+            Decision::Deny => false,
+        }
+    }
+
     /// The order between two entries that hold for one packet: a deny wins,
     /// then the higher priority, then the longer prefix.
     ///
@@ -133,7 +145,43 @@ pub fn lookup(
             .filter(|entry| entry.covers(direction, identity, protocol, port))
             .max_by_key(|entry| entry.key.prefix_len)
     };
-    match (longest(identity), longest(NumericIdentity::UNKNOWN)) {
+    stronger(longest(identity), longest(NumericIdentity::UNKNOWN))
+}
+
+/// The same, of entries that are sorted by key as those of an
+/// [`super::EndpointPolicy`] are: only what may hold is looked for.
+pub fn find(
+    entries: &[MapEntry],
+    direction: Direction,
+    identity: NumericIdentity,
+    protocol: u8,
+    port: u16,
+) -> Option<&MapEntry> {
+    let longest = |identity| {
+        let at = |(protocol, port, prefix_len)| {
+            let key = EntryKey {
+                direction,
+                identity,
+                protocol,
+                port,
+                prefix_len,
+            };
+            let found = entries.binary_search_by_key(&key, |entry| entry.key);
+            entries.get(found.ok()?)
+        };
+        let ports = (PREFIX_PROTOCOL..=PREFIX_PORT).rev().map(|length| {
+            let free = u32::from(PREFIX_PORT - length);
+            let mask = u16::MAX.checked_shl(free).unwrap_or(0);
+            (protocol, port & mask, length)
+        });
+        ports.chain([(0, 0, PREFIX_PEER)]).find_map(at)
+    };
+    stronger(longest(identity), longest(NumericIdentity::UNKNOWN))
+}
+
+/// Which of the two lookups decides.
+fn stronger<'e>(peer: Option<&'e MapEntry>, any: Option<&'e MapEntry>) -> Option<&'e MapEntry> {
+    match (peer, any) {
         (Some(peer), Some(any)) => {
             let weaker = peer.value.strength(&any.value) == Ordering::Less;
             Some(if weaker { any } else { peer })

@@ -25,7 +25,7 @@ pub use compile::{
     Subject, Touched, http_load,
 };
 pub use entry::{
-    Decision, EntryKey, EntryValue, MapEntry, PREFIX_PEER, PREFIX_PROTOCOL, Priority, lookup,
+    Decision, EntryKey, EntryValue, MapEntry, PREFIX_PEER, PREFIX_PROTOCOL, Priority, find, lookup,
 };
 pub use identities::{IdentityTable, KnownIdentity, cidrs_of};
 pub use ports::port_parts;

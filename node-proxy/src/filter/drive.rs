@@ -6,21 +6,24 @@
 //! slow reader slows down the filters, and what a filter holds holds up whoever
 //! sends. Events come in between; they are dealt with by whoever asks next.
 
-use std::pin::Pin;
+mod outcome;
+mod source;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::request::Parts;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Frame;
 use weft_core::filter::Phase;
-use weft_wasm_host::{Fault, Reply, Side};
+use weft_wasm_host::{Reply, Side};
 
+use super::answer::AnswerBody;
 use super::exchange::{Answer, Known, Lent};
 use super::fetch::Asker;
 use super::half::Part;
-use super::run::{Mark, Outcome, Runs};
+use super::run::{Mark, Runs};
 use super::stage::Stage;
 use crate::accept::worker::Worker;
 use crate::control::config::Config;
@@ -29,7 +32,7 @@ use crate::http::body::ClientBody;
 use crate::identity::Judged;
 use crate::memory::{Account, Held};
 use crate::telemetry::exchange::{Decisions, Exchange};
-use crate::upstream::{Content, UpstreamBody};
+use crate::upstream::Content;
 
 /// Memory of an exchange in its filters, and for each of them: its state here
 /// and in the filter.
@@ -49,17 +52,6 @@ impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
     }
-}
-
-/// Where an answer comes from.
-#[derive(Debug)]
-pub enum AnswerBody {
-    /// There is none.
-    Empty,
-    /// An answer of the proxy's or of a filter's.
-    Own(Bytes),
-    /// The upstream.
-    Upstream(UpstreamBody),
 }
 
 /// One exchange in its filters.
@@ -245,27 +237,6 @@ impl Drive {
         self.progress(side).sent
     }
 
-    /// What is known of the length of what is still to come of a message.
-    #[must_use]
-    pub fn size_hint(&self, side: Side) -> SizeHint {
-        if self.progress(side).sent {
-            return SizeHint::with_exact(0);
-        }
-        for stage in self.in_order(side).rev() {
-            let half = stage.seen(side);
-            if let Some(whole) = half.whole() {
-                return SizeHint::with_exact(whole as u64);
-            }
-            if !stage.leaves_body_alone(side) || half.has_body() {
-                return SizeHint::default();
-            }
-        }
-        match side {
-            Side::Request => self.client.size_hint(),
-            Side::Response => self.answer.size_hint(),
-        }
-    }
-
     /// The next part of a message's body, on its way out.
     pub fn poll_body(
         &mut self,
@@ -390,64 +361,6 @@ impl Drive {
         }
     }
 
-    /// The next part from where a message comes from.
-    fn poll_source(
-        &mut self,
-        side: Side,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Part>, Stop>> {
-        let over = match side {
-            Side::Request => self.client.is_end_stream(),
-            Side::Response => self.answer.is_over(),
-        };
-        let progress = self.progress_mut(side);
-        if !progress.begun {
-            progress.begun = true;
-            progress.read = over;
-            return Poll::Ready(Ok(Some(Part::Head { end: over })));
-        }
-        if progress.read {
-            return Poll::Ready(Ok(None));
-        }
-        let frame = match side {
-            Side::Request => {
-                let frame = ready!(self.client.poll_frame(context));
-                frame.map(|frame| {
-                    frame.map(|frame| frame.map_data(|bytes| Content::alone(bytes, 0)))
-                })
-            }
-            Side::Response => ready!(self.answer.poll_frame(context)),
-        };
-        let over = match side {
-            Side::Request => self.client.is_end_stream(),
-            Side::Response => self.answer.is_over(),
-        };
-        let frame = frame.transpose().inspect_err(|_failure| {
-            // What comes in its place is not for filters that have seen a part.
-            self.answering = 0;
-        })?;
-        let part = match frame {
-            None => Part::Data {
-                content: Content::alone(Bytes::new(), 0),
-                end: true,
-            },
-            Some(frame) => match frame.into_data() {
-                Ok(content) => Part::Data { content, end: over },
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    let lent = self.lent()?;
-                    match side {
-                        Side::Request => lent.request_trailers = Some(trailers),
-                        Side::Response => lent.response_trailers = Some(trailers),
-                    }
-                    Part::Trailers
-                }
-            },
-        };
-        self.progress_mut(side).read = part.ends();
-        Poll::Ready(Ok(Some(part)))
-    }
-
     /// A part comes to a filter.
     fn meet(&mut self, at: usize, side: Side, part: Part) -> Result<(), Stop> {
         let Some(stage) = self.stages.get_mut(at) else {
@@ -510,67 +423,6 @@ impl Drive {
         }
     }
 
-    /// What filters hold is charged to the source, and bounded for each.
-    fn within_bounds(&mut self, at: usize, side: Side) -> Result<(), Stop> {
-        let held: usize = self.stages.iter().map(Stage::bytes).sum();
-        self.held.set(EXCHANGE + STAGE * self.stages.len() + held);
-        let Some(stage) = self.stages.get(at) else {
-            return Ok(());
-        };
-        if stage.holds_too_much(side) {
-            return Err(self.held_too_much(at, side));
-        }
-        if held > 0 && self.account.is_full() {
-            return Err(Failure::MEMORY.into());
-        }
-        Ok(())
-    }
-
-    fn held_too_much(&mut self, at: usize, side: Side) -> Stop {
-        if let Some(stage) = self.stages.get_mut(at) {
-            stage.skip_silently();
-            let reason = "holds more of a body than its limits allow";
-            self.mark = Some(stage.mark(reason, None));
-        }
-        self.answering = at;
-        Stop::Failure(match side {
-            Side::Request => Failure::RequestBodyTooLarge,
-            Side::Response => Failure::ResponseBodyTooLarge,
-        })
-    }
-
-    /// A filter failed: its policy decides.
-    fn failed(&mut self, at: usize, fault: &Fault) -> Result<(), Stop> {
-        let Some(stage) = self.stages.get_mut(at) else {
-            return Ok(());
-        };
-        if let Fault::Held { side, .. } = fault {
-            return Err(self.held_too_much(at, *side));
-        }
-        let kind = fault.kind();
-        if stage.goes_on_without(kind) {
-            stage.skip(kind);
-            return Ok(());
-        }
-        stage.outcome = Outcome::Failed(kind);
-        stage.skip_silently();
-        self.mark = Some(stage.mark(&fault.to_string(), None));
-        self.answering = at;
-        Err(Failure::Filter(kind).into())
-    }
-
-    /// A filter answers the request itself.
-    fn replied(&mut self, at: usize, reply: Box<Reply>) -> Stop {
-        if let Some(stage) = self.stages.get_mut(at) {
-            let status = reply.status.as_u16();
-            stage.outcome = Outcome::Replied(status);
-            stage.skip_silently();
-            self.mark = Some(stage.mark(&reply.reason, Some(status)));
-        }
-        self.answering = at;
-        Stop::Reply(reply)
-    }
-
     fn in_order(&self, side: Side) -> Box<dyn DoubleEndedIterator<Item = &Stage> + '_> {
         match side {
             Side::Request => Box::new(self.stages.iter()),
@@ -600,39 +452,6 @@ impl Drop for Drive {
     fn drop(&mut self) {
         for stage in &mut self.stages {
             stage.close(&self.worker, &mut self.lent);
-        }
-    }
-}
-
-impl AnswerBody {
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Own(bytes) => bytes.is_empty(),
-            Self::Upstream(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Upstream(body) => body.size_hint(),
-        }
-    }
-
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
-        match self {
-            Self::Empty => Poll::Ready(None),
-            Self::Own(bytes) => {
-                let bytes = std::mem::take(bytes);
-                let length = bytes.len();
-                Poll::Ready((length > 0).then(|| Ok(Frame::data(Content::alone(bytes, length)))))
-            }
-            Self::Upstream(body) => Pin::new(body).poll_frame(context),
         }
     }
 }

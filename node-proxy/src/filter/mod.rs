@@ -5,6 +5,7 @@
 //! versions that are wanted, off the workers, and [`report`] tells the agent
 //! what became of them.
 
+pub mod answer;
 mod attributes;
 pub mod build;
 pub mod drive;

@@ -10,6 +10,8 @@ struct Rig {
     dir: tempfile::TempDir,
     /// Modules by the names of their files.
     modules: BTreeMap<&'static str, u8>,
+    /// What is wrong with those that are there.
+    trouble: Option<&'static str>,
 }
 
 impl Rig {
@@ -19,6 +21,7 @@ impl Rig {
             objects: opened(&dir),
             dir,
             modules: BTreeMap::new(),
+            trouble: None,
         }
     }
 
@@ -31,10 +34,10 @@ impl Rig {
     }
 
     fn in_force(&mut self) -> Vec<InForce> {
-        let modules = &self.modules;
+        let (modules, trouble) = (&self.modules, self.trouble);
         self.objects.in_force(|source| match &source.location {
             Location::File(name) => match modules.get(&**name) {
-                Some(byte) => (Some(ModuleDigest([*byte; 32])), None),
+                Some(byte) => (Some(ModuleDigest([*byte; 32])), trouble),
                 None => (None, Some("no such file")),
             },
             other => panic!("{other:?}"),
@@ -96,6 +99,21 @@ fn a_filter_without_a_module_is_in_force_and_says_why() {
     rig.modules.insert("a", 1);
     let one = rig.only();
     assert_eq!((one.filter.spec.module, one.problem), (digest(1), None));
+}
+
+#[test]
+fn a_source_that_cannot_be_looked_at_again_changes_nothing_in_force() {
+    let mut rig = Rig::new();
+    rig.modules.insert("a", 1);
+    rig.see(version(1, "a"));
+    let sound = rig.only();
+    rig.trouble = Some("gone");
+    let told = rig.only();
+    assert_eq!(told.filter, sound.filter);
+    assert_eq!(
+        (told.problem, told.warning.as_deref()),
+        (None, Some("gone"))
+    );
 }
 
 #[test]

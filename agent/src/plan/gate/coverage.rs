@@ -7,6 +7,7 @@ use weft_core::policy::PortPolicy;
 use weft_datapath::PolicyEntry;
 
 use super::agreement::Agreements;
+use crate::plan::filters::Chains;
 
 /// What a snapshot holds: the pods, and the ports with their rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Coverage {
     /// By endpoint and direction, in the order of the ports, which do not
     /// overlap.
     ports: BTreeMap<(u32, u8), Vec<PortPolicy>>,
+    /// By endpoint, likewise.
+    pub(super) chains: Chains,
 }
 
 impl Coverage {
@@ -26,6 +29,7 @@ impl Coverage {
         let mut coverage = Self {
             endpoints: endpoints.into_iter().collect(),
             ports: BTreeMap::new(),
+            chains: Chains::new(),
         };
         for port in ports {
             let key = (port.endpoint.0, port.direction.number());
@@ -35,6 +39,18 @@ impl Coverage {
             ports.sort_by_key(|port| port.first);
         }
         coverage
+    }
+
+    /// With these filters.
+    #[must_use]
+    pub fn with_chains(self, chains: Chains) -> Self {
+        Self { chains, ..self }
+    }
+
+    /// The ports with their rules.
+    #[cfg(test)]
+    pub(super) fn policies(&self) -> impl Iterator<Item = &PortPolicy> {
+        self.ports.values().flatten()
     }
 
     /// Whether it has this pod.
@@ -96,7 +112,7 @@ impl Coverage {
 }
 
 /// First and last port of an entry.
-fn ports(entry: &PolicyEntry) -> (u16, u16) {
+pub(super) fn ports(entry: &PolicyEntry) -> (u16, u16) {
     let free = u16::MAX
         .checked_shr(u32::from(entry.port_bits))
         .unwrap_or_default();

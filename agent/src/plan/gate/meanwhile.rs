@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use weft_datapath::{PolicyEntry, Verdict};
+use weft_datapath::{CLOSED_PORT, PolicyEntry, Verdict};
 
 use super::{Key, key};
 
@@ -60,9 +60,27 @@ pub(super) fn meanwhile(
                 return None;
             }
         }
+        // Shorter entries that newly allow it do so for the proxy to look at it.
+        let news = !kept.contains_key(&key(new)) && before.decides(new).is_none();
+        if news && wanted.decides(new).is_some_and(|entry| !denies(entry)) {
+            kept.insert(key(new), closed(new));
+        }
+    }
+    if entries.len() + kept.len() > room {
+        return None;
     }
     entries.extend(kept);
     Some(entries.into_values().collect())
+}
+
+/// Closed by an entry that gives way to each that says something of a peer.
+fn closed(new: &PolicyEntry) -> PolicyEntry {
+    PolicyEntry {
+        verdict: Verdict::Redirect(CLOSED_PORT),
+        priority: 0,
+        matched: 0,
+        ..*new
+    }
 }
 
 /// Protocol, port and bits of the port: sorted, what lies in a prefix comes

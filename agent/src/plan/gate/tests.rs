@@ -54,10 +54,11 @@ fn port(number: u16, method: &str) -> PortPolicy {
     }
 }
 
-/// A gate and the rules that its endpoint is to have.
+/// A gate, and the rules and filters that its endpoint is to have.
 struct Rig {
     gate: Gate,
     rules: Vec<PortPolicy>,
+    chains: Vec<Chain>,
     held: Option<Vec<PolicyEntry>>,
     now: Instant,
 }
@@ -68,6 +69,7 @@ impl Rig {
         let mut rig = Self {
             gate: Gate::default(),
             rules: vec![port(80, "GET")],
+            chains: vec![],
             held: Some(held.to_vec()),
             now: Instant::now(),
         };
@@ -83,7 +85,11 @@ impl Rig {
 
     fn check(&mut self, wanted: &[PolicyEntry]) -> Gated {
         let held = self.held.as_deref();
-        self.gate.check(EP, wanted, &self.rules, held, self.now)
+        let judged = Judged {
+            ports: &self.rules,
+            chains: &self.chains,
+        };
+        self.gate.check(EP, wanted, judged, held, self.now)
     }
 
     /// The entries until the proxy answers.
@@ -236,9 +242,11 @@ fn rules_for_one_port_do_not_cover_another() {
     rig.held_back(&[entry(300, 81, PROXY)]);
     // Nor the same port of another endpoint.
     let wanted = [entry(300, 80, PROXY)];
-    let gated = rig
-        .gate
-        .check(EP + 1, &wanted, &rig.rules, Some(&[]), rig.now);
+    let judged = Judged {
+        ports: &rig.rules,
+        chains: &[],
+    };
+    let gated = rig.gate.check(EP + 1, &wanted, judged, Some(&[]), rig.now);
     assert!(matches!(gated, Gated::Hold { .. }));
 }
 

@@ -1,5 +1,7 @@
+mod intercepts;
+
 use serde_json::json;
-use weft_core::policy::{EndpointSelector, PolicyKind, lookup};
+use weft_core::policy::{Decision, EndpointSelector, PolicyKind, lookup};
 
 use super::*;
 use crate::endpoint::Interface;
@@ -79,6 +81,7 @@ impl Rig {
         );
         // Whatever was not compiled again is what compiling anew gives.
         let mut anew = Compiled::default();
+        anew.intercepts.clone_from(&self.compiled.intercepts);
         anew.update(
             &endpoints,
             &self.rules,

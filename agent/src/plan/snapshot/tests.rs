@@ -30,6 +30,7 @@ fn built_with(ports: &[PortPolicy], settings: &Settings) -> node::Snapshot {
         identities: &identities,
         addresses: &BTreeMap::new(),
         ports: ports.iter().collect(),
+        filters: FilterParts::default(),
     };
     snapshot(&parts, MAX).expect("it fits").0
 }
@@ -187,6 +188,7 @@ impl Content {
             id: EndpointId(u32::MAX),
             labels: &labels.expect("labels"),
             named_ports: &NamedPorts::default(),
+            intercepts: &[],
         };
         let policy = compiler.compile(&subject, &rules, &mut RuleTable::default());
         self.policies.push(policy);
@@ -208,6 +210,7 @@ impl Content {
             identities: &self.identities,
             addresses: &self.addresses,
             ports: policies.flat_map(|policy| &policy.ports).collect(),
+            filters: FilterParts::default(),
         }
     }
 }
@@ -217,7 +220,7 @@ fn a_snapshot_is_never_larger_than_it_was_taken_for() {
     let content = Content::new();
     let parts = content.parts();
     let (_, size) = snapshot(&parts, MAX).expect("fits");
-    let base = MAX - room_for_ports(&parts, MAX);
+    let base = MAX - room_for_ports(&parts, &Chains::new(), MAX);
     let ports = content.policies[0].http_load.bytes;
     assert!(size <= base + ports, "{size} for {base} and {ports}");
     // Nor is it taken for twice as much.

@@ -1,4 +1,4 @@
-//! Policies change while the proxy answers, refuses, lags and comes back.
+//! Policies and filters change while the proxy answers, refuses, lags and comes back.
 //!
 //! Kernel and proxy together never let through what neither the policies in
 //! force nor those just before do, and deny what both let through no longer
@@ -7,6 +7,7 @@
 
 mod kinds;
 mod maps;
+mod sets;
 mod world;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use weft_core::policy::testing::cases::{Case, PeerOf, Tuple, cases};
 use weft_core::policy::testing::reference::{self, Outcome, Question, Who};
 
 use crate::plan::PATIENCE;
+use sets::INTERCEPTED;
 use world::{Fate, LOCAL, World};
 
 const TCP: u8 = 6;
@@ -59,8 +61,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Fate::Refuse),
         1 => Just(Fate::Unstored),
     ];
+    let intercepted = prop_oneof![Just(0), Just(INTERCEPTED)];
     let step = prop_oneof![
-        8 => (0_u32..32).prop_map(Step::Policies),
+        8 => (0_u32..32, intercepted).prop_map(|(rules, also)| Step::Policies(rules | also)),
         6 => Just(Step::Send),
         6 => fate.prop_map(Step::Take),
         1 => Just(Step::Store),
@@ -119,8 +122,9 @@ impl<'c> Oracle<'c> {
             .or_insert_with(|| {
                 let tuple = &case.tuples[probe.tuple];
                 let question = question(case, tuple, direction);
-                let rules = world::picked(case, policies);
-                let outcome = reference::decide(&rules, &question).outcome;
+                let rules = sets::picked(case, policies);
+                let intercepts = sets::intercepts(case, policies);
+                let outcome = reference::decide_intercepted(&rules, intercepts, &question).outcome;
                 let (method, path, authority) = REQUESTS[probe.request];
                 let headers = HeaderMap::new();
                 let request = Request {
@@ -129,10 +133,16 @@ impl<'c> Oracle<'c> {
                     authority,
                     headers: &headers,
                 };
+                let judged = || reference::decide_http(&rules, &question, &request);
                 let passes = match outcome {
                     Outcome::Deny => false,
                     Outcome::Allow => true,
-                    Outcome::Redirect => reference::decide_http(&rules, &question, &request),
+                    Outcome::Redirect => {
+                        let (direction, port) = (question.direction, question.port);
+                        let mut filters = intercepts.iter();
+                        let filtered = filters.any(|one| one.is_on(direction, port));
+                        judged() && (!filtered || sets::guard(method))
+                    }
                 };
                 Said { outcome, passes }
             })

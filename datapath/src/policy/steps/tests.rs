@@ -9,6 +9,8 @@ use crate::policy::PolicyEntry;
 
 const ENDPOINT: u32 = 7;
 const PROXY: u16 = 15001;
+/// Beside the picked rules: filters are attached.
+const INTERCEPTED: u32 = 64;
 
 /// What one of the two lookups finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,10 @@ fn compiled(case: &Case, picked: u32) -> Entries {
         id: Case::SUBJECT,
         labels: &case.pods[0].labels,
         named_ports: &case.pods[0].ports,
+        intercepts: match picked & INTERCEPTED {
+            0 => &[],
+            _ => &case.intercepts,
+        },
     };
     let rules = case.rules.iter().enumerate();
     let rules = rules.filter(|(index, _)| picked >> index & 1 == 1);
@@ -159,7 +165,7 @@ proptest! {
 
     #[test]
     fn at_no_step_is_more_let_through_or_denied_than_by_old_and_new(
-        case in cases(6, 60), before in 0_u32..64, after in 0_u32..64,
+        case in cases(6, 60), before in 0_u32..128, after in 0_u32..128,
     ) {
         check(&case, before, after)?;
     }

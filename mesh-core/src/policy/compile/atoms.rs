@@ -35,6 +35,14 @@ pub(super) struct Atom {
     pub rule: Option<RuleRef>,
 }
 
+impl Atom {
+    /// Whether it lets traffic through without the proxy, which a filter may
+    /// change. A node towards its own pod is never asked for more.
+    pub(super) fn is_plain_allow(&self) -> bool {
+        self.decision == Decision::Allow && self.priority == Priority::PLAIN
+    }
+}
+
 /// Most atoms of one endpoint and direction. Nothing real comes near; a number
 /// of large objects that select the same pods must not take all memory.
 pub(super) const MAX_ATOMS: usize = 1 << 16;

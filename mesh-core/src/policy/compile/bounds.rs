@@ -62,11 +62,13 @@ pub enum Bounded {
     /// [`Bounds::entries`], on account of ranges of addresses that only rules for
     /// other endpoints name.
     OthersRanges,
+    /// Filters in the way of its requests, counted on every range of ports.
+    Filters,
 }
 
 impl Bounded {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rules,
         Self::Entries,
         Self::EntrySteps,
@@ -76,6 +78,7 @@ impl Bounded {
         Self::Ranges,
         Self::NodeEntries,
         Self::OthersRanges,
+        Self::Filters,
     ];
 
     /// A word for metrics.
@@ -90,6 +93,7 @@ impl Bounded {
             Self::Ranges => "ranges",
             Self::NodeEntries => "node_entries",
             Self::OthersRanges => "others_ranges",
+            Self::Filters => "filters",
         }
     }
 }
@@ -140,6 +144,17 @@ impl fmt::Display for Excess {
                 }
                 return Ok(());
             }
+            Bounded::Filters => {
+                write!(
+                    f,
+                    "the filters that are attached to it come to more than {limit} (counted on \
+                     every range of ports)"
+                )?;
+                if let Some((object, amount)) = &self.most {
+                    write!(f, "; most of them are {object}'s: {amount}")?;
+                }
+                return Ok(());
+            }
             Bounded::Rules => "rules of one port and protocol",
             Bounded::Entries => "policy entries (peers times ports)",
             Bounded::EntrySteps => {
@@ -149,7 +164,7 @@ impl fmt::Display for Excess {
             Bounded::HttpBytes => "bytes of HTTP rules (counted on every range of ports)",
             Bounded::HttpTables => "bytes for expressions in HTTP rules",
             Bounded::HttpSteps => {
-                "rules on ports with HTTP rules (counted on every range of ports)"
+                "rules on ports with HTTP rules or filters (counted on every range of ports)"
             }
         };
         write!(f, "its policies come to more than {limit} {what}")?;
@@ -161,18 +176,17 @@ impl fmt::Display for Excess {
 }
 
 impl Excess {
-    /// Names the object to which most is due by this measure.
+    /// Names the object to which most is due, by how much each atom has.
     pub(super) fn new<'a>(
         of: Bounded,
         limit: usize,
-        atoms: impl IntoIterator<Item = &'a Atom>,
-        amount: impl Fn(&Atom) -> usize,
+        atoms: impl IntoIterator<Item = (&'a Atom, usize)>,
     ) -> Self {
         let mut by_object: HashMap<_, usize> = HashMap::new();
-        for atom in atoms {
+        for (atom, amount) in atoms {
             if let Some(rule) = &atom.rule {
                 let object = (&rule.kind, &rule.namespace, &rule.name);
-                *by_object.entry(object).or_default() += amount(atom);
+                *by_object.entry(object).or_default() += amount;
             }
         }
         // Of equals the first by name, so that it is always the same one.

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::bounds::Bounded;
-use super::{Atom, PeerSet, atoms::Scope};
+use super::intercepts::Intercepted;
+use super::{Atom, PeerSet, Side, atoms::Scope};
 use crate::model::{Direction, NumericIdentity, Protocol};
 use crate::policy::entry::{PREFIX_PEER, PREFIX_PORT, PREFIX_PROTOCOL};
 use crate::policy::{
-    Decision, EntryKey, EntryValue, MapEntry, RuleId, RuleTable, ports::port_prefixes,
+    Decision, EntryKey, EntryValue, MapEntry, PortRange, RuleId, RuleTable, ports::port_prefixes,
 };
 
 /// How much there may be of the entries of one direction.
@@ -36,24 +37,21 @@ const ANY: [NumericIdentity; 1] = [NumericIdentity::UNKNOWN];
 /// A lookup returns the longest entry only, so what shorter entries say has to
 /// be said again by every longer one that they cover: the strongest of all.
 pub(super) fn build(
-    direction: Direction,
-    atoms: &[Atom],
+    side: &Side,
     limit: Limit,
     table: &mut RuleTable,
 ) -> Result<Vec<MapEntry>, Bounded> {
-    if atoms.iter().map(keys_of).sum::<usize>() > limit.steps {
+    if side.with_keys().map(|(_, keys)| keys).sum::<usize>() > limit.steps {
         // Many rules that say the same of the same peers count once.
-        let mut steps = 0;
         let mut seen = HashSet::new();
-        for atom in atoms.iter().filter(|atom| seen.insert(likeness(atom))) {
-            steps += keys_of(atom);
-        }
-        if steps > limit.steps {
+        let atoms = side.with_keys();
+        let atoms = atoms.filter(|(atom, _)| seen.insert(likeness(atom)));
+        if atoms.map(|(_, keys)| keys).sum::<usize>() > limit.steps {
             return Err(Bounded::EntrySteps);
         }
     }
-    let mut plain = Plain::new(direction, limit.entries);
-    for atom in atoms {
+    let mut plain = Plain::new(side, limit.entries);
+    for atom in &side.atoms {
         plain.add(atom, table)?;
     }
     Ok(plain.finish())
@@ -63,25 +61,25 @@ pub(super) fn build(
 /// the endpoint has as allows now. Denies, redirects and what holds without any
 /// policy are complete, so nothing is let through that [`build`] would not.
 pub(super) fn build_held(
-    direction: Direction,
-    atoms: &[Atom],
+    side: &Side,
     held: &[EntryKey],
     limit: Limit,
     table: &mut RuleTable,
 ) -> Result<Vec<MapEntry>, Bounded> {
-    let (adding, kept): (Vec<&Atom>, Vec<&Atom>) = atoms
+    let (adding, kept): (Vec<&Atom>, Vec<&Atom>) = side
+        .atoms
         .iter()
         .partition(|atom| atom.decision == Decision::Allow && atom.rule.is_some());
-    let steps: usize = kept.iter().map(|atom| keys_of(atom)).sum();
-    if steps > limit.steps {
+    let steps = kept.iter().map(|atom| keys_of(atom, &side.intercepted));
+    if steps.sum::<usize>() > limit.steps {
         return Err(Bounded::EntrySteps);
     }
-    let mut plain = Plain::new(direction, limit.entries);
+    let mut plain = Plain::new(side, limit.entries);
     for atom in kept {
         plain.add(atom, table)?;
     }
     let mut left: HashMap<Prefix, HashSet<NumericIdentity>> = HashMap::new();
-    for key in held.iter().filter(|key| key.direction == direction) {
+    for key in held.iter().filter(|key| key.direction == side.direction) {
         let prefix = (key.protocol, key.port, key.prefix_len);
         left.entry(prefix).or_default().insert(key.identity);
     }
@@ -99,6 +97,7 @@ pub(super) fn build_held(
             // The first rule that allows a key has it: the others say the same.
             for identity in take(left, identities(&atom.peers)) {
                 plain.put(identity, prefix, atom, rule)?;
+                plain.intercept(identity, prefix, atom, rule)?;
             }
         }
     }
@@ -119,8 +118,9 @@ fn take(left: &mut HashSet<NumericIdentity>, these: &[NumericIdentity]) -> Vec<N
 type Prefix = (u8, u16, u8);
 
 /// What rules say before shorter keys are folded into longer ones.
-struct Plain {
+struct Plain<'s> {
     direction: Direction,
+    intercepted: &'s Intercepted,
     limit: usize,
     entries: HashMap<EntryKey, EntryValue, BuildHasherDefault<Quick>>,
     /// A bit for every length of a key that occurs, from [`PREFIX_PEER`].
@@ -141,10 +141,11 @@ fn likeness(atom: &Atom) -> Likeness {
     (peers, atom.scope, atom.decision, atom.priority.0)
 }
 
-impl Plain {
-    fn new(direction: Direction, limit: usize) -> Self {
+impl<'s> Plain<'s> {
+    fn new(side: &'s Side, limit: usize) -> Self {
         Self {
-            direction,
+            direction: side.direction,
+            intercepted: &side.intercepted,
             limit,
             entries: HashMap::default(),
             lengths: 0,
@@ -152,14 +153,46 @@ impl Plain {
         }
     }
 
+    /// What an atom says, and what of it leads to the proxy.
     fn add(&mut self, atom: &Atom, table: &mut RuleTable) -> Result<(), Bounded> {
         if !self.seen.insert(likeness(atom)) {
             return Ok(());
         }
         let rule = rule_of(atom, table);
+        self.put_all(atom, rule)?;
+        for copy in self.intercepted.copies(atom) {
+            self.put_all(&copy, rule)?;
+        }
+        Ok(())
+    }
+
+    fn put_all(&mut self, atom: &Atom, rule: RuleId) -> Result<(), Bounded> {
         for prefix in prefixes(atom.scope) {
             for identity in identities(&atom.peers) {
                 self.put(*identity, prefix, atom, rule)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What of one key of an atom leads to the proxy.
+    fn intercept(
+        &mut self,
+        identity: NumericIdentity,
+        prefix: Prefix,
+        atom: &Atom,
+        rule: RuleId,
+    ) -> Result<(), Bounded> {
+        let Some(scope) = scope_of(prefix) else {
+            return Ok(());
+        };
+        let part = Atom {
+            scope,
+            ..atom.clone()
+        };
+        for copy in self.intercepted.copies(&part) {
+            for prefix in prefixes(copy.scope) {
+                self.put(identity, prefix, &copy, rule)?;
             }
         }
         Ok(())
@@ -234,9 +267,12 @@ fn identities(peers: &PeerSet) -> &[NumericIdentity] {
     }
 }
 
-/// How many keys an atom has.
-pub(super) fn keys_of(atom: &Atom) -> usize {
-    identities(&atom.peers).len() * prefixes(atom.scope).len()
+/// How many keys an atom has, with those that lead to the proxy.
+pub(super) fn keys_of(atom: &Atom, intercepted: &Intercepted) -> usize {
+    let copies = intercepted.scopes(atom);
+    let scopes = copies.chain([atom.scope]);
+    let prefixes: usize = scopes.map(|scope| prefixes(scope).len()).sum();
+    identities(&atom.peers).len() * prefixes
 }
 
 fn prefixes(scope: Scope) -> Vec<Prefix> {
@@ -253,6 +289,24 @@ fn prefixes(scope: Scope) -> Vec<Prefix> {
                 )
             })
             .collect(),
+    }
+}
+
+/// The scope whose only prefix this is.
+fn scope_of((protocol, port, length): Prefix) -> Option<Scope> {
+    let mut protocols = Protocol::ALL.into_iter();
+    let protocol = protocols.find(|one| one.number() == protocol);
+    match (protocol, length) {
+        (_, PREFIX_PEER) => Some(Scope::Everything),
+        (protocol, PREFIX_PROTOCOL) => protocol.map(Scope::Protocol),
+        (protocol, _) => {
+            let free = u16::MAX.checked_shr(u32::from(length - PREFIX_PROTOCOL));
+            let range = PortRange {
+                first: port,
+                last: port | free.unwrap_or(0),
+            };
+            protocol.map(|protocol| Scope::Ports(protocol, range))
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::atoms::{self, Scope};
 use super::bounds::{Bounded, Bounds, Excess};
 use super::entries::all_ports;
-use super::{Atom, Compiler, PeerRule, PeerSet, PortPolicy, Subject};
+use super::intercepts::Intercepted;
+use super::{Atom, Compiler, PeerRule, PeerSet, PortPolicy, Side, Subject};
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, Protocol};
 use crate::policy::{Decision, IdentityTable, Rule, RuleRef};
 
@@ -38,6 +39,7 @@ pub fn http_load(rules: &[Rule]) -> Result<HttpLoad, Excess> {
         id: EndpointId(0),
         labels: &Labels::default(),
         named_ports: &NamedPorts::default(),
+        intercepts: &[],
     };
     let all = Bounds {
         http_bytes: usize::MAX,
@@ -48,38 +50,47 @@ pub fn http_load(rules: &[Rule]) -> Result<HttpLoad, Excess> {
     for direction in Direction::ALL {
         let mut builder = atoms::Builder::for_anybody(&mut compiler, &subject, direction);
         rules.iter().for_each(|rule| builder.add(rule));
-        let atoms = builder
-            .finish(true)
-            .map_err(|first| Excess::new(Bounded::Rules, atoms::MAX_ATOMS, &first, |_| 1))?;
-        build(subject.id, direction, &atoms, &all, &mut load)
-            .map_err(|of| Excess::new(of, MAX_STEPS, &atoms, ranges_of(&atoms)))?;
+        let atoms = builder.finish(true).map_err(|first| {
+            let first = first.iter().map(|atom| (atom, 1));
+            Excess::new(Bounded::Rules, atoms::MAX_ATOMS, first)
+        })?;
+        let side = Side {
+            direction,
+            atoms,
+            intercepted: Intercepted::default(),
+        };
+        build(subject.id, &side, &all, &mut load)
+            .map_err(|of| Excess::new(of, MAX_STEPS, with_ranges(&side)))?;
     }
     Ok(load)
 }
 
 /// The L7 policies of one direction: for every range of TCP ports on which
-/// some rule redirects, all rules that hold there.
+/// some rule redirects, or filters are attached to what rules allow, all rules
+/// that hold there.
 ///
 /// Plain rules count as well: connections may reach the proxy on account of
 /// the other direction, and "any rule without HTTP rules passes the request".
 pub(super) fn build(
     endpoint: EndpointId,
-    direction: Direction,
-    atoms: &[Atom],
+    side: &Side,
     bounds: &Bounds,
     load: &mut HttpLoad,
 ) -> Result<Vec<PortPolicy>, Bounded> {
+    let Side {
+        direction, atoms, ..
+    } = side;
     let mut policies: Vec<PortPolicy> = Vec::new();
     let mut held = Held::default();
     let mut steps = 0;
-    let borders = borders(atoms);
+    let borders = borders(side);
     let ends = borders.keys().skip(1).copied().chain([PORTS]);
     for ((first, border), end) in borders.iter().zip(ends) {
         held.cross(border, atoms);
         let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(end - 1)) else {
             continue;
         };
-        if held.redirects == 0 {
+        if !held.is_judged() {
             continue;
         }
         steps += held.atoms.len();
@@ -106,7 +117,7 @@ pub(super) fn build(
         }
         policies.push(PortPolicy {
             endpoint,
-            direction,
+            direction: *direction,
             first,
             last,
             rules,
@@ -127,18 +138,28 @@ fn peer_rule(atom: &Atom) -> PeerRule {
 /// How many ports there are; also the border after the last one.
 const PORTS: u32 = 1 << 16;
 
-/// Where rules begin and end to hold.
+/// Where rules, and filters, begin and end to hold.
 #[derive(Default)]
 struct Border {
     begin: Vec<usize>,
     end: Vec<usize>,
+    /// Whether filters are attached from here on; `None`: as before.
+    intercepted: Option<bool>,
 }
 
-/// The TCP ports cut at every border of a rule's range: between two borders all
-/// ports have the same rules.
-fn borders(atoms: &[Atom]) -> BTreeMap<u32, Border> {
+/// The TCP ports cut at every border of a rule's range, and of a filter's:
+/// between two borders all ports have the same.
+fn borders(side: &Side) -> BTreeMap<u32, Border> {
     let mut borders = BTreeMap::from([(0, Border::default())]);
-    for (index, atom) in atoms.iter().enumerate() {
+    for range in side.intercepted.ranges() {
+        // They do not meet, so none begins where another one ends.
+        let (first, end) = (u32::from(range.first), u32::from(range.last) + 1);
+        borders.entry(first).or_default().intercepted = Some(true);
+        if end < PORTS {
+            borders.entry(end).or_default().intercepted = Some(false);
+        }
+    }
+    for (index, atom) in side.atoms.iter().enumerate() {
         let Some((first, end)) = tcp_ports(atom.scope) else {
             continue;
         };
@@ -150,16 +171,16 @@ fn borders(atoms: &[Atom]) -> BTreeMap<u32, Border> {
     borders
 }
 
-/// On how many ranges of ports each of these holds.
-pub(super) fn ranges_of(atoms: &[Atom]) -> impl Fn(&Atom) -> usize + use<> {
-    let begins: Vec<u32> = borders(atoms).into_keys().collect();
-    move |atom| {
+/// The atoms, each with on how many ranges of ports it holds.
+pub(super) fn with_ranges(side: &Side) -> impl Iterator<Item = (&Atom, usize)> {
+    let begins: Vec<u32> = borders(side).into_keys().collect();
+    side.atoms.iter().map(move |atom| {
         let Some((first, end)) = tcp_ports(atom.scope) else {
-            return 0;
+            return (atom, 0);
         };
         let at = |port| begins.partition_point(|begin| *begin < port);
-        at(end) - at(first)
-    }
+        (atom, at(end) - at(first))
+    })
 }
 
 /// The first TCP port for which something holds, and the one after the last.
@@ -176,15 +197,25 @@ fn tcp_ports(scope: Scope) -> Option<(u32, u32)> {
 struct Held {
     atoms: BTreeSet<usize>,
     redirects: usize,
+    /// Those that lead to the proxy where filters are attached.
+    plain: usize,
+    intercepted: bool,
     bytes: usize,
     tables: usize,
 }
 
 impl Held {
+    /// Whether anything leads to the proxy.
+    fn is_judged(&self) -> bool {
+        self.redirects > 0 || self.intercepted && self.plain > 0
+    }
+
     fn cross(&mut self, border: &Border, atoms: &[Atom]) {
+        self.intercepted = border.intercepted.unwrap_or(self.intercepted);
         for (index, atom) in border.end.iter().filter_map(|i| Some((i, atoms.get(*i)?))) {
             self.atoms.remove(index);
             self.redirects -= usize::from(atom.decision == Decision::Redirect);
+            self.plain -= usize::from(atom.is_plain_allow());
             self.bytes -= bytes_of(atom);
             self.tables -= atom.http.cost();
         }
@@ -195,6 +226,7 @@ impl Held {
         {
             self.atoms.insert(*index);
             self.redirects += usize::from(atom.decision == Decision::Redirect);
+            self.plain += usize::from(atom.is_plain_allow());
             self.bytes += bytes_of(atom);
             self.tables += atom.http.cost();
         }

@@ -3,6 +3,7 @@
 mod atoms;
 mod bounds;
 mod entries;
+mod intercepts;
 mod l7;
 mod others;
 mod selections;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use self::atoms::Atom;
 pub use self::bounds::{Bounded, Bounds, Excess};
 use self::entries::Limit;
+use self::intercepts::Intercepted;
 pub use self::l7::{HttpLoad, http_load};
 use self::selections::Selections;
 pub use self::touched::Touched;
 use super::http::HttpRule;
 use super::{EntryKey, IdentityTable, MapEntry, Rule, RuleRef, RuleTable};
+use crate::filter::Intercept;
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity};
 
 /// The endpoint that a policy is compiled for.
@@ -30,6 +33,9 @@ pub struct Subject<'a> {
     pub labels: &'a Labels,
     /// Its named container ports.
     pub named_ports: &'a NamedPorts,
+    /// Ports whose traffic passes the proxy for its filters. Who may reach whom
+    /// does not change by that.
+    pub intercepts: &'a [Intercept],
 }
 
 /// Everything that the datapath and the proxy enforce for one endpoint.
@@ -41,7 +47,8 @@ pub struct EndpointPolicy {
     pub ingress_default_deny: bool,
     /// Whether what no rule allows is denied, from it.
     pub egress_default_deny: bool,
-    /// Whether any policy has a say about it, with or without default deny.
+    /// Whether anything has a say about it: a policy, with or without default
+    /// deny, or a filter.
     pub policed: bool,
     /// All its entries, sorted by key. Complete: a packet that finds none is
     /// dropped; without default deny there is an entry that allows all.
@@ -110,7 +117,8 @@ pub struct PortPolicy {
     /// Last port of the range, inclusive.
     pub last: u16,
     /// All rules that hold on the range, with or without HTTP rules, in the
-    /// order of the policies. Never empty.
+    /// order of the policies. Never empty. On ports that are intercepted none
+    /// may have HTTP rules.
     pub rules: Arc<[PeerRule]>,
 }
 
@@ -151,6 +159,16 @@ pub struct PeerRule {
 struct Side {
     direction: Direction,
     atoms: Vec<Atom>,
+    /// Where plain allows lead to the proxy as well.
+    intercepted: Intercepted,
+}
+
+impl Side {
+    /// The atoms, each with how many entries it makes.
+    fn with_keys(&self) -> impl Iterator<Item = (&Atom, usize)> {
+        let atoms = self.atoms.iter();
+        atoms.map(|atom| (atom, entries::keys_of(atom, &self.intercepted)))
+    }
 }
 
 /// Compiles policies of endpoints against one state of the identities.
@@ -214,7 +232,7 @@ impl<'a> Compiler<'a> {
             id: subject.id,
             ingress_default_deny: ingress,
             egress_default_deny: egress,
-            policed: selected.iter().any(|rule| has_a_say(rule)),
+            policed: !subject.intercepts.is_empty() || selected.iter().any(|rule| has_a_say(rule)),
             entries: Arc::new([]),
             ports: Vec::new(),
             http_closed: false,
@@ -227,9 +245,14 @@ impl<'a> Compiler<'a> {
             .zip([ingress, egress])
         {
             match self.atoms(subject, &selected, direction, default_deny) {
-                Ok(atoms) => sides.push(Side { direction, atoms }),
+                Ok(atoms) => sides.push(Side {
+                    direction,
+                    atoms,
+                    intercepted: Intercepted::of(subject.intercepts, direction),
+                }),
                 Err(first) => {
-                    let excess = Excess::new(Bounded::Rules, atoms::MAX_ATOMS, &first, |_| 1);
+                    let first = first.iter().map(|atom| (atom, 1));
+                    let excess = Excess::new(Bounded::Rules, atoms::MAX_ATOMS, first);
                     policy.excess.push(excess);
                     policy.close();
                     return policy;
@@ -272,7 +295,7 @@ impl<'a> Compiler<'a> {
             steps: entries::most_steps(entries),
         };
         let all = within(sides, limit, |side, limit| {
-            entries::build(side.direction, &side.atoms, limit, table)
+            entries::build(side, limit, table)
         });
         let of = match all {
             Ok(entries) => {
@@ -290,7 +313,7 @@ impl<'a> Compiler<'a> {
         let own: Vec<Side> = sides.iter().map(|side| side.without(&others)).collect();
         if !others.is_empty()
             && let Ok(entries) = within(&own, limit, |side, limit| {
-                entries::build(side.direction, &side.atoms, limit, table)
+                entries::build(side, limit, table)
             })
         {
             policy.entries = entries;
@@ -301,12 +324,12 @@ impl<'a> Compiler<'a> {
             });
             return true;
         }
-        let atoms = own.iter().flat_map(|side| &side.atoms);
-        let excess = Excess::new(of, most, atoms, entries::keys_of);
+        let atoms = own.iter().flat_map(Side::with_keys);
+        let excess = Excess::new(of, most, atoms);
         policy.excess.push(excess);
         let held = held();
         let kept = within(sides, limit, |side, limit| {
-            entries::build_held(side.direction, &side.atoms, &held, limit, table)
+            entries::build_held(side, &held, limit, table)
         });
         let Ok(kept) = kept else {
             policy.close();
@@ -319,13 +342,7 @@ impl<'a> Compiler<'a> {
     fn add_ports(&self, policy: &mut EndpointPolicy, sides: &[Side]) {
         let mut load = HttpLoad::default();
         for side in sides {
-            let built = l7::build(
-                policy.id,
-                side.direction,
-                &side.atoms,
-                &self.bounds,
-                &mut load,
-            );
+            let built = l7::build(policy.id, side, &self.bounds, &mut load);
             let of = match built {
                 Ok(ports) => {
                     policy.ports.extend(ports);
@@ -335,14 +352,15 @@ impl<'a> Compiler<'a> {
             };
             let atoms = sides.iter().flat_map(|side| &side.atoms);
             let excess = match of {
-                Bounded::HttpSteps => {
-                    let holds = l7::ranges_of(&side.atoms);
-                    Excess::new(of, l7::MAX_STEPS, &side.atoms, holds)
-                }
+                Bounded::HttpSteps => Excess::new(of, l7::MAX_STEPS, l7::with_ranges(side)),
                 Bounded::HttpTables => {
-                    Excess::new(of, self.bounds.http_tables, atoms, |atom| atom.http.cost())
+                    let costs = atoms.map(|atom| (atom, atom.http.cost()));
+                    Excess::new(of, self.bounds.http_tables, costs)
                 }
-                _ => Excess::new(of, self.bounds.http_bytes, atoms, l7::bytes_of),
+                _ => {
+                    let sizes = atoms.map(|atom| (atom, l7::bytes_of(atom)));
+                    Excess::new(of, self.bounds.http_bytes, sizes)
+                }
             };
             policy.excess.push(excess);
             policy.close_http();

@@ -47,6 +47,7 @@ impl Side {
         Self {
             direction: self.direction,
             atoms: atoms.collect(),
+            intercepted: self.intercepted.clone(),
         }
     }
 }

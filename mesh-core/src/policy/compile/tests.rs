@@ -3,6 +3,7 @@
 
 mod agreement;
 mod bounds;
+mod intercepts;
 mod l7;
 mod rules;
 mod support;

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::reference::{Question, Who};
+use crate::filter::Intercept;
 use crate::model::PrefixMap;
 use crate::model::{
     Direction, EndpointId, Label, LabelSource, Labels, NAMESPACE_LABEL, NamedPorts,
@@ -66,6 +67,8 @@ pub struct Case {
     pub rules: Vec<Rule>,
     /// Pods; at least one.
     pub pods: Vec<Pod>,
+    /// Ports of the subject to which filters are attached; none in some cases.
+    pub intercepts: Vec<Intercept>,
     /// Connections.
     pub tuples: Vec<Tuple>,
 }
@@ -166,9 +169,10 @@ pub fn cases(rules: usize, tuples: usize) -> impl Strategy<Value = Case> {
     (vec(pod_labels(), 1..5), vec(rule(), 1..=rules)).prop_flat_map(move |(labels, rules)| {
         let pods = pods(labels);
         let tuples = vec(tuple(pods.len()), tuples);
-        tuples.prop_map(move |tuples| Case {
+        (tuples, intercepts()).prop_map(move |(tuples, intercepts)| Case {
             rules: named(&rules),
             pods: pods.clone(),
+            intercepts,
             tuples,
         })
     })
@@ -362,6 +366,22 @@ fn rule() -> impl Strategy<Value = Rule> {
         ingress,
         egress,
     })
+}
+
+fn intercepts() -> impl Strategy<Value = Vec<Intercept>> {
+    let range = (select(&PORTS[..]), select(&PORTS[..])).prop_map(|(one, two)| {
+        let (first, last) = (one.min(two), one.max(two));
+        (first, last)
+    });
+    let single = select(&PORTS[..]).prop_map(|port| (port, port));
+    let ports = prop_oneof![1 => Just((0, u16::MAX)), 3 => single, 2 => range];
+    let one = (select(Direction::ALL.to_vec()), ports);
+    let one = one.prop_map(|(direction, (first, last))| Intercept {
+        direction,
+        first,
+        last,
+    });
+    prop_oneof![1 => Just(vec![]), 2 => vec(one, 1..4)]
 }
 
 fn tuple(pods: usize) -> impl Strategy<Value = Tuple> {

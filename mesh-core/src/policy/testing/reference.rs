@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use regex_automata::meta::Regex;
 
+use crate::filter::Intercept;
 use crate::model::{Direction, LabelSource, Labels, NamedPorts, NumericIdentity, Protocol};
 use crate::policy::http::{HttpRule, Request};
 use crate::policy::{
@@ -108,6 +109,26 @@ pub fn decide(rules: &[Rule], question: &Question<'_>) -> Answer {
     Answer {
         outcome,
         because: vec![],
+    }
+}
+
+/// The same where the proxy gets the traffic of some ports of the subject for its
+/// filters: what would pass without it passes through it, and nothing else.
+pub fn decide_intercepted(
+    rules: &[Rule],
+    intercepts: &[Intercept],
+    question: &Question<'_>,
+) -> Answer {
+    let answer = decide(rules, question);
+    let is_tcp = question.protocol == Protocol::Tcp.number();
+    let mut intercepts = intercepts.iter();
+    let meant = intercepts.any(|one| one.is_on(question.direction, question.port));
+    match answer.outcome {
+        Outcome::Allow if is_tcp && meant && !is_host_to_pod(question) => Answer {
+            outcome: Outcome::Redirect,
+            ..answer
+        },
+        _ => answer,
     }
 }
 

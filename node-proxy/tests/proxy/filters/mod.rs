@@ -8,6 +8,7 @@ mod heads;
 mod http2;
 mod policy;
 mod seen;
+mod shipped;
 mod waiting;
 
 use weft_api::node::FilterPhase;

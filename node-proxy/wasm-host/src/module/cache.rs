@@ -9,12 +9,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
 use super::digest::Digest;
+use crate::random;
 
 const MAGIC: &[u8; 8] = b"weftaot1";
 const HEAD: usize = MAGIC.len() + 32;
@@ -23,6 +23,8 @@ const MAX_FILES: usize = 256;
 /// Bytes of one file: a module of the largest size, compiled.
 const MAX_FILE: u64 = 1 << 30;
 const SUFFIX: &str = "aot";
+/// Of files that are being written.
+const UNFINISHED: &str = "new";
 
 /// Why a folder is no cache.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +49,19 @@ pub enum CacheError {
 
 /// Compiled code that this node wrote.
 #[derive(Debug)]
-pub(super) struct Artifact(Vec<u8>);
+pub(super) struct Artifact {
+    bytes: Vec<u8>,
+    from: usize,
+}
 
 impl Artifact {
+    /// What an engine of this process has just compiled.
+    pub(super) const fn compiled(bytes: Vec<u8>) -> Self {
+        Self { bytes, from: 0 }
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0[HEAD..]
+        &self.bytes[self.from..]
     }
 }
 
@@ -60,7 +70,6 @@ pub(super) struct Cache {
     folder: PathBuf,
     user: u32,
     max_files: usize,
-    written: AtomicU32,
 }
 
 impl Cache {
@@ -78,12 +87,28 @@ impl Cache {
         if !metadata.is_dir() || !is_private(&metadata, user) {
             return Err(CacheError::NotPrivate { folder, user });
         }
-        Ok(Self {
+        let cache = Self {
             folder,
             user,
             max_files: MAX_FILES,
-            written: AtomicU32::new(0),
-        })
+        };
+        cache.clean();
+        Ok(cache)
+    }
+
+    /// Removes what writers left that did not live to finish. Who is writing, in this process or
+    /// in another, holds a lock.
+    fn clean(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let unfinished = path.extension().is_some_and(|suffix| suffix == UNFINISHED);
+            if unfinished && is_left(&path) {
+                // What is gone already is as good.
+                let _gone = fs::remove_file(&path);
+            }
+        }
     }
 
     /// What is kept below this name, if it can be trusted.
@@ -106,10 +131,17 @@ impl Cache {
 
     /// Keeps it. Whoever reads sees all of it or nothing.
     pub(super) fn put(&self, key: &str, artifact: &[u8]) -> io::Result<()> {
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".{key}.{}.{number}", std::process::id());
+        // No two writers meet, whatever the numbers of their processes.
+        let mut unique = [0; 8];
+        random::fill(&mut unique);
+        let name = format!("{key}.{:016x}.{UNFINISHED}", u64::from_ne_bytes(unique));
         let path = self.folder.join(name);
-        let written = write(&path, artifact).and_then(|()| fs::rename(&path, self.path(key)));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let written = write(&mut file, artifact).and_then(|()| fs::rename(&path, self.path(key)));
         if written.is_err() {
             let _gone = fs::remove_file(&path);
         }
@@ -139,7 +171,8 @@ impl Cache {
         let whole = bytes.len() >= HEAD
             && bytes[..MAGIC.len()] == *MAGIC
             && bytes[MAGIC.len()..HEAD] == *Digest::of(&bytes[HEAD..]).bytes();
-        Ok(whole.then_some(Artifact(bytes)))
+        let from = HEAD;
+        Ok(whole.then_some(Artifact { bytes, from }))
     }
 
     fn prune(&self) -> io::Result<()> {
@@ -160,12 +193,18 @@ impl Cache {
     }
 }
 
-fn write(path: &Path, artifact: &[u8]) -> io::Result<()> {
-    let mut file: File = OpenOptions::new()
+/// Whether nobody is writing it any more.
+fn is_left(path: &Path) -> bool {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK).bits();
+    OpenOptions::new()
         .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+        .custom_flags(i32::try_from(flags).unwrap_or_default())
+        .open(path)
+        .is_ok_and(|file| file.try_lock().is_ok())
+}
+
+fn write(file: &mut File, artifact: &[u8]) -> io::Result<()> {
+    file.lock()?;
     file.write_all(MAGIC)?;
     file.write_all(Digest::of(artifact).bytes())?;
     file.write_all(artifact)?;
@@ -259,6 +298,26 @@ mod tests {
         symlink(folder.path(), &path).expect("linked");
         let opened = Cache::open(path);
         assert!(matches!(opened, Err(CacheError::NotPrivate { .. })));
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed() {
+        let (folder, cache) = cache();
+        cache.put("a", b"code").expect("written");
+        let left = cache.folder.join("b.0123.new");
+        fs::write(&left, b"half").expect("written");
+        let busy = cache.folder.join("c.0123.new");
+        let writer = fs::File::create(&busy).expect("made");
+        writer.lock().expect("nobody else writes it");
+        symlink(folder.path().join("elsewhere"), cache.folder.join("d.new")).expect("linked");
+        let again = Cache::open(cache.folder.clone()).expect("private");
+        assert!(!left.exists());
+        assert!(busy.exists(), "somebody is writing it");
+        assert_eq!(read(&again, "a"), Some(b"code".to_vec()));
+        assert!(!folder.path().join("elsewhere").exists());
+        drop(writer);
+        Cache::open(cache.folder.clone()).expect("private");
+        assert!(!busy.exists());
     }
 
     #[test]

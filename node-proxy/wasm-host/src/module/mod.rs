@@ -3,6 +3,7 @@
 mod cache;
 mod digest;
 mod precompiled;
+mod weigh;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use wasmtime::component::Component;
 pub use cache::CacheError;
 pub use digest::{Digest, DigestError};
 
-use self::cache::Cache;
+use self::cache::{Artifact, Cache};
+use self::weigh::{Effort, weigh};
+use crate::log::one_line;
 use crate::runtime::Runtime;
 use crate::{component, proxy_wasm};
 
@@ -83,6 +86,18 @@ pub enum LoadError {
     /// It wants something that the host does not have, or in another form.
     #[error("the module does not fit the host: {0}")]
     Unfit(String),
+    /// It would keep the compiler busy for too long.
+    #[error(
+        "the module would take too long to compile: {found} {what}, the most is {most}; build it with less inlining (opt-level = \"s\"), or leave out what it does not need"
+    )]
+    TooComplex {
+        /// Of what there is too much.
+        what: &'static str,
+        /// How much there is.
+        found: usize,
+        /// How much there may be.
+        most: usize,
+    },
     /// It is not valid.
     #[error("the module does not compile: {0}")]
     Compile(String),
@@ -259,24 +274,26 @@ impl Loader {
     fn cached(&self, form: Form, key: Option<&str>) -> Option<Native> {
         let (cache, key) = (self.cache.as_ref()?, key?);
         let artifact = cache.get(key)?;
-        let engine = self.runtime.engine();
-        let native = match form {
-            Form::Component => precompiled::component(engine, &artifact).map(Native::Component),
-            Form::Core => precompiled::module(engine, &artifact).map(Native::Core),
-        };
+        let native = self.revive(form, &artifact);
         if native.is_none() {
             cache.forget(key);
         }
         native
     }
 
-    fn compile(&self, form: Form, bytes: &[u8], key: Option<&str>) -> Result<Native, LoadError> {
+    fn revive(&self, form: Form, artifact: &Artifact) -> Option<Native> {
         let engine = self.runtime.engine();
-        let native = self.runtime.compile(|| match form {
-            Form::Component => Component::from_binary(engine, bytes).map(Native::Component),
-            Form::Core => wasmtime::Module::from_binary(engine, bytes).map(Native::Core),
-        });
-        let native = native.map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        match form {
+            Form::Component => precompiled::component(engine, artifact).map(Native::Component),
+            Form::Core => precompiled::module(engine, artifact).map(Native::Core),
+        }
+    }
+
+    fn compile(&self, form: Form, bytes: &[u8], key: Option<&str>) -> Result<Native, LoadError> {
+        let native = self.runtime.compile(|| match weigh(bytes)? {
+            Effort::Usual => self.compile_well(form, bytes).map_err(does_not_compile),
+            Effort::Little => self.compile_quickly(form, bytes),
+        })?;
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             let artifact = match &native {
                 Native::Component(component) => component.serialize(),
@@ -288,6 +305,26 @@ impl Loader {
             }
         }
         Ok(native)
+    }
+
+    fn compile_well(&self, form: Form, bytes: &[u8]) -> wasmtime::Result<Native> {
+        let engine = self.runtime.engine();
+        Ok(match form {
+            Form::Component => Native::Component(Component::from_binary(engine, bytes)?),
+            Form::Core => Native::Core(wasmtime::Module::from_binary(engine, bytes)?),
+        })
+    }
+
+    /// By another engine, for the one that runs it.
+    fn compile_quickly(&self, form: Form, bytes: &[u8]) -> Result<Native, LoadError> {
+        let engine = self.runtime.quick().map_err(does_not_compile)?;
+        let artifact = match form {
+            Form::Component => engine.precompile_component(bytes),
+            Form::Core => engine.precompile_module(bytes),
+        };
+        let artifact = Artifact::compiled(artifact.map_err(does_not_compile)?);
+        let other = || LoadError::Compile("the two engines of the host differ".to_owned());
+        self.revive(form, &artifact).ok_or_else(other)
     }
 
     fn fit(&self, native: Native) -> Result<(Abi, Code), LoadError> {
@@ -304,6 +341,11 @@ impl Loader {
             }
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn does_not_compile(error: wasmtime::Error) -> LoadError {
+    LoadError::Compile(one_line(&format!("{error:#}")))
 }
 
 enum Native {

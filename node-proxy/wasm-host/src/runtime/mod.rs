@@ -5,10 +5,11 @@ mod deadline;
 mod limiter;
 mod ticker;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    RegallocAlgorithm, Strategy,
 };
 
 use crate::clock::{Clock, SystemClock};
@@ -55,6 +56,8 @@ pub enum RuntimeError {
 /// What runs filters. One per process, shared by all workers.
 pub struct Runtime {
     engine: Engine,
+    settings: RuntimeSettings,
+    quick: OnceLock<Engine>,
     pulse: Pulse,
     compilers: rayon::ThreadPool,
     clock: Arc<dyn Clock>,
@@ -91,6 +94,8 @@ impl Runtime {
             .map_err(|error| thread(&error))?;
         Ok(Self {
             engine,
+            settings,
+            quick: OnceLock::new(),
             pulse,
             compilers,
             clock,
@@ -99,6 +104,21 @@ impl Runtime {
 
     pub(crate) const fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// An engine that compiles for this one what would take long; it runs nothing.
+    pub(crate) fn quick(&self) -> wasmtime::Result<&Engine> {
+        if let Some(engine) = self.quick.get() {
+            return Ok(engine);
+        }
+        let settings = RuntimeSettings {
+            instances: 1,
+            ..self.settings
+        };
+        let mut config = config(settings);
+        config.cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+        let engine = Engine::new(&config)?;
+        Ok(self.quick.get_or_init(|| engine))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_wasm_host::{
-    Abi, CacheError, ConfigureError, Digest, FaultKind, Filter, LoadError, Loader, Published, Step,
+    Abi, CacheError, ConfigureError, Digest, FaultKind, Filter, LoadError, Loader, Published, Slot,
+    Step,
 };
 
 use crate::support::guest::{Component, PASS, PROCEED, ProxyWasm, encode};
-use crate::support::{Setup, head, runtime};
+use crate::support::{HEAD, Setup, head, runtime};
 
 fn refused(wasm: &[u8]) -> LoadError {
     let loader = Loader::new(runtime());
@@ -192,6 +193,78 @@ fn what_was_compiled_once_is_not_compiled_again() {
         loader().load(&wasm, None).expect("a module").cached(),
         "and is whole again"
     );
+}
+
+/// Branches out of a block, after each of which a variable may have one of two values.
+fn meetings(variables: usize, branches: usize) -> String {
+    let each = |code: &str| -> String {
+        let numbers = 1..=variables;
+        numbers.map(|n| code.replace('N', &n.to_string())).collect()
+    };
+    let leave = |n| {
+        let changed = n % variables + 1;
+        format!("(local.set {changed} (i32.const {n})) (br_if 0 (i32.load (local.get 0)))")
+    };
+    let leave: String = (0..branches).map(leave).collect();
+    format!(
+        "(func (param i32) (local {}) {} (block {leave}) {})",
+        "i32 ".repeat(variables),
+        each("(local.set N (i32.load offset=N (local.get 0)))"),
+        each("(i32.store (local.get 0) (local.get N))"),
+    )
+}
+
+#[test]
+fn what_would_take_long_to_compile_is_compiled_quickly() {
+    // The usual way takes a compiler five seconds for it.
+    let function = meetings(100, 800);
+    let folder = tempfile::tempdir().expect("a folder");
+    let loader = Loader::with_cache(runtime(), folder.path().join("aot")).expect("private");
+    for wasm in [
+        Component::step(PROCEED).with(&function).wasm(),
+        ProxyWasm::new(&function).wasm(),
+    ] {
+        for cached in [false, true] {
+            let module = loader.load(&wasm, None).expect("a module");
+            assert_eq!(module.cached(), cached);
+            let setup = Setup::new();
+            let filter = Filter::configure(Arc::clone(&setup.runtime), module, setup.spec.clone());
+            let mut guest = filter
+                .expect("a filter")
+                .instantiate()
+                .expect("an instance");
+            assert_eq!(head(&mut *guest), Ok(Step::Proceed));
+        }
+    }
+}
+
+#[test]
+fn what_would_take_too_long_to_compile_is_refused_and_the_old_module_serves() {
+    let setup = Setup::new();
+    let published = Published::new();
+    published.publish(Ok(setup.filter(&Component::step(PASS).wasm())));
+    // 40 KiB. A compiler takes hours and gigabytes.
+    let function = meetings(1000, 2000);
+    for wasm in [
+        Component::step(PROCEED).with(&function).wasm(),
+        ProxyWasm::new(&function).wasm(),
+    ] {
+        let error = refused(&wasm);
+        let LoadError::TooComplex { found, most, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert!(found > most);
+        published.publish(Err(error.into()));
+        let condition = published.condition();
+        assert_eq!(condition.generation, 1);
+        let why = condition.error.map(|error| error.to_string());
+        assert!(
+            why.is_some_and(|why| why.starts_with("the module would take too long to compile")),
+        );
+        let mut slot = Slot::new(published.current().expect("the old one"));
+        let ticket = slot.open().expect("an instance");
+        assert_eq!(slot.on_event(ticket, HEAD).step, Ok(Step::Pass));
+    }
 }
 
 #[test]

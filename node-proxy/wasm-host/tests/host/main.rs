@@ -10,6 +10,7 @@
 mod bad;
 mod bounds;
 mod component;
+mod hostile;
 mod loading;
 mod marks;
 mod proxy_wasm;

@@ -127,6 +127,41 @@ fn what_other_wanted_entries_say_holds_at_once() {
     );
 }
 
+/// As when a filter comes with the first rule that allows something.
+#[test]
+fn what_is_newly_allowed_for_the_proxy_to_see_is_closed() {
+    const CLOSED: Verdict = Verdict::Redirect(CLOSED_PORT);
+    let wanted = [all(0, Allow), port(0, 80, PROXY)];
+    let stays = (0, 0, 0, Allow);
+    assert_eq!(held_back(&wanted, &[]), [stays, (0, 80, 16, CLOSED)]);
+    assert_eq!(held_back(&wanted, &[all(0, Allow)]), [stays]);
+    // Who was allowed still is.
+    let held = [all(300, Allow), port(301, 80, Allow)];
+    let entries = held_back(&wanted, &held);
+    assert_eq!(
+        entries,
+        [
+            stays,
+            (0, 80, 16, CLOSED),
+            (300, 80, 16, Allow),
+            (301, 80, 16, Allow)
+        ]
+    );
+    let early = [wanted[1]];
+    let entries = meanwhile(&wanted, &early, &held, usize::MAX).unwrap();
+    let table = Table::of(&entries);
+    let verdict = |peer| {
+        table
+            .decides(&port(peer, 80, PROXY))
+            .map(|entry| entry.verdict)
+    };
+    assert_eq!(
+        [300, 301, 302].map(verdict),
+        [Some(Allow), Some(Allow), Some(CLOSED)]
+    );
+    assert_eq!(meanwhile(&wanted, &early, &held, 3), None, "no room");
+}
+
 #[test]
 fn the_other_direction_is_as_wanted() {
     let ingress = PolicyEntry {

@@ -1,5 +1,6 @@
 //! Two pods of one node, and each kind of rule for a port between them.
 
+use weft_core::filter::Intercept;
 use weft_core::model::{
     Direction, Label, LabelSource, Labels, NAMESPACE_LABEL, NamedPorts, NumericIdentity, Protocol,
 };
@@ -11,6 +12,7 @@ use weft_core::policy::{
 };
 
 use super::TCP;
+use super::sets::INTERCEPTED;
 
 const PORT: u16 = 80;
 
@@ -27,14 +29,15 @@ const DENIED: u32 = 16;
 /// Rules of the other direction are that many places further.
 const OTHER: u32 = 5;
 
-/// Every kind in both directions: sets of policies of [`case`].
+/// Every kind in both directions, and some with filters: sets of policies of [`case`].
 pub(super) fn kinds() -> Vec<u32> {
     let kinds = [NONE, PLAIN, L7, PLAIN | L7, VISIBLE, CLOSED, DENIED];
     let both = |ingress: u32| {
         let egress = [NONE, PLAIN, L7, CLOSED];
         egress.map(|egress| ingress | egress << OTHER)
     };
-    kinds.into_iter().flat_map(both).collect()
+    let filtered = [NONE, PLAIN, L7, CLOSED].map(|ingress| ingress | INTERCEPTED);
+    kinds.into_iter().flat_map(both).chain(filtered).collect()
 }
 
 /// The client is the first pod, the server the second.
@@ -82,6 +85,13 @@ pub(super) fn case() -> Case {
     Case {
         rules,
         pods: vec![pod("client", 300), pod("server", 301)],
+        intercepts: Direction::ALL
+            .map(|direction| Intercept {
+                direction,
+                first: PORT,
+                last: PORT,
+            })
+            .to_vec(),
         // Each is asked about with another request.
         tuples: [PORT, PORT, PORT, PORT + 1].map(tuple).to_vec(),
     }

@@ -11,15 +11,17 @@ use weft_core::model::{self, Direction, EndpointId, NumericIdentity, PodAddr, Pr
 use weft_core::policy::http::Request;
 use weft_core::policy::testing::cases::{Case, PeerOf, Tuple};
 use weft_core::policy::{
-    Compiler, EndpointPolicy, IdentityTable, PortPolicy, Rule, RuleTable, Subject, cidrs_of,
+    Compiler, EndpointPolicy, IdentityTable, PortPolicy, RuleTable, Subject, cidrs_of,
 };
 use weft_core::snapshot::{Node, Parts, Settings, Snapshot};
 use weft_datapath::Verdict;
 
 use super::TCP;
 use super::maps::{Maps, State};
+use super::sets::{self, intercepts, peer_ip, picked, pod_ip};
 use crate::control::answers::Answers;
 use crate::endpoint::{Interface, LocalEndpoint};
+use crate::plan::filters::Chains;
 use crate::plan::{Coverage, Gate};
 use crate::program::{Programmer, Wanted};
 use crate::state::ObjectKey;
@@ -39,13 +41,6 @@ pub(super) enum Fate {
     Refuse,
     /// It is put in force and cannot be stored.
     Unstored,
-}
-
-/// The policies of a set.
-pub(super) fn picked(case: &Case, policies: u32) -> Vec<Rule> {
-    let rules = case.rules.iter().enumerate();
-    let picked = rules.filter(|(index, _)| policies >> index & 1 == 1);
-    picked.map(|(_, rule)| rule.clone()).collect()
 }
 
 /// A snapshot that was made once.
@@ -149,7 +144,9 @@ impl<'c> World<'c> {
     fn pass(&mut self) {
         let endpoints = self.endpoints();
         let policies = self.compile();
+        let chains = self.chains();
         let wanted = Wanted {
+            chains: &chains,
             detach: &[],
             endpoints: &endpoints,
             policies: &policies,
@@ -161,7 +158,7 @@ impl<'c> World<'c> {
         let (maps, gate) = (&mut self.maps, &mut self.gate);
         let outcome = self.programmer.run(maps, &wanted, gate, PROXY, now);
         self.again = outcome.again;
-        self.publish(&policies);
+        self.publish(&policies, chains);
     }
 
     fn locals(&self) -> impl Iterator<Item = (u32, usize)> + use<> {
@@ -196,21 +193,27 @@ impl<'c> World<'c> {
                 id: EndpointId(id),
                 labels: &self.case.pods[index].labels,
                 named_ports: &self.case.pods[index].ports,
+                intercepts: intercepts(self.case, self.policies),
             };
             (id, compiler.compile(&subject, &rules, &mut table))
         };
         self.locals().map(&mut compile).collect()
     }
 
-    fn publish(&mut self, policies: &BTreeMap<u32, EndpointPolicy>) {
+    fn chains(&self) -> Chains {
+        let chains = sets::chains(self.case, self.policies);
+        self.locals().map(|(id, _)| (id, chains.clone())).collect()
+    }
+
+    fn publish(&mut self, policies: &BTreeMap<u32, EndpointPolicy>, chains: Chains) {
         let ports: Vec<&PortPolicy> = policies.values().flat_map(|one| &one.ports).collect();
-        let version = format!("{ports:?}");
+        let version = format!("{ports:?} {:?}", intercepts(self.case, self.policies));
         self.versions.insert(self.policies, version.clone());
         let (number, at) = self.newest;
         if number == 0 || self.made[at].version != version {
             let known = self.made.iter().position(|made| made.version == version);
             let at = known.unwrap_or_else(|| {
-                let snapshot = self.snapshot(&ports);
+                let snapshot = self.snapshot(&ports, &chains);
                 let version = version.clone();
                 self.made.push(Made { version, snapshot });
                 self.made.len() - 1
@@ -219,7 +222,7 @@ impl<'c> World<'c> {
             self.stream.unsent = true;
         }
         let endpoints = self.locals().map(|(id, _)| id);
-        let coverage = Coverage::of(endpoints, ports);
+        let coverage = Coverage::of(endpoints, ports).with_chains(chains);
         self.gate.published(self.newest.0, &version, coverage);
         self.tell_gate();
     }
@@ -438,11 +441,14 @@ impl<'c> World<'c> {
             let verdict = connection.judge(direction, &request);
             verdict.map(|verdict| verdict.allow)
         });
+        let filters = connection.chain().map_or(&[][..], |chain| chain.steps());
         // Redirected, and nobody's rules: refused.
-        verdicts.iter().any(Option::is_some) && !verdicts.contains(&Some(false))
+        verdicts.iter().any(Option::is_some)
+            && !verdicts.contains(&Some(false))
+            && (filters.is_empty() || sets::guard(method))
     }
 
-    fn snapshot(&self, ports: &[&PortPolicy]) -> Snapshot {
+    fn snapshot(&self, ports: &[&PortPolicy], chains: &Chains) -> Snapshot {
         let numbers = NumericIdentity::LOCAL_FIRST.0..;
         let ranges = numbers.map(NumericIdentity).zip(cidrs_of(&self.case.rules));
         let ranges = ranges.map(|(identity, range)| (range, identity));
@@ -474,27 +480,11 @@ impl<'c> World<'c> {
             addresses: ranges.chain(pods.chain(reserved).map(single)).collect(),
             policies: ports.iter().copied().cloned().collect(),
             clusters: vec![],
-            filters: vec![],
-            chains: vec![],
+            filters: vec![sets::filter()],
+            chains: sets::specs(chains),
             callouts: vec![],
             settings: Settings::default(),
         };
         Snapshot::build(parts, None).expect("a snapshot")
-    }
-}
-
-fn pod_ip(index: usize) -> Ipv4Addr {
-    let last = u8::try_from(index).expect("few pods");
-    Ipv4Addr::new(10, 244, 1, 10 + last)
-}
-
-fn peer_ip(peer: PeerOf) -> Ipv4Addr {
-    match peer {
-        PeerOf::Pod(index) => pod_ip(index),
-        PeerOf::Reserved(identity) => {
-            let last = u8::try_from(identity.0).expect("reserved");
-            Ipv4Addr::new(172, 18, 0, last)
-        }
-        PeerOf::World(address) => address,
     }
 }

@@ -9,7 +9,7 @@ use crate::policy::http::Request;
 use crate::policy::testing::cases::{Case, Tuple, cases};
 use crate::policy::testing::reference::{self, Outcome};
 use crate::policy::{
-    Compiler, Decision, EndpointPolicy, MapEntry, RuleId, RuleTable, Subject, lookup,
+    Compiler, Decision, EndpointPolicy, MapEntry, RuleId, RuleTable, Subject, find, lookup,
 };
 use crate::snapshot::{Node, Parts, Settings, Snapshot};
 
@@ -26,6 +26,7 @@ fn compile(case: &Case) -> Compiled {
         id: Case::SUBJECT,
         labels: &case.pods[0].labels,
         named_ports: &case.pods[0].ports,
+        intercepts: &case.intercepts,
     };
     let policy = Compiler::new(&identities).compile(&subject, &case.rules, &mut table);
     Compiled {
@@ -54,7 +55,11 @@ fn check_entries(case: &Case) -> Result<(), TestCaseError> {
             tuple.protocol,
             tuple.port,
         );
-        let expected = reference::decide(&case.rules, &case.question(tuple).unwrap());
+        let (entries, direction) = (&compiled.policy.entries, tuple.direction);
+        let found = find(entries, direction, identity, tuple.protocol, tuple.port);
+        prop_assert_eq!(found, entry, "{:?}", tuple);
+        let question = case.question(tuple).unwrap();
+        let expected = reference::decide_intercepted(&case.rules, &case.intercepts, &question);
         prop_assert_eq!(outcome(entry), expected.outcome, "{:?}", tuple);
         let rule = entry.map_or(RuleId::NONE, |entry| entry.value.rule);
         match compiled.table.get(rule) {
@@ -136,7 +141,8 @@ fn check_requests(case: &Case) -> Result<(), TestCaseError> {
     let headers = http::HeaderMap::new();
     let redirected = |tuple: &&Tuple| {
         let question = case.question(tuple).unwrap();
-        reference::decide(&case.rules, &question).outcome == Outcome::Redirect
+        let answer = reference::decide_intercepted(&case.rules, &case.intercepts, &question);
+        answer.outcome == Outcome::Redirect
     };
     for tuple in case.tuples.iter().filter(redirected) {
         let peer = address(case.identity(tuple, &compiled.addresses).0);
@@ -156,7 +162,7 @@ fn check_requests(case: &Case) -> Result<(), TestCaseError> {
             let verdict = connection.judge(tuple.direction, &request);
             prop_assert!(
                 verdict.is_some(),
-                "a redirect without L7 rules: {:?}",
+                "a redirect of which the proxy knows nothing: {:?}",
                 tuple
             );
             let question = case.question(tuple).unwrap();

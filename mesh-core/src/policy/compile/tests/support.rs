@@ -1,5 +1,6 @@
 //! Short ways to write rules and to ask about them.
 
+use crate::filter::Intercept;
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity, Protocol};
 use crate::policy::http::{HttpRule, HttpRules};
 use crate::policy::{
@@ -116,6 +117,11 @@ pub(super) fn http(port: u16, path: &str) -> PortRule {
 pub(super) struct Compiled(pub(super) EndpointPolicy, pub(super) RuleTable);
 
 pub(super) fn compile(rules: &[Rule]) -> Compiled {
+    compile_intercepted(rules, &[])
+}
+
+/// With filters on these ports of the pod.
+pub(super) fn compile_intercepted(rules: &[Rule], intercepts: &[Intercept]) -> Compiled {
     let subject = labels(&["k8s:class=deathstar"]);
     let mut named_ports = NamedPorts::default();
     named_ports.insert("http", Protocol::Tcp, 80);
@@ -124,6 +130,7 @@ pub(super) fn compile(rules: &[Rule]) -> Compiled {
         id: EndpointId(1),
         labels: &subject,
         named_ports: &named_ports,
+        intercepts,
     };
     let mut table = RuleTable::default();
     let policy = Compiler::new(&identities()).compile(&subject, rules, &mut table);

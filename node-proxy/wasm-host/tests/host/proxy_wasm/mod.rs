@@ -22,7 +22,7 @@ fn statuses(calls: &[&str]) -> ProxyWasm {
 }
 
 /// Pairs as a module writes them into its memory: the text of them, and their length.
-fn pairs(pairs: &[(&str, &str)]) -> (String, usize) {
+pub fn pairs(pairs: &[(&str, &str)]) -> (String, usize) {
     let number = |number: usize| u32::try_from(number).expect("short").to_le_bytes();
     let mut bytes = number(pairs.len()).to_vec();
     for (name, value) in pairs {

@@ -1,0 +1,71 @@
+//! What ends an exchange in a filter: an answer, a failure, too much of a body.
+
+use weft_wasm_host::{Fault, Reply, Side};
+
+use super::{Drive, EXCHANGE, STAGE, Stop};
+use crate::failure::Failure;
+use crate::filter::run::Outcome;
+use crate::filter::stage::Stage;
+
+impl Drive {
+    /// What filters hold is charged to the source, and bounded for each.
+    pub(super) fn within_bounds(&mut self, at: usize, side: Side) -> Result<(), Stop> {
+        let held: usize = self.stages.iter().map(Stage::bytes).sum();
+        self.held.set(EXCHANGE + STAGE * self.stages.len() + held);
+        let Some(stage) = self.stages.get(at) else {
+            return Ok(());
+        };
+        if stage.holds_too_much(side) {
+            return Err(self.held_too_much(at, side));
+        }
+        if held > 0 && self.account.is_full() {
+            return Err(Failure::MEMORY.into());
+        }
+        Ok(())
+    }
+
+    fn held_too_much(&mut self, at: usize, side: Side) -> Stop {
+        if let Some(stage) = self.stages.get_mut(at) {
+            stage.skip_silently();
+            let reason = "holds more of a body than its limits allow";
+            self.mark = Some(stage.mark(reason, None));
+        }
+        self.answering = at;
+        Stop::Failure(match side {
+            Side::Request => Failure::RequestBodyTooLarge,
+            Side::Response => Failure::ResponseBodyTooLarge,
+        })
+    }
+
+    /// A filter failed: its policy decides.
+    pub(super) fn failed(&mut self, at: usize, fault: &Fault) -> Result<(), Stop> {
+        let Some(stage) = self.stages.get_mut(at) else {
+            return Ok(());
+        };
+        if let Fault::Held { side, .. } = fault {
+            return Err(self.held_too_much(at, *side));
+        }
+        let kind = fault.kind();
+        if stage.goes_on_without(kind) {
+            stage.skip(kind);
+            return Ok(());
+        }
+        stage.outcome = Outcome::Failed(kind);
+        stage.skip_silently();
+        self.mark = Some(stage.mark(&fault.to_string(), None));
+        self.answering = at;
+        Err(Failure::Filter(kind).into())
+    }
+
+    /// A filter answers the request itself.
+    pub(super) fn replied(&mut self, at: usize, reply: Box<Reply>) -> Stop {
+        if let Some(stage) = self.stages.get_mut(at) {
+            let status = reply.status.as_u16();
+            stage.outcome = Outcome::Replied(status);
+            stage.skip_silently();
+            self.mark = Some(stage.mark(&reply.reason, Some(status)));
+        }
+        self.answering = at;
+        Stop::Reply(reply)
+    }
+}

@@ -1,0 +1,92 @@
+//! Where the messages of an exchange come from.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::SizeHint;
+use weft_wasm_host::Side;
+
+use super::{Drive, Stop};
+use crate::filter::half::Part;
+use crate::upstream::Content;
+
+impl Drive {
+    /// What is known of the length of what is still to come of a message.
+    #[must_use]
+    pub fn size_hint(&self, side: Side) -> SizeHint {
+        if self.progress(side).sent {
+            return SizeHint::with_exact(0);
+        }
+        for stage in self.in_order(side).rev() {
+            let half = stage.seen(side);
+            if let Some(whole) = half.whole() {
+                return SizeHint::with_exact(whole as u64);
+            }
+            if !stage.leaves_body_alone(side) || half.has_body() {
+                return SizeHint::default();
+            }
+        }
+        match side {
+            Side::Request => self.client.size_hint(),
+            Side::Response => self.answer.size_hint(),
+        }
+    }
+
+    /// The next part from where a message comes from.
+    pub(super) fn poll_source(
+        &mut self,
+        side: Side,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Part>, Stop>> {
+        let over = match side {
+            Side::Request => self.client.is_end_stream(),
+            Side::Response => self.answer.is_over(),
+        };
+        let progress = self.progress_mut(side);
+        if !progress.begun {
+            progress.begun = true;
+            progress.read = over;
+            return Poll::Ready(Ok(Some(Part::Head { end: over })));
+        }
+        if progress.read {
+            return Poll::Ready(Ok(None));
+        }
+        let frame = match side {
+            Side::Request => {
+                let frame = ready!(self.client.poll_frame(context));
+                frame.map(|frame| {
+                    frame.map(|frame| frame.map_data(|bytes| Content::alone(bytes, 0)))
+                })
+            }
+            Side::Response => ready!(self.answer.poll_frame(context)),
+        };
+        let over = match side {
+            Side::Request => self.client.is_end_stream(),
+            Side::Response => self.answer.is_over(),
+        };
+        let frame = frame.transpose().inspect_err(|_failure| {
+            // What comes in its place is not for filters that have seen a part.
+            self.answering = 0;
+        })?;
+        let part = match frame {
+            None => Part::Data {
+                content: Content::alone(Bytes::new(), 0),
+                end: true,
+            },
+            Some(frame) => match frame.into_data() {
+                Ok(content) => Part::Data { content, end: over },
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let lent = self.lent()?;
+                    match side {
+                        Side::Request => lent.request_trailers = Some(trailers),
+                        Side::Response => lent.response_trailers = Some(trailers),
+                    }
+                    Part::Trailers
+                }
+            },
+        };
+        self.progress_mut(side).read = part.ends();
+        Poll::Ready(Ok(Some(part)))
+    }
+}
