@@ -34,7 +34,7 @@ pub struct Args {
 
     /// Where the modules of that file's filters are: all `*.wasm` in this folder,
     /// whatever they are called. SIGHUP looks anew.
-    #[arg(long, requires = "snapshot")]
+    #[arg(long, requires = "snapshot", conflicts_with = "control_socket")]
     pub module_dir: Option<PathBuf>,
 
     /// Unix socket of the admin page.

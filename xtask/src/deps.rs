@@ -30,6 +30,8 @@ const ALLOWED: &[Allowed] = &[
     // Starts cargo and turns what it built into components.
     allow("weft-filter-build", &[]),
     allow("weft-wasm-host", &["weft-abi", "weft-core"]),
+    // What the proxy and the command line both say of configurations.
+    allow("weft-filter-schema", &[]),
     allow("weft-datapath-common", &[]),
     allow("weft-ebpf", &["weft-datapath-common"]),
     allow("weft-datapath", &["weft-datapath-common", "weft-core"]),
@@ -38,6 +40,7 @@ const ALLOWED: &[Allowed] = &[
         "weft-proxy",
         &[
             "weft-wasm-host",
+            "weft-filter-schema",
             "weft-api",
             "weft-core",
             "weft-filter-build",
@@ -46,7 +49,10 @@ const ALLOWED: &[Allowed] = &[
     allow("weft-agent", &["weft-datapath", "weft-api", "weft-core"]),
     allow("weft", &["weft-api", "weft-core"]),
     // Runs filters offline: a program of its own, so that `weft` links no wasmtime.
-    allow("weft-filter", &["weft-wasm-host", "weft-filter-build"]),
+    allow(
+        "weft-filter",
+        &["weft-wasm-host", "weft-filter-schema", "weft-filter-build"],
+    ),
     // Starts the real binaries and links none of their code.
     allow("weft-lab", &[]),
     // The same, but for the wire formats and the lab.

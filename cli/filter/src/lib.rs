@@ -9,8 +9,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-pub mod schema;
-
 mod config;
 mod inspect;
 mod make;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use weft_core::filter as model;
+use weft_filter_schema::{Invalid, Problem};
 use weft_wasm_host::shared::queue::Queues;
 use weft_wasm_host::{
     Abi, ConfigureError, FailPolicy, Fault, Filter, FilterSpec, Isolation, Limits, Log, Manifest,
     Module, OnError, Plugin, ReloadError, Runtime, Shared,
 };
 
+use super::NodeFilter;
 use super::failure::Failure;
-use super::{NodeFilter, schema};
 
 /// What of a specification makes a version: where the rest of it changes, the
 /// filter stays as it is.
@@ -98,19 +99,21 @@ fn config(abi: Abi, manifest: &Manifest, config: &[u8]) -> Result<Bytes, Failure
     let value: Value =
         serde_json::from_slice(config).map_err(|error| refused(format!("config: {error}")))?;
     if !manifest.config_schema.is_empty() {
-        schema::validate(&manifest.config_schema, &value).map_err(|invalid| match invalid {
-            schema::Invalid::Schema(_) => refused(invalid.to_string()),
-            schema::Invalid::Config(problems) => {
-                let problems: Vec<_> = problems.iter().map(problem).collect();
-                refused(problems.join("; "))
+        weft_filter_schema::validate(&manifest.config_schema, &value).map_err(|invalid| {
+            match invalid {
+                Invalid::Schema(_) => refused(invalid.to_string()),
+                Invalid::Config(problems) => {
+                    let problems: Vec<_> = problems.iter().map(problem).collect();
+                    refused(problems.join("; "))
+                }
             }
         })?;
     }
     Ok(Bytes::copy_from_slice(config))
 }
 
-fn problem(problem: &schema::Problem) -> String {
-    let schema::Problem { path, why } = problem;
+fn problem(problem: &Problem) -> String {
+    let Problem { path, why } = problem;
     match path.as_str() {
         "" => format!("config: {why}"),
         path if path.starts_with('[') => format!("config{path}: {why}"),

@@ -24,7 +24,6 @@ pub mod node_filter;
 pub mod registry;
 pub mod report;
 pub mod run;
-pub mod schema;
 mod stage;
 
 pub use manager::Manager;

@@ -29,7 +29,7 @@ pub(crate) use self::args::RunArgs;
 use self::drive::Drive;
 use self::record::Lines;
 use self::time::OfflineClock;
-use crate::{Ended, config, schema};
+use crate::{Ended, config};
 
 /// Instances at once: one that is thrown away, and one that runs.
 const INSTANCES: u32 = 4;
@@ -120,7 +120,8 @@ fn check(manifest: &Manifest, config: Option<&Value>) -> Result<()> {
         return Ok(());
     }
     let nothing = Value::Object(Map::new());
-    schema::validate(&manifest.config_schema, config.unwrap_or(&nothing)).context("--config")
+    weft_filter_schema::validate(&manifest.config_schema, config.unwrap_or(&nothing))
+        .context("--config")
 }
 
 /// What the filter gets to read. As in Envoy, a filter for proxy-wasm gets the text of a string, and

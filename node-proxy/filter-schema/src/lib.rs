@@ -1,4 +1,9 @@
 //! Whether a configuration is of the form that its filter says.
+//!
+//! Schema and configuration may come from anybody: checking one against the other has bounds.
+#![forbid(unsafe_code)]
+
+mod cost;
 
 use std::fmt;
 
@@ -9,6 +14,8 @@ use serde_json::Value;
 
 /// More are not told: the first ones say what is wrong.
 const MAX_PROBLEMS: usize = 8;
+/// Longest text of a schema.
+const MAX_SCHEMA: usize = 256 << 10;
 /// A pattern of a schema takes at most this much memory.
 const MAX_PATTERN: usize = 1 << 20;
 
@@ -57,13 +64,18 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// Checks a configuration. Schema and configuration may come from anybody: patterns are matched in
-/// linear time, and nothing is fetched.
+/// linear time, nothing is fetched, and what would take too long is refused before it is done.
 ///
 /// # Errors
 /// What is wrong, by field.
 pub fn validate(schema: &str, config: &Value) -> Result<(), Invalid> {
+    if schema.len() > MAX_SCHEMA {
+        let why = format!("it has more than {MAX_SCHEMA} bytes");
+        return Err(Invalid::Schema(why));
+    }
     let schema: Value =
         serde_json::from_str(schema).map_err(|error| Invalid::Schema(error.to_string()))?;
+    cost::check(&schema, config).map_err(Invalid::Schema)?;
     let patterns = PatternOptions::regex()
         .size_limit(MAX_PATTERN)
         .dfa_size_limit(MAX_PATTERN);
