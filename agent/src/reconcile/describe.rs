@@ -62,7 +62,7 @@ impl<K: Kernel> Engine<K> {
                 Some(reason) => (EndpointPhase::Failed, reason.clone()),
                 None if !attached => (
                     EndpointPhase::WaitingForProxy,
-                    "the proxy does not have its rules yet".into(),
+                    "the proxy does not have its rules and filters yet".into(),
                 ),
                 None if outcome.strangers.contains(&endpoint.id) => (
                     EndpointPhase::WaitingForProxy,
@@ -70,7 +70,7 @@ impl<K: Kernel> Engine<K> {
                 ),
                 None if outcome.held.contains(&endpoint.id) => (
                     EndpointPhase::Ready,
-                    "ports with L7 rules are closed until the proxy has the rules".into(),
+                    "ports with L7 rules or filters are closed until the proxy has them".into(),
                 ),
                 None => (
                     EndpointPhase::Ready,
