@@ -109,11 +109,7 @@ fn what_is_far_too_much_is_not_even_copied() {
         emitting(3 << 20)
     ));
     let mut guest = setup.instance(&module.wasm());
-    let fault = head(&mut *guest).expect_err("too much");
-    assert!(
-        matches!(&fault, Fault::Trap(why) if why.contains("fuel")),
-        "{fault:?}"
-    );
+    assert!(matches!(head(&mut *guest), Err(Fault::Trap(_))));
 }
 
 #[test]
