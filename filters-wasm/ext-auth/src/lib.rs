@@ -155,7 +155,8 @@ impl ExtAuth {
             .fetch(&self.config.service)
             .method(question.method, question.path)
             .timeout(Duration::from_millis(self.config.timeout_ms));
-        for (name, value) in &question.headers {
+        // Nothing of the question is kept while it is asked.
+        for (name, value) in question.headers {
             fetch = fetch.header(name, value);
         }
         fetch

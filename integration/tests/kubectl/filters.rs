@@ -93,7 +93,10 @@ fn filters_are_attached_and_their_status_says_how_they_fare() {
     let words: Vec<_> = table.split_whitespace().collect();
     assert_eq!(words[..5], ["NAME", "PHASE", "DIRECTION", "LOADED", "AGE"]);
     assert_eq!(words[5..9], ["teapot", "afterPolicy", "ingress", "False"]);
-    assert_eq!(sh(&lab, "kubectl get wf -o name"), "weftfilter.weft.dev/teapot\n");
+    assert_eq!(
+        sh(&lab, "kubectl get wf -o name"),
+        "weftfilter.weft.dev/teapot\n"
+    );
 
     // A module from a ConfigMap, which first refuses its configuration.
     let module = STANDARD.encode(wat::parse_str(TEAPOT).unwrap());

@@ -5,7 +5,7 @@ mod health;
 mod lives;
 mod version;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::filter::{Filter, Isolation};
 use crate::instance::Guest;
+use crate::module::Abi;
 use crate::reload::Published;
 use crate::types::{Command, ContextId, Event, Step};
 
@@ -64,7 +65,8 @@ pub struct Slot {
     /// The one that is to come in its place, once an instance of it is there.
     coming: Option<Version>,
     current: Option<u32>,
-    lives: HashMap<u32, Live>,
+    /// One or two, unless each request has its own.
+    lives: BTreeMap<u32, Live>,
     next: u32,
     /// Exchanges that were in instances that failed.
     salvaged: HashMap<Ticket, Box<dyn Exchange>>,
@@ -82,7 +84,7 @@ impl Slot {
             version: Version::new(filter),
             coming: None,
             current: None,
-            lives: HashMap::new(),
+            lives: BTreeMap::new(),
             next: 0,
             salvaged: HashMap::new(),
             effects: Vec::new(),
@@ -205,9 +207,11 @@ impl Slot {
         let Some(live) = self.lives.get_mut(&instance) else {
             return Err(self.version.health.why());
         };
-        let start = live.filter.now();
+        // A component does not hear of it before its first event.
+        let hears = live.filter.module().abi() != Abi::Weft;
+        let start = hears.then(|| live.filter.now());
         let opened = live.guest.open();
-        self.spent += since(&live.filter, start);
+        self.spent += start.map_or(Duration::ZERO, |start| since(&live.filter, start));
         match opened {
             Ok(context) => {
                 self.collect(instance);
