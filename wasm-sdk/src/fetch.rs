@@ -119,25 +119,24 @@ pub struct FetchBuilder {
 }
 
 impl FetchBuilder {
-    /// With one more header. With one that the proxy writes itself, as `host` (a fetch goes to its
-    /// Service by the Service's own name) or `content-length`, it is not sent, and awaiting it is
-    /// an error.
+    /// With one more header; with `host` the fetch names that host in place of the Service's own
+    /// name, and goes to the Service all the same. With one that the proxy writes itself, as
+    /// `content-length`, it is not sent, and awaiting it is an error.
     ///
     /// ```
     /// # fn f(fetch: weft_sdk::Fetch) {
-    /// let _ = fetch.get("/").header("accept", "application/json");
+    /// let _ = fetch.get("/").header("host", "issuer.example").header("accept", "text/plain");
     /// # }
     /// ```
     pub fn header(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref().to_ascii_lowercase();
-        if is_framing(&name) {
+        if name == b"host" {
+            self.request.headers.retain(|header| header.name != b"host");
+        } else if is_framing(&name) {
             let name = String::from_utf8_lossy(&name);
-            let what = match &*name {
-                "host" => "a fetch goes to its Service by the Service's own name",
-                _ => "the proxy writes it itself",
-            };
-            self.wrong
-                .get_or_insert_with(|| format!("the header {name} of a fetch: {what}"));
+            self.wrong.get_or_insert_with(|| {
+                format!("the header {name} of a fetch: the proxy writes it itself")
+            });
             return self;
         }
         self.framing(name, value)

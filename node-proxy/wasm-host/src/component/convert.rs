@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::bindings::weft::filter::types as wit;
@@ -144,17 +146,50 @@ pub(super) fn fetch_request(request: wit::FetchRequest) -> Result<FetchRequest, 
     let map = |what: &str, list: &[wit::HeaderResult]| {
         collect(list).map_err(|error| FetchError::Invalid(format!("{what}: {error}")))
     };
+    let authority = authority(&request.headers)?;
+    let mut headers = map("headers", &request.headers)?;
+    // The one header about the connection that gRPC asks for.
+    let te = |header: &wit::HeaderResult| {
+        named(header, header::TE.as_str()) && header.value.eq_ignore_ascii_case(b"trailers")
+    };
+    if request.http2 && request.headers.iter().any(te) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     Ok(FetchRequest {
-        headers: map("headers", &request.headers)?,
+        headers,
         trailers: map("trailers", &request.trailers)?,
         service: request.service,
         method,
-        authority: None,
+        authority,
         path: request.path,
         body: Bytes::from(request.body),
         http2: request.http2,
         timeout: Duration::from_millis(u64::from(request.timeout_ms)),
     })
+}
+
+fn named(header: &wit::HeaderResult, name: &str) -> bool {
+    header.name.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// The host that a fetch is to name, if the filter gave one.
+fn authority(headers: &[wit::HeaderResult]) -> Result<Option<String>, FetchError> {
+    let invalid = |why: &str| FetchError::Invalid(format!("headers: host {why}"));
+    let mut hosts = headers
+        .iter()
+        .filter(|one| named(one, header::HOST.as_str()));
+    let Some(host) = hosts.next() else {
+        return Ok(None);
+    };
+    if hosts.next().is_some() {
+        return Err(invalid("is there twice"));
+    }
+    let text = std::str::from_utf8(&host.value).ok();
+    let known = text.filter(|text| !text.contains('@') && text.parse::<Authority>().is_ok());
+    match known {
+        Some(host) => Ok(Some(host.to_owned())),
+        None => Err(invalid("must be a name, or a name and a port")),
+    }
 }
 
 pub(super) fn fetch_error(error: FetchError) -> wit::FetchErrorResult {
@@ -262,5 +297,51 @@ pub(super) fn kv_error(error: KvError) -> wit::KvError {
         KvError::Conflict(version) => wit::KvError::Conflict(version),
         KvError::Quota => wit::KvError::Quota,
         KvError::Invalid(why) => wit::KvError::Invalid(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FetchError, FetchRequest, fetch_request, header, wit};
+
+    fn fetch(headers: &[(&str, &str)], http2: bool) -> Result<FetchRequest, FetchError> {
+        let headers = headers.iter().map(|(name, value)| wit::HeaderResult {
+            name: (*name).into(),
+            value: (*value).into(),
+        });
+        fetch_request(wit::FetchRequest {
+            service: "authz.default:80".into(),
+            method: "POST".into(),
+            path: "/".into(),
+            headers: headers.collect(),
+            body: Vec::new(),
+            trailers: Vec::new(),
+            http2,
+            timeout_ms: 1,
+        })
+    }
+
+    #[test]
+    fn the_host_of_a_fetch_is_its_authority() {
+        let named = fetch(&[("Host", "issuer.example:8080"), ("a", "b")], false).expect("valid");
+        assert_eq!(named.authority.as_deref(), Some("issuer.example:8080"));
+        assert!(!named.headers.contains_key(header::HOST));
+        assert_eq!(fetch(&[], false).expect("valid").authority, None);
+        for host in ["", "a b", "user@a", "a/b"] {
+            let refused = fetch(&[("host", host)], false).expect_err(host);
+            assert!(matches!(refused, FetchError::Invalid(why) if why.contains("host")));
+        }
+        assert!(fetch(&[("host", "a"), ("host", "b")], false).is_err());
+    }
+
+    #[test]
+    fn only_what_grpc_asks_of_te_is_kept() {
+        let te = |value, http2| {
+            let fetch = fetch(&[("te", value)], http2).expect("valid");
+            fetch.headers.get(header::TE).cloned()
+        };
+        assert_eq!(te("trailers", true).expect("kept"), "trailers");
+        assert_eq!(te("trailers", false), None);
+        assert_eq!(te("gzip", true), None);
     }
 }

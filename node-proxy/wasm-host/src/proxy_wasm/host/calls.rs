@@ -115,6 +115,8 @@ pub(super) fn grpc_call(caller: &mut Caller<'_, Vm>, call: &GrpcCall) -> Answer 
     let mut headers: HeaderMap = headers::collect(metadata)?;
     let kind = HeaderValue::from_static("application/grpc");
     headers.insert(header::CONTENT_TYPE, kind);
+    // Some servers of gRPC refuse calls without it.
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let request = FetchRequest {
         service: upstream::service(cluster, ""),
         method: Method::POST,
