@@ -212,6 +212,16 @@ impl Snapshot {
         &self.filters
     }
 
+    /// Whether the filter at this position is attached to a pod, in any direction
+    /// and on any port.
+    pub fn is_attached(&self, filter: u32, endpoint: EndpointId) -> bool {
+        let mut chains = self.chains.values();
+        chains.any(|chain| {
+            let mut steps = chain.steps.iter();
+            chain.endpoint == endpoint && steps.any(|step| step.filter == filter)
+        })
+    }
+
     /// A Service that filters may ask, by `name.namespace:port`.
     pub fn callout(&self, service: &str) -> Option<&Callout> {
         self.callouts.get(service)

@@ -245,6 +245,9 @@ fn a_connection_meets_the_filters_of_both_ends() {
     assert_eq!(met(TIEFIGHTER, 80), [1, 0, 1]);
     assert_eq!(met([10, 244, 2, 10], 80), [0, 1]);
     assert!(met(TIEFIGHTER, 81).is_empty());
+    let attached = |filter, endpoint| snapshot.is_attached(filter, EndpointId(endpoint));
+    assert!(attached(1, 1) && attached(0, 2) && attached(1, 2));
+    assert!(!attached(0, 1) && !attached(0, 3));
 }
 
 #[test]

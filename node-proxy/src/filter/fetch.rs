@@ -146,7 +146,11 @@ fn choose(
         Some(asker) => asker
             .subject()
             .filter(|subject| backend.from.binary_search(subject).is_ok()),
-        None => backend.from.first().copied(),
+        None => backend
+            .from
+            .iter()
+            .copied()
+            .find(|pod| meets(config, spec, *pod)),
     };
     let turn = worker.next_turn();
     let backends = callout.backends.iter();
@@ -156,6 +160,14 @@ fn choose(
     turn.checked_rem(allowed.len())
         .and_then(|at| allowed.get(at).copied())
         .ok_or(FetchError::Denied)
+}
+
+/// Whether a filter works for this pod.
+fn meets(config: &Config, spec: &FilterSpec, pod: EndpointId) -> bool {
+    let filters = config.snapshot.filters();
+    let place = filters.iter().position(|one| one.key == spec.key);
+    let place = place.and_then(|place| u32::try_from(place).ok());
+    place.is_some_and(|place| config.snapshot.is_attached(place, pod))
 }
 
 /// `name.namespace:port` of what a filter, or its manifest, calls a Service.

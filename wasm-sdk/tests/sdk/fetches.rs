@@ -278,7 +278,7 @@ fn what_the_proxy_would_not_send_is_refused_in_a_test_too() {
 fn a_fetch_may_name_another_host() {
     let host = TestHost::<Fetches>::new("{}").expect("it has no configuration");
     host.answer("a:80", |_| Answer::ok(""));
-    host.send(TestRequest::get("/host"));
+    let _exchange = host.send(TestRequest::get("/host"));
     let [fetch] = &host.fetches()[..] else {
         panic!("{:?}", host.fetches())
     };
