@@ -99,7 +99,7 @@ async fn on_request(request: &Request, command: &str) -> Result<Option<Flow>> {
         "path" => request.set_path(how)?,
         "method" => request.set_method(how)?,
         "authority" => request.set_authority(how)?,
-        "sleep" => request.sleep(milliseconds(how)).await,
+        "sleep" => request.sleep(milliseconds(how)).await.map_err(Error::new)?,
         "span" => request.span().set("probe", how),
         "event" => request.span().event(how, &[("from", &"probe")]),
         "attributes" => {
@@ -135,7 +135,10 @@ async fn on_response(response: &Response, command: &str) -> Result<Option<Flow>>
     let (what, how) = parts(command);
     match what {
         "status" => response.set_status(how.parse().unwrap_or(500))?,
-        "sleep" => response.sleep(milliseconds(how)).await,
+        "sleep" => response
+            .sleep(milliseconds(how))
+            .await
+            .map_err(Error::new)?,
         "replace" => {
             let mut body = response.body();
             let _all = body.collect(1 << 20).await;
