@@ -64,8 +64,8 @@ pub(super) const FILES: [(&str, &str); 11] = [
         include_str!("../../../../examples/filters/starwars/shuttle.yaml"),
     ),
     (
-        "filters/token",
-        include_str!("../../../../examples/filters/starwars/token"),
+        "filters/token.jwt",
+        include_str!("../../../../examples/filters/starwars/token.jwt"),
     ),
 ];
 
