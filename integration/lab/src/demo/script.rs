@@ -198,10 +198,10 @@ mod tests {
                 }
             }
         }
-        let examples =
-            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/starwars");
+        let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
         let mut found = Vec::new();
-        names(&examples, "", &mut found);
+        names(&examples.join("starwars"), "", &mut found);
+        names(&examples.join("filters/starwars"), "filters/", &mut found);
         found.sort_unstable();
         let mut known = FILES.map(|(path, _)| path.to_owned());
         known.sort_unstable();

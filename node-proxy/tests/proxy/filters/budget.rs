@@ -33,13 +33,13 @@ async fn a_greedy_namespace_is_slowed_and_then_stopped() {
     let mut world = World::new(server.address, &greedy()).await;
     let mut other = Client::connect_from(world.address, STRANGER.into()).await;
     let alone = latencies(&mut other, Duration::from_secs(1)).await;
-    let burners: Vec<_> = (0..4)
+    let burners: Vec<_> = (0..8)
         .map(|_client| {
             let address = world.address;
             tokio::spawn(async move {
                 let mut client = Client::connect(address).await;
                 loop {
-                    client.send(told("/x", "spin=4")).await;
+                    client.send(told("/x", "spin=3")).await;
                     client.answer().await;
                 }
             })
