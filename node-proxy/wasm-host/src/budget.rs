@@ -105,9 +105,11 @@ impl Budget {
             return (Admission::Quarantined { until }, Ticket { reserved: 0 });
         }
         let wait = self.debt(now);
-        if wait == 0 {
+        if self.has_recovered(now) {
             self.indebted.store(0, Ordering::Relaxed);
-        } else if let Some(until) = self.judge(now) {
+        } else if (wait > 0 || self.indebted.load(Ordering::Relaxed) != 0)
+            && let Some(until) = self.judge(now)
+        {
             return (Admission::Quarantined { until }, Ticket { reserved: 0 });
         }
         if wait > nanos(self.limits.max_wait) {
@@ -149,6 +151,14 @@ impl Budget {
     #[must_use]
     pub fn slowed(&self, now: u64) -> bool {
         self.debt(now) > 0
+    }
+
+    /// Whether half of the reserve is there again. Less is no recovery: of many calls that take
+    /// turns at an empty account, one or another always finds it paid off for a moment.
+    fn has_recovered(&self, now: u64) -> bool {
+        let reserve = self.cost(nanos(self.limits.reserve));
+        let paid = self.paid.load(Ordering::Relaxed);
+        paid.saturating_sub(now) <= reserve / 2
     }
 
     /// How long it takes until there is room for a call again.
@@ -300,6 +310,24 @@ mod tests {
             assert_eq!(budget.quarantined(now), None);
         }
         assert_eq!(lengths, [10, 20, 40]);
+    }
+
+    #[test]
+    fn small_calls_between_large_ones_are_no_recovery() {
+        let budget = Budget::new(BudgetLimits::default());
+        let mut now = S;
+        let end = now + 20 * S;
+        while now < end && budget.quarantined(now).is_none() {
+            for spent in [3_000, 5, 5, 5].map(Duration::from_micros) {
+                let (admission, ticket) = budget.admit(now);
+                if let Admission::Wait(wait) = admission {
+                    now += wait.as_nanos() as u64;
+                }
+                now += spent.as_nanos() as u64;
+                budget.settle(ticket, spent, now);
+            }
+        }
+        assert!(budget.quarantined(now).is_some(), "slowed for ever");
     }
 
     #[test]
