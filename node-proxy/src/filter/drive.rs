@@ -84,6 +84,9 @@ struct Progress {
     read: bool,
     /// The last part was sent on.
     sent: bool,
+    /// A filter has stopped the exchange: no more of it is sent on, whoever
+    /// asks.
+    stopped: bool,
 }
 
 impl Drive {
@@ -208,6 +211,11 @@ impl Drive {
     /// Why it goes no further; those before that filter are still to see what
     /// comes in its place.
     pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if self.answered.stopped {
+            // Whoever sends the request has heard of it first.
+            let stop = self.stopped.take();
+            return Poll::Ready(Err(stop.unwrap_or(Stop::Failure(LOST))));
+        }
         if self.answering == 0 {
             self.answered.begun = true;
             self.answered.read = self.answer.is_over();
@@ -243,7 +251,11 @@ impl Drive {
         side: Side,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
-        if self.progress(side).sent {
+        let progress = self.progress(side);
+        if progress.stopped {
+            return Poll::Ready(Some(Err(Failure::Answered)));
+        }
+        if progress.sent {
             return Poll::Ready(None);
         }
         let filters = match side {
@@ -420,13 +432,6 @@ impl Drive {
                 return Poll::Ready(Err(self.replied(at, reply)));
             }
             self.within_bounds(at, side)?;
-        }
-    }
-
-    fn in_order(&self, side: Side) -> Box<dyn DoubleEndedIterator<Item = &Stage> + '_> {
-        match side {
-            Side::Request => Box::new(self.stages.iter()),
-            Side::Response => Box::new(self.stages.iter().take(self.answering).rev()),
         }
     }
 

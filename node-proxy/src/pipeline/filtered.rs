@@ -221,7 +221,7 @@ impl Way {
             Ok(target) => target,
             Err(ended) => {
                 let answer = self.own(ended, &mut recorder, &config);
-                return self.finish(answer, recorder, &config).await;
+                return self.finish(answer, recorder).await;
             }
         };
         match self.send(&target, &recorder).await {
@@ -230,7 +230,7 @@ impl Way {
                 let stopped = self.drive.borrow_mut().take_stopped();
                 let ended = stopped.map_or_else(|| failure.into(), Ended::from);
                 let answer = self.own(ended, &mut recorder, &config);
-                self.finish(answer, recorder, &config).await
+                self.finish(answer, recorder).await
             }
         }
     }
@@ -376,7 +376,7 @@ impl Way {
                 Ok(response) => response,
                 Err((failure, mut recorder)) => {
                     let answer = self.own(failure.into(), &mut recorder, config);
-                    self.finish(answer, recorder, config).await
+                    self.finish(answer, recorder).await
                 }
             };
         }
@@ -413,7 +413,6 @@ impl Way {
         &self,
         answer: (Answer, AnswerBody),
         mut recorder: Recorder,
-        _config: &Config,
     ) -> Response<ResponseBody> {
         self.back(answer, &mut recorder).await;
         self.hand_over(recorder)

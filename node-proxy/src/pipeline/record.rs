@@ -121,6 +121,9 @@ impl Recorder {
         if let Some(filters) = self.filters.take()
             && let Ok(mut filters) = filters.try_borrow_mut()
         {
+            if let Some(mark) = filters.mark() {
+                let _first = self.exchange.filter.set(Box::new(mark.clone()));
+            }
             let _first = self.exchange.runs.set(Box::new(filters.runs()));
         }
         // Set once, here; a second end would be a second record.

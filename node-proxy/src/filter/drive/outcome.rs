@@ -24,13 +24,21 @@ impl Drive {
         Ok(())
     }
 
+    /// The exchange ends in this filter. It sees no more of it, and what it
+    /// held is not sent on by whoever asks for the next part.
+    fn end_at(&mut self, at: usize) {
+        self.answering = at;
+        self.request.stopped = true;
+        self.answered.stopped = true;
+    }
+
     fn held_too_much(&mut self, at: usize, side: Side) -> Stop {
         if let Some(stage) = self.stages.get_mut(at) {
             stage.skip_silently();
             let reason = "holds more of a body than its limits allow";
             self.mark = Some(stage.mark(reason, None));
         }
-        self.answering = at;
+        self.end_at(at);
         Stop::Failure(match side {
             Side::Request => Failure::RequestBodyTooLarge,
             Side::Response => Failure::ResponseBodyTooLarge,
@@ -53,7 +61,7 @@ impl Drive {
         stage.outcome = Outcome::Failed(kind);
         stage.skip_silently();
         self.mark = Some(stage.mark(&fault.to_string(), None));
-        self.answering = at;
+        self.end_at(at);
         Err(Failure::Filter(kind).into())
     }
 
@@ -65,7 +73,7 @@ impl Drive {
             stage.skip_silently();
             self.mark = Some(stage.mark(&reply.reason, Some(status)));
         }
-        self.answering = at;
+        self.end_at(at);
         Stop::Reply(reply)
     }
 }

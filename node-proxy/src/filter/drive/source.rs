@@ -8,6 +8,7 @@ use weft_wasm_host::Side;
 
 use super::{Drive, Stop};
 use crate::filter::half::Part;
+use crate::filter::stage::Stage;
 use crate::upstream::Content;
 
 impl Drive {
@@ -17,19 +18,18 @@ impl Drive {
         if self.progress(side).sent {
             return SizeHint::with_exact(0);
         }
-        for stage in self.in_order(side).rev() {
-            let half = stage.seen(side);
-            if let Some(whole) = half.whole() {
-                return SizeHint::with_exact(whole as u64);
+        // The last that a message passes knows best what is still to come of it.
+        let known = match side {
+            Side::Request => self.stages.iter().rev().find_map(|one| length(one, side)),
+            Side::Response => {
+                let mut seen = self.stages.iter().take(self.answering);
+                seen.find_map(|one| length(one, side))
             }
-            if !stage.leaves_body_alone(side) || half.has_body() {
-                return SizeHint::default();
-            }
-        }
-        match side {
+        };
+        known.unwrap_or_else(|| match side {
             Side::Request => self.client.size_hint(),
             Side::Response => self.answer.size_hint(),
-        }
+        })
     }
 
     /// The next part from where a message comes from.
@@ -89,4 +89,15 @@ impl Drive {
         self.progress_mut(side).read = part.ends();
         Poll::Ready(Ok(Some(part)))
     }
+}
+
+/// What a filter makes of the length of a body; none where it leaves it as it
+/// is.
+fn length(stage: &Stage, side: Side) -> Option<SizeHint> {
+    let half = stage.seen(side);
+    if let Some(whole) = half.whole() {
+        return Some(SizeHint::with_exact(whole as u64));
+    }
+    let changes = !stage.leaves_body_alone(side) || half.has_body();
+    changes.then(SizeHint::default)
 }
