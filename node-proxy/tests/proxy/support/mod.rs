@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod client;
 pub mod guests;
+pub mod modules;
 pub mod otlp;
 pub mod process;
 pub mod server;
