@@ -266,7 +266,7 @@ impl Reader<'_> {
         ranges.map(amount::merged)
     }
 
-    fn fits(&mut self, count: usize, what: &str, path: &Path) -> bool {
+    pub(super) fn fits(&mut self, count: usize, what: &str, path: &Path) -> bool {
         if count > MAX_LIST {
             let message = format!("has {count} {what}, more than {MAX_LIST}");
             self.errors.add(path, message);
@@ -394,7 +394,11 @@ impl Reader<'_> {
         Some(bytes.into())
     }
 
-    fn callouts(&mut self, list: Option<&[String]>, path: &Path) -> Option<Arc<[Box<str>]>> {
+    pub(super) fn callouts(
+        &mut self,
+        list: Option<&[String]>,
+        path: &Path,
+    ) -> Option<Arc<[Box<str>]>> {
         let list = list.unwrap_or_default();
         if !self.fits(list.len(), "Services", path) {
             return None;

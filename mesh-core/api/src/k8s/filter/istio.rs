@@ -19,6 +19,9 @@ use super::{Attachment, Filter, Subject, amount};
 
 /// Objects of this namespace are for the pods of all namespaces.
 pub(super) const ROOT_NAMESPACE: &str = "istio-system";
+/// The Services that a plugin may ask, `name.namespace:port` between commas. Istio lets plugins ask
+/// what they like and has no field for it.
+pub const CALLOUTS: &str = "weft.dev/callouts";
 /// Most targets and elements of `match`.
 const MAX_LIST: usize = 16;
 /// What is said of an object that does not name a side.
@@ -105,13 +108,14 @@ struct PortSelector {
 /// Schema of `spec`.
 pub(super) static SPEC: LazyLock<Value> = LazyLock::new(schema_of::<PluginText>);
 
-/// Reads `spec`.
+/// Reads `spec`, and what is said in annotations.
 pub(super) fn filter(
     key: FilterKey,
     text: &Value,
-    path: &Path,
+    annotations: &Value,
     errors: &mut Errors,
 ) -> Option<Filter> {
+    let path = &Path::root("spec");
     let text: PluginText = read(text, &SPEC, path, errors)?;
     let namespace = key.namespace.clone();
     let mut reader = Reader {
@@ -128,6 +132,7 @@ pub(super) fn filter(
         Some(config) => reader.json(config, &path.field("pluginConfig")),
     };
     let kind = plugin_type(&mut reader, text.kind.as_deref(), path);
+    let callouts = callouts(&mut reader, annotations);
     let (sides, server_only) = sides?;
     let order = order?;
     let subjects = subjects?;
@@ -148,7 +153,7 @@ pub(super) fn filter(
         limits: FilterLimits::default(),
         on_error: on_error?,
         isolation: Isolation::Worker,
-        callouts: Arc::from([]),
+        callouts: callouts?,
         plugin: Plugin {
             root_id: text.plugin_name.unwrap_or_default().into(),
             ..Plugin::default()
@@ -156,6 +161,14 @@ pub(super) fn filter(
         remark: server_only.then_some(SERVER_ONLY),
         key,
     })
+}
+
+fn callouts(reader: &mut Reader<'_>, annotations: &Value) -> Option<Arc<[Box<str>]>> {
+    let text = annotations[CALLOUTS].as_str().unwrap_or_default();
+    let services = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+    let services: Vec<String> = services.map(str::to_owned).collect();
+    let path = Path::root("metadata").field("annotations").field(CALLOUTS);
+    reader.callouts(Some(&services), &path)
 }
 
 fn subjects(reader: &mut Reader<'_>, text: &PluginText, path: &Path) -> Option<Vec<Subject>> {
@@ -290,9 +303,7 @@ fn ports(
     path: &Path,
 ) -> Option<Vec<PortRange>> {
     let list = list.unwrap_or_default();
-    if list.len() > 64 {
-        let message = format!("has {} ports, more than 64", list.len());
-        reader.errors.add(path, message);
+    if !reader.fits(list.len(), "ports", path) {
         return None;
     }
     let mut ports = Vec::with_capacity(list.len());

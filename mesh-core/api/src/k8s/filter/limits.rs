@@ -16,7 +16,7 @@ const MAX_MEMORY: u64 = 256 << 20;
 const MAX_BODY: u64 = 64 << 20;
 const MAX_CONTEXTS: u32 = 1 << 20;
 const MAX_FETCHES: u32 = 1024;
-const MAX_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_DEADLINE: Duration = Duration::from_millis(100);
 const MAX_START: Duration = Duration::from_secs(10);
 const MAX_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 

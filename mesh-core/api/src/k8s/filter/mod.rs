@@ -105,7 +105,10 @@ pub fn read(kind: FilterKind, object: &Value) -> Result<Filter, FieldErrors> {
             errors.add(&spec, "is required");
             None
         }
-        (Some(text), FilterKind::WasmPlugin) => istio::filter(key, text, &spec, &mut errors),
+        (Some(text), FilterKind::WasmPlugin) => {
+            let annotations = &object["metadata"]["annotations"];
+            istio::filter(key, text, annotations, &mut errors)
+        }
         (Some(text), _) => convert::filter(key, text, &spec, &mut errors),
     };
     errors.into_result(filter)?.ok_or_else(|| {

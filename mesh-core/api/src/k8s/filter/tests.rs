@@ -216,7 +216,7 @@ fn limits_have_bounds_and_failures_two_outcomes() {
         ),
         (
             json!({ "limits": { "deadline": "2s" } }),
-            "spec.limits.deadline: is 2s, it must be above 0 and at most 1s",
+            "spec.limits.deadline: is 2s, it must be above 0 and at most 100ms",
         ),
         (
             json!({ "limits": { "memory": "1Gi" } }),

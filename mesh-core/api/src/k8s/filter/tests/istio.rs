@@ -14,6 +14,32 @@ fn plugin(fields: &Value, namespace: &str) -> Result<Filter, FieldErrors> {
     read(FilterKind::WasmPlugin, &object)
 }
 
+fn asking(services: &str) -> Result<Filter, FieldErrors> {
+    let object = json!({
+        "metadata": {
+            "name": "auth",
+            "namespace": "shop",
+            "annotations": { "weft.dev/callouts": services },
+        },
+        "spec": { "url": "oci://example.com/auth:1" },
+    });
+    read(FilterKind::WasmPlugin, &object)
+}
+
+#[test]
+fn services_that_a_plugin_asks_are_in_an_annotation() {
+    assert!(good(json!({})).callouts.is_empty());
+    let filter = asking("authz:80, quotas.infra.svc.cluster.local:9090,").unwrap();
+    let callouts: Vec<&str> = filter.callouts.iter().map(AsRef::as_ref).collect();
+    assert_eq!(callouts, ["authz.shop:80", "quotas.infra:9090"]);
+    let refused = asking("authz:80,quotas").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "metadata.annotations[\"weft.dev/callouts\"][1]: `quotas` is no Service: \
+         write name:port or name.namespace:port"
+    );
+}
+
 fn good(fields: Value) -> Filter {
     plugin(&fields, "shop").unwrap()
 }
