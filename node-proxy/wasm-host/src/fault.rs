@@ -19,7 +19,7 @@ pub enum Fault {
         limit: Duration,
     },
     /// It wanted more memory or a larger table than it may have.
-    #[error("the filter's limit of {what} is used up")]
+    #[error("{what} is used up")]
     Memory {
         /// Which limit.
         what: &'static str,
@@ -82,9 +82,10 @@ impl Fault {
     #[must_use]
     pub const fn kind(&self) -> FaultKind {
         match self {
-            Self::Timeout { .. } => FaultKind::Timeout,
+            // Clients can bring about that there is no room, and are not to choose so which policy
+            // is asked: the module is there.
+            Self::Timeout { .. } | Self::NoRoom(_) => FaultKind::Timeout,
             Self::Config(_) => FaultKind::Config,
-            Self::NoRoom(_) => FaultKind::Load,
             Self::Down { of } => *of,
             Self::Trap(_)
             | Self::Memory { .. }
@@ -99,14 +100,14 @@ impl Fault {
 /// For which failures a policy can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
-    /// The module could not be had or compiled, or there is no room for it.
+    /// The module could not be had or compiled.
     Load,
     /// It refused its configuration.
     Config,
     /// It trapped, or had no answer that can be used: it said that it cannot decide, or answered
     /// with what cannot be done.
     Trap,
-    /// It ran too long.
+    /// It ran too long, or there is no room for more of it.
     Timeout,
 }
 

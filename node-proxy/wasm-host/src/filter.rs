@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::budget::Memory;
 use crate::fault::{Fault, OnError};
 use crate::instance::{Env, Guest, Plugin};
 use crate::limits::Limits;
@@ -47,17 +48,20 @@ pub struct Shared {
     pub queues: Arc<Queues>,
     /// Instances that are there, where each request has one of its own.
     pub instances: Arc<Instances>,
+    /// Memory, which the filters of a namespace have in common.
+    pub memory: Arc<Memory>,
 }
 
 impl Shared {
-    /// Nothing yet, with room for what `limits` say.
+    /// Nothing yet, with room for what `limits` say, and with this memory.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, memory: Arc<Memory>) -> Self {
         Self {
             kv: Arc::new(Kv::new(limits.kv)),
             metrics: Arc::default(),
             queues: Arc::default(),
             instances: Arc::default(),
+            memory,
         }
     }
 }
@@ -136,6 +140,7 @@ impl Filter {
             kv: spec.shared.kv,
             queues: spec.shared.queues,
             metrics: spec.shared.metrics,
+            memory: spec.shared.memory,
             clock: Arc::clone(runtime.clock()),
             log: spec.log,
             plugin: spec.plugin,
@@ -272,7 +277,8 @@ impl std::fmt::Debug for Filter {
 /// What its code did.
 pub fn describe(runtime: &Runtime, module: &Module) -> Result<Manifest, Fault> {
     let limits = Limits::default();
-    let shared = Shared::new(&limits);
+    let memory = Arc::new(Memory::new(limits.memory));
+    let shared = Shared::new(&limits, memory);
     let env = Arc::new(Env {
         name: String::new(),
         config: Bytes::new(),
@@ -280,6 +286,7 @@ pub fn describe(runtime: &Runtime, module: &Module) -> Result<Manifest, Fault> {
         kv: shared.kv,
         queues: shared.queues,
         metrics: shared.metrics,
+        memory: shared.memory,
         clock: Arc::clone(runtime.clock()),
         log: Arc::new(crate::log::NoLog),
         plugin: Plugin::default(),

@@ -7,7 +7,9 @@ use crate::shared::kv::KvQuota;
 /// Most memory that any filter may have; what [`Limits::memory`] can be set to.
 pub const MAX_MEMORY: usize = 256 << 20;
 /// Longest deadline of one event.
-pub const MAX_DEADLINE: Duration = Duration::from_secs(1);
+pub const MAX_DEADLINE: Duration = Duration::from_millis(100);
+/// Longest time that it may take to start.
+const MAX_START_DEADLINE: Duration = Duration::from_secs(10);
 /// Most elements of a table.
 pub const MAX_TABLE: usize = 20_000;
 /// Longest service, path, method and the like that a fetch may have.
@@ -114,7 +116,7 @@ impl Limits {
         within("kv.value", self.kv.value, 16 << 20)?;
         let deadlines = [
             ("deadline", self.deadline, MAX_DEADLINE),
-            ("startDeadline", self.start_deadline, 10 * MAX_DEADLINE),
+            ("startDeadline", self.start_deadline, MAX_START_DEADLINE),
             ("fetchTimeout", self.fetch_timeout, MAX_FETCH_TIMEOUT),
         ];
         for (field, value, most) in deadlines {

@@ -211,7 +211,7 @@ impl Slot {
         let hears = live.filter.module().abi() != Abi::Weft;
         let start = hears.then(|| live.filter.now());
         let opened = live.guest.open();
-        self.spent += start.map_or(Duration::ZERO, |start| since(&live.filter, start));
+        self.spent += start.map_or(Duration::ZERO, |start| live.spent(start));
         match opened {
             Ok(context) => {
                 self.collect(instance);
@@ -252,7 +252,7 @@ impl Slot {
         };
         let start = live.filter.now();
         let step = live.guest.on_event(ticket.context, event);
-        let spent = since(&live.filter, start);
+        let spent = live.spent(start);
         live.served |= step.is_ok();
         match &step {
             Ok(_) => self.collect(ticket.instance),
@@ -271,7 +271,7 @@ impl Slot {
         };
         let start = live.filter.now();
         let (exchange, closed) = live.guest.close(ticket.context);
-        self.spent += since(&live.filter, start);
+        self.spent += live.spent(start);
         self.collect(ticket.instance);
         match closed {
             Ok(()) => self.drop_idle(ticket.instance),
@@ -290,7 +290,7 @@ impl Slot {
         {
             let start = live.filter.now();
             let polled = live.guest.poll();
-            self.spent += since(&live.filter, start);
+            self.spent += live.spent(start);
             match polled {
                 Ok(()) => self.collect(current),
                 Err(fault) => self.failed(current, None, &fault),
@@ -308,11 +308,6 @@ impl Slot {
     pub fn effects(&mut self) -> std::vec::Drain<'_, (Ticket, Effect)> {
         self.effects.drain(..)
     }
-}
-
-/// How long ago that was, by the clock of a filter.
-fn since(filter: &Filter, start: u64) -> Duration {
-    Duration::from_nanos(filter.now().saturating_sub(start))
 }
 
 impl std::fmt::Debug for Slot {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use weft_wasm_host::budget::Memory;
 use weft_wasm_host::{
     Abi, Filter, FilterSpec, Isolation, Limits, Loader, Manifest, Module, OnError, Plugin, Runtime,
     RuntimeSettings, Shared, describe,
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Ended> {
 
     let lines = Arc::new(Lines::default());
     let limits = Limits::default();
-    let shared = Shared::new(&limits);
+    let shared = Shared::new(&limits, Arc::new(Memory::new(limits.memory)));
     let spec = FilterSpec {
         name: stem(&args.file),
         config: bytes_of(&module, config)?,

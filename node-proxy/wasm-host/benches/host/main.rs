@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use exchange::FakeExchange;
 use guest::{Component, PROCEED, ProxyWasm};
+use weft_wasm_host::budget::Memory;
 use weft_wasm_host::exchange::Exchange;
 use weft_wasm_host::{
     Event, Filter, FilterSpec, Isolation, Limits, Loader, NoLog, OnError, Plugin, Runtime,
@@ -32,6 +33,8 @@ use weft_wasm_host::{
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const BATCHES: usize = 12;
+/// Of all instances: so much that it is never in the way.
+const MEMORY: usize = 64 << 30;
 const HEAD: Event = Event::RequestHeaders { end: true };
 
 /// What is measured together.
@@ -89,7 +92,7 @@ impl Bench {
             on_error: OnError::default(),
             isolation: Isolation::Worker,
             plugin: Plugin::default(),
-            shared: Shared::new(&limits),
+            shared: Shared::new(&limits, Arc::new(Memory::new(MEMORY))),
             log: Arc::new(NoLog),
         };
         Ok(Filter::configure(Arc::clone(&self.runtime), module, spec)?)

@@ -193,6 +193,10 @@ impl Guest for Instance {
         self.store.data().limiter.memory()
     }
 
+    fn used(&self, passed: Duration) -> Duration {
+        self.store.data().deadline.used(passed)
+    }
+
     fn retire(
         self: Box<Self>,
         commands: &mut Vec<(ContextId, Command)>,

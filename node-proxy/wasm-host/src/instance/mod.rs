@@ -7,7 +7,9 @@ mod state;
 
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::budget::Memory;
 use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -30,6 +32,7 @@ pub(crate) struct Env {
     pub(crate) kv: Arc<Kv>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Arc<dyn Log>,
     /// Of a proxy-wasm filter.
@@ -112,6 +115,9 @@ pub trait Guest: Send {
 
     /// Bytes of its memory.
     fn memory(&self) -> usize;
+
+    /// CPU time of the last call of it, from its start to its end of which so much time has passed.
+    fn used(&self, passed: Duration) -> Duration;
 
     /// Ends it. Returns who was in it; what it and they still waited for is cancelled in `commands`.
     fn retire(

@@ -13,7 +13,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::headers::{self, Put, Refusal};
 use crate::log::{LogRecord, one_line, one_line_of};
-use crate::runtime::{Deadline, FIRST_LOOK, Limiter, Pulse};
+use crate::runtime::{Deadline, FIRST_LOOK, Limiter, MEMORY_OF_ALL, Pulse};
 use crate::shared::metrics::{Metric, MetricKind};
 use crate::types::{Command, ContextId, FetchError, FetchRequest, Fields, Labels, Level, Side};
 
@@ -60,7 +60,7 @@ pub(crate) enum Wanted {
 impl<X: Default> State<X> {
     pub(crate) fn new(env: Arc<Env>, pulse: Pulse) -> Self {
         Self {
-            limiter: Limiter::new(&env.limits),
+            limiter: Limiter::new(&env.limits, Arc::clone(&env.memory)),
             env,
             contexts: Contexts::new(),
             commands: Vec::new(),
@@ -315,7 +315,12 @@ impl<X: Default> State<X> {
     pub(crate) fn start_fault(&self, error: &Error) -> Fault {
         match error.downcast_ref::<PoolConcurrencyLimitError>() {
             Some(full) => Fault::NoRoom(full.to_string()),
-            None => self.fault(error),
+            None => match self.fault(error) {
+                Fault::Memory {
+                    what: MEMORY_OF_ALL,
+                } => Fault::NoRoom(format!("{MEMORY_OF_ALL} is used up")),
+                fault => fault,
+            },
         }
     }
 

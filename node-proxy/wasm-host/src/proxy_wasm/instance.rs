@@ -452,6 +452,10 @@ impl Guest for Instance {
         self.vm().state.limiter.memory()
     }
 
+    fn used(&self, passed: Duration) -> Duration {
+        self.vm().state.deadline.used(passed)
+    }
+
     fn retire(
         self: Box<Self>,
         commands: &mut Vec<(ContextId, Command)>,

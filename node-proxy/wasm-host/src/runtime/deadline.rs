@@ -44,6 +44,19 @@ impl Deadline {
         self.exceeded
     }
 
+    /// CPU time of the last call, from its start to its end of which so much time has passed.
+    pub(crate) fn used(&self, passed: Duration) -> Duration {
+        match passed <= TICK {
+            true => passed,
+            false => self.used_at(passed, thread_time()),
+        }
+    }
+
+    fn used_at(&self, passed: Duration, now: Duration) -> Duration {
+        let after = self.first.map(|first| now.saturating_sub(first));
+        passed.min(TICK + after.unwrap_or_default())
+    }
+
     /// The epoch has reached where the last look said to look again.
     pub(crate) fn look(&mut self) -> UpdateDeadline {
         self.look_at(thread_time())
@@ -64,7 +77,8 @@ impl Deadline {
 }
 
 /// CPU time that this thread has used.
-pub(crate) fn thread_time() -> Duration {
+#[must_use]
+pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or_default(),
@@ -101,6 +115,17 @@ mod tests {
         assert!(!deadline.exceeded());
         assert_eq!(ticks(&deadline.look_at(start + 4 * MS)), None);
         assert!(deadline.exceeded());
+    }
+
+    #[test]
+    fn time_in_which_the_thread_did_not_run_is_not_used() {
+        let mut deadline = Deadline::default();
+        deadline.start(5 * MS);
+        assert_eq!(deadline.used_at(MS / 2, MS), MS / 2);
+        // Nothing looked at it: it ran for less than a tick.
+        assert_eq!(deadline.used_at(20 * MS, MS), MS);
+        let _update = deadline.look_at(MS);
+        assert_eq!(deadline.used_at(20 * MS, 3 * MS), 3 * MS);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use wasmtime::{
 use crate::clock::{Clock, SystemClock};
 use crate::limits::{MAX_MEMORY, MAX_TABLE};
 
-pub(crate) use deadline::{Deadline, FIRST_LOOK, thread_time};
-pub(crate) use limiter::Limiter;
+pub use deadline::thread_time;
+pub(crate) use deadline::{Deadline, FIRST_LOOK};
+pub(crate) use limiter::{Limiter, MEMORY_OF_ALL};
 pub(crate) use ticker::Pulse;
 
 /// Deep enough for parsers that recurse; a worker's stack has 2 MiB.

@@ -1,12 +1,14 @@
 //! The instances that a slot has: how they come, and how they go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::version::Version;
-use super::{Effect, Slot, Ticket, since};
+use super::{Effect, Slot, Ticket};
 use crate::fault::Fault;
 use crate::filter::{Filter, Isolation};
 use crate::instance::Guest;
+use crate::runtime::thread_time;
 use crate::shared::instances::Permit;
 use crate::types::ContextId;
 
@@ -18,6 +20,14 @@ pub(super) struct Live {
     pub(super) served: bool,
     /// Of an instance that one request has for itself.
     _permit: Option<Permit>,
+}
+
+impl Live {
+    /// CPU time of a call that began then, by the clock of the filter.
+    pub(super) fn spent(&self, start: u64) -> Duration {
+        let passed = self.filter.now().saturating_sub(start);
+        self.guest.used(Duration::from_nanos(passed))
+    }
 }
 
 impl Slot {
@@ -103,7 +113,7 @@ impl Slot {
             };
             let start = live.filter.now();
             let swept = live.guest.sweep();
-            self.spent += since(&live.filter, start);
+            self.spent += live.spent(start);
             self.collect(number);
             match swept {
                 Ok(()) => self.drop_idle(number),
@@ -145,9 +155,9 @@ impl Slot {
     /// It is gone; what it waited for is cancelled. Returns who was in it, with what was lent kept
     /// for them.
     fn retire(&mut self, instance: u32, live: Live) -> Vec<Ticket> {
-        let start = live.filter.now();
+        let start = thread_time();
         let inside = live.guest.retire(&mut self.scratch);
-        self.spent += since(&live.filter, start);
+        self.spent += thread_time().saturating_sub(start);
         self.tell(instance);
         let mut tickets = Vec::with_capacity(inside.len());
         for (context, exchange) in inside {

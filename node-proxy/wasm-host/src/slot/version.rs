@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::Health;
-use super::since;
 use crate::fault::Fault;
 use crate::filter::{Filter, INLINE_LIMIT, INLINE_START};
 use crate::instance::Guest;
+use crate::runtime::thread_time;
 
 pub(super) struct Version {
     pub(super) filter: Arc<Filter>,
@@ -41,10 +41,10 @@ impl Version {
 
     /// Makes one here. What it takes is added to `spent`.
     pub(super) fn start(&mut self, spent: &mut Duration) -> Result<Box<dyn Guest>, Fault> {
-        let start = self.filter.now();
+        let start = thread_time();
         let limit = INLINE_LIMIT.min(self.filter.limits().start_deadline);
         let made = self.filter.instantiate_within(limit);
-        *spent += since(&self.filter, start);
+        *spent += thread_time().saturating_sub(start);
         made
     }
 

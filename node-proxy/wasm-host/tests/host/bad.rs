@@ -57,11 +57,14 @@ fn a_long_deadline_on_a_quiet_engine_ends_in_time() {
     // second for each millisecond that is left.
     let limit = Duration::from_millis(320);
     let mut setup = Setup::of(own_runtime(&Arc::new(ManualClock::default()), 4));
-    setup.spec.limits.deadline = limit;
-    let module = ProxyWasm::on_headers(&format!("{LOOP} (i32.const 0)"));
-    let mut guest = setup.instance(&module.wasm());
+    setup.spec.limits.start_deadline = limit;
+    let module = ProxyWasm::new(&format!(
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+        {LOOP} (i32.const 1))"#
+    ));
     let start = Instant::now();
-    assert_eq!(head(&mut *guest), Err(Fault::Timeout { limit }));
+    let refused = setup.configure(&module.wasm()).expect_err("it never ends");
+    assert_eq!(refused, ConfigureError::Fault(Fault::Timeout { limit }));
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
@@ -90,7 +93,12 @@ fn infinite_recursion_is_a_trap() {
 fn memory_grows_to_its_limit_and_no_further() {
     let grow = "(loop $more (drop (memory.grow (i32.const 16))) (br $more))";
     for fault in faults(grow, "") {
-        assert_eq!(fault, Fault::Memory { what: "memory" });
+        assert_eq!(
+            fault,
+            Fault::Memory {
+                what: "the filter's limit of memory"
+            }
+        );
     }
 }
 
@@ -100,7 +108,7 @@ fn a_table_grows_to_its_limit_and_no_further() {
         (drop (table.grow $t (ref.null func) (i32.const 100)))
         (br $more))";
     for fault in faults(grow, "(table $t 1 funcref)") {
-        let what = "table elements";
+        let what = "the filter's limit of table elements";
         assert_eq!(fault, Fault::Memory { what });
     }
 }
@@ -127,7 +135,9 @@ fn a_module_that_begins_with_more_than_its_limit_does_not_start() {
         let error = setup
             .configure(&wasm)
             .expect_err("its memory has two pages");
-        let expected = Fault::Memory { what: "memory" };
+        let expected = Fault::Memory {
+            what: "the filter's limit of memory",
+        };
         assert_eq!(error, ConfigureError::Fault(expected));
     }
 }

@@ -120,11 +120,16 @@ fn what_each_failure_is_decides_which_policy_holds() {
     let kinds = [
         (Fault::Trap(String::new()), FaultKind::Trap),
         (Fault::Timeout { limit }, FaultKind::Timeout),
-        (Fault::Memory { what: "memory" }, FaultKind::Trap),
+        (
+            Fault::Memory {
+                what: "the filter's limit of memory",
+            },
+            FaultKind::Trap,
+        ),
         (Fault::Answer(String::new()), FaultKind::Trap),
         (Fault::Undecided(String::new()), FaultKind::Trap),
         (Fault::Config(String::new()), FaultKind::Config),
-        (Fault::NoRoom(String::new()), FaultKind::Load),
+        (Fault::NoRoom(String::new()), FaultKind::Timeout),
     ];
     for (fault, kind) in kinds {
         assert_eq!(fault.kind(), kind, "{fault}");
@@ -319,7 +324,7 @@ fn wild() -> Vec<u8> {
 #[test]
 fn wild_pointers_and_lengths_are_refused_one_by_one() {
     let mut setup = Setup::new();
-    setup.spec.limits.deadline = Duration::from_secs(1);
+    setup.spec.limits.deadline = weft_wasm_host::MAX_DEADLINE;
     let filter = setup.filter(&wild());
     assert_eq!(filter.module().imports().len(), IMPORTS.len());
     assert!(filter.module().unknown_imports().is_empty());

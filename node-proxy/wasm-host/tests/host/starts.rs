@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_wasm_host::budget::Memory;
 use weft_wasm_host::{
     Command, ConfigureError, Effect, Event, Fault, FaultKind, Filter, INLINE_START, Isolation,
     Published, Slot, Step, Ticket,
@@ -138,6 +139,37 @@ fn isolation_needs_a_filter_that_starts_quickly() {
 }
 
 #[test]
+fn filters_of_a_namespace_share_its_memory() {
+    // Small instances count as 1 MiB each.
+    let memory = Arc::new(Memory::new(3 << 20));
+    let mut setup = Setup::new();
+    setup.spec.shared.memory = Arc::clone(&memory);
+    let grows = format!("(drop (memory.grow (i32.const 40))) (call $step (i32.const {PROCEED}))");
+    let [one, other] = [PASS, PROCEED].map(|step| setup.filter(&Component::step(step).wasm()));
+    let large = setup.filter(&Component::new(&grows).wasm());
+    assert_eq!(memory.used(), 0, "what configuring takes is given back");
+    let mut slots = [one, other, large].map(Slot::new);
+    slots.iter_mut().for_each(Slot::settle);
+    assert_eq!(memory.used(), 3 << 20);
+    let ticket = open(&mut slots[2]);
+    let outcome = slots[2].on_event(ticket, HEAD);
+    let fault = outcome.step.expect_err("no memory is left");
+    assert!(fault.is_fatal() && fault.to_string().contains("all filters of its namespace"));
+    drop(slots);
+    assert_eq!(memory.used(), 0);
+    assert!(memory.most() > 0);
+    // Where there is none for an instance, there is no room.
+    setup.spec.shared.memory = Arc::new(Memory::new(1 << 20));
+    let filter = setup.filter(&Component::step(PASS).wasm());
+    let _first = filter.instantiate().expect("room");
+    let full = filter.instantiate().err().expect("no room");
+    assert!(
+        matches!(&full, Fault::NoRoom(why) if why.contains("namespace")),
+        "{full}"
+    );
+}
+
+#[test]
 fn instances_of_requests_are_counted_on_all_workers_together() {
     let mut setup = Setup::new();
     setup.spec.isolation = Isolation::Request;
@@ -153,7 +185,7 @@ fn instances_of_requests_are_counted_on_all_workers_together() {
         let full = slot.open();
         assert!(
             matches!(&full, Err(fault @ Fault::NoRoom(why))
-                if why.starts_with("3 instances") && fault.kind() == FaultKind::Load),
+                if why.starts_with("3 instances") && fault.kind() == FaultKind::Timeout),
             "{full:?}"
         );
     }

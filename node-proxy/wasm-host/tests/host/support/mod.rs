@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use weft_wasm_host::budget::Memory;
 use weft_wasm_host::clock::Clock;
 use weft_wasm_host::exchange::Exchange;
 use weft_wasm_host::{
@@ -92,6 +93,9 @@ pub fn load(runtime: &Arc<Runtime>, wasm: &[u8]) -> Arc<Module> {
         .expect("a module")
 }
 
+/// Memory of a namespace: so much that it is not in the way.
+const MEMORY: usize = 4 << 30;
+
 /// How a filter is set up in tests.
 pub struct Setup {
     pub runtime: Arc<Runtime>,
@@ -114,7 +118,7 @@ impl Setup {
             on_error: OnError::default(),
             isolation: Isolation::Worker,
             plugin: Plugin::default(),
-            shared: Shared::new(&limits),
+            shared: Shared::new(&limits, Arc::new(Memory::new(MEMORY))),
             log: Arc::<Lines>::clone(&lines),
         };
         Self {
