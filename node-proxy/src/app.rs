@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_api::node::Snapshot;
 use weft_core::snapshot::{Node, Parts};
+use weft_wasm_host::budget::BudgetLimits;
 
 use crate::accept::worker::{self, Seed, Shared, TurnedAway};
 use crate::admin;
@@ -27,6 +28,7 @@ use crate::control::client::{self, Ask};
 use crate::control::config::Config;
 use crate::control::publish::Publisher;
 use crate::control::store::{self, Store};
+use crate::filter::Registry;
 use crate::filter::manager::{Manager, Setup};
 use crate::filter::modules::Source;
 use crate::filter::report;
@@ -48,6 +50,8 @@ pub struct Options {
     pub origin: Origin,
     /// Worker threads.
     pub workers: usize,
+    /// What the filters of one namespace may use of each worker.
+    pub filters: BudgetLimits,
     /// Unix socket of the admin page.
     pub admin_socket: Option<PathBuf>,
     /// Loopback address of the admin page.
@@ -115,7 +119,8 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
 
     let manager = Manager::new(manager_setup(&options));
     let filters = manager.listings();
-    let publisher = Publisher::new(Arc::clone(&shared), commands, versions, manager);
+    let registry = Registry::new(options.filters.of_workers(workers));
+    let publisher = Publisher::new(Arc::clone(&shared), commands, versions, manager, registry);
     let (requests, asked) = mpsc::channel(16);
     let (control, agent, mut tasks) = open_origin(&options.origin, publisher, &mut sinks)?;
     let status = control.status();

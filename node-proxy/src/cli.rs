@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
+use weft_wasm_host::budget::BudgetLimits;
 
 use crate::app::{Options, Origin};
 use crate::telemetry::spans::Otlp;
@@ -48,6 +50,18 @@ pub struct Args {
     /// Worker threads. Default: as many as the process may use processors.
     #[arg(long, env = "WEFT_WORKERS")]
     pub workers: Option<NonZeroUsize>,
+
+    /// CPU time that the filters of one namespace may use, in percent of each
+    /// worker's. Calls of over 300 microseconds count for more than they last.
+    #[arg(long, env = "WEFT_FILTER_CPU", default_value_t = 10, value_name = "PERCENT",
+          value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub filter_cpu: u64,
+
+    /// Memory that the filters of one namespace may have for each worker, in
+    /// MiB.
+    #[arg(long, env = "WEFT_FILTER_MEMORY", default_value_t = 64, value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub filter_memory: u64,
 
     /// Longest wait for requests that are being served when the process is
     /// told to stop, in seconds.
@@ -104,6 +118,7 @@ impl Args {
             node: self.node,
             origin,
             workers: self.workers.map_or_else(processors, NonZeroUsize::get),
+            filters: filters(self.filter_cpu, self.filter_memory),
             admin_socket: self.admin_socket,
             admin_listen: self.admin_listen,
             otlp: self
@@ -111,6 +126,17 @@ impl Args {
                 .filter(|endpoint| !endpoint.is_empty())
                 .map(|endpoint| Otlp { endpoint, gzip }),
         })
+    }
+}
+
+/// What the filters of one namespace may use of a worker.
+fn filters(percent: u64, mib: u64) -> BudgetLimits {
+    let cpu = Duration::from_millis(10 * percent);
+    BudgetLimits {
+        per_second: cpu,
+        reserve: 5 * cpu,
+        memory: usize::try_from(mib << 20).unwrap_or(usize::MAX),
+        ..BudgetLimits::default()
     }
 }
 
@@ -123,11 +149,32 @@ fn processors() -> usize {
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Args, ArgsError};
+    use super::{Args, ArgsError, BudgetLimits};
 
     #[test]
     fn flags_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_filters_may_use_can_be_set() {
+        let limits = |flags: &[&str]| {
+            let args = ["weft-proxy", "--snapshot", "x.json"].into_iter();
+            let args = Args::try_parse_from(args.chain(flags.iter().copied()))?;
+            Ok::<_, clap::Error>(args.options().expect("taken").filters)
+        };
+        assert_eq!(limits(&[]).expect("taken"), BudgetLimits::default());
+        let more = limits(&["--filter-cpu", "50", "--filter-memory", "256"]).expect("taken");
+        assert_eq!(more.per_second.as_millis(), 500);
+        assert_eq!(more.memory, 256 << 20);
+        for wrong in [
+            ["--filter-cpu", "0"],
+            ["--filter-cpu", "101"],
+            ["--filter-memory", "0"],
+        ] {
+            let said = limits(&wrong).expect_err("refused").to_string();
+            assert!(said.contains(wrong[0]), "{said}");
+        }
     }
 
     #[test]

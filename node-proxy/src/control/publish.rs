@@ -52,13 +52,14 @@ impl Publisher {
         workers: Vec<mpsc::UnboundedSender<Command>>,
         versions: watch::Sender<u64>,
         manager: Manager,
+        filters: Registry,
     ) -> Self {
         Self {
             shared,
             workers,
             versions,
             listening: HashMap::new(),
-            filters: Registry::default(),
+            filters,
             manager,
             alone: false,
         }

@@ -1,6 +1,5 @@
 //! Where an answer comes from, before filters have seen it.
 
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -18,6 +17,8 @@ pub enum AnswerBody {
     Own(Bytes),
     /// The upstream.
     Upstream(UpstreamBody),
+    /// The request failed while it was answered already.
+    Failed(Failure),
 }
 
 impl AnswerBody {
@@ -26,6 +27,27 @@ impl AnswerBody {
             Self::Empty => true,
             Self::Own(bytes) => bytes.is_empty(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Failed(_) => false,
+        }
+    }
+
+    /// Bytes of it that are here.
+    pub(super) fn kept(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Empty | Self::Upstream(_) | Self::Failed(_) => 0,
+        }
+    }
+
+    /// Goes on sending the request that it answers. That asks whoever has the
+    /// request for its body, and must not find this in anybody's hands.
+    pub(super) fn send_on(self, context: &mut Context<'_>) -> Self {
+        let Self::Upstream(mut body) = self else {
+            return self;
+        };
+        match body.poll_sending(context) {
+            Ok(()) => Self::Upstream(body),
+            Err(failure) => Self::Failed(failure),
         }
     }
 
@@ -34,6 +56,7 @@ impl AnswerBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.size_hint(),
+            Self::Failed(_) => SizeHint::default(),
         }
     }
 
@@ -48,7 +71,12 @@ impl AnswerBody {
                 let length = bytes.len();
                 Poll::Ready((length > 0).then(|| Ok(Frame::data(Content::alone(bytes, length)))))
             }
-            Self::Upstream(body) => Pin::new(body).poll_frame(context),
+            Self::Upstream(body) => body.poll_received(context),
+            Self::Failed(failure) => {
+                let failure = *failure;
+                *self = Self::Empty;
+                Poll::Ready(Some(Err(failure)))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 mod outcome;
 mod source;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,12 +18,13 @@ use bytes::Buf;
 use http::request::Parts;
 use http_body::Frame;
 use weft_core::filter::Phase;
-use weft_wasm_host::{Reply, Side};
+use weft_wasm_host::{FaultKind, Reply, Side};
 
 use super::answer::AnswerBody;
 use super::exchange::{Answer, Known, Lent};
 use super::fetch::Asker;
 use super::half::Part;
+use super::inbox::Poller;
 use super::run::{Mark, Runs};
 use super::stage::Stage;
 use crate::accept::worker::Worker;
@@ -114,6 +116,9 @@ impl Drive {
                 Some(Stage::new(node, spec, *step))
             })
             .collect();
+        // Snapshots with such a chain are refused. Nothing passes it all the same.
+        let missing = stages.len() < steps.len();
+        let stopped = missing.then_some(Stop::Failure(MISSING));
         let memory = EXCHANGE + STAGE * stages.len();
         Self {
             worker: Rc::clone(worker),
@@ -126,7 +131,7 @@ impl Drive {
             request: Progress::default(),
             answer: AnswerBody::Empty,
             answered: Progress::default(),
-            stopped: None,
+            stopped,
             mark: None,
         }
     }
@@ -155,6 +160,9 @@ impl Drive {
         context: &mut Context<'_>,
         filters: usize,
     ) -> Poll<Result<(), Stop>> {
+        if let Some(stop) = self.stopped.take() {
+            return Poll::Ready(Err(stop));
+        }
         if filters == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -196,13 +204,26 @@ impl Drive {
     }
 
     /// There is an answer, which goes back through the filters that the request
-    /// has passed.
+    /// has passed. Those that have seen some of another answer see nothing of
+    /// this one.
     pub fn answer(&mut self, head: Answer, body: AnswerBody) {
         if let Some(lent) = &mut self.lent {
             lent.answered(head);
         }
+        let passed = self.stages.iter().take(self.answering);
+        let fresh = passed.take_while(|stage| !stage.seen(Side::Response).begun);
+        self.answering = fresh.count();
         self.answer = body;
         self.answered = Progress::default();
+        self.charge();
+    }
+
+    /// Goes on sending the request of an answer that is being read. Its body
+    /// comes from here too, so the exchange is left alone meanwhile.
+    pub fn send_on(drive: &RefCell<Self>, context: &mut Context<'_>) {
+        let answer = std::mem::replace(&mut drive.borrow_mut().answer, AnswerBody::Empty);
+        let answer = answer.send_on(context);
+        drive.borrow_mut().answer = answer;
     }
 
     /// Whether the answer's head has come through all filters.
@@ -267,6 +288,7 @@ impl Drive {
             Err(stop) => return Poll::Ready(Some(Err(self.stop(stop)))),
         };
         self.progress_mut(side).sent = part.as_ref().is_none_or(Part::ends);
+        self.charge();
         Poll::Ready(match part {
             Some(Part::Data { content, .. }) if content.has_remaining() => {
                 Some(Ok(Frame::data(content)))
@@ -288,7 +310,8 @@ impl Drive {
     pub fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<Failure> {
         for at in 0..self.stages.len() {
             for side in [Side::Request, Side::Response] {
-                if let Poll::Ready(Err(stop)) = self.poll_events(at, side, context) {
+                let polled = self.poll_events(at, side, Poller::Watcher, context);
+                if let Poll::Ready(Err(stop)) = polled {
                     return Poll::Ready(self.stop(stop));
                 }
             }
@@ -347,12 +370,12 @@ impl Drive {
         if filters == 0 {
             return self.poll_source(side, context);
         }
-        let at = match side {
-            Side::Request => filters - 1,
-            Side::Response => self.answering - filters,
+        let (at, by) = match side {
+            Side::Request => (filters - 1, Poller::Request),
+            Side::Response => (self.answering - filters, Poller::Answer),
         };
         loop {
-            ready!(self.poll_events(at, side, context))?;
+            ready!(self.poll_events(at, side, by, context))?;
             let Some(stage) = self.stages.get_mut(at) else {
                 return Poll::Ready(Ok(None));
             };
@@ -409,6 +432,7 @@ impl Drive {
         &mut self,
         at: usize,
         side: Side,
+        by: Poller,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Stop>> {
         loop {
@@ -420,7 +444,8 @@ impl Drive {
                 self.failed(at, &fault)?;
                 continue;
             }
-            let step = match ready!(stage.poll_step(&self.worker, side, &mut self.lent, context)) {
+            let polled = stage.poll_step(&self.worker, side, by, &mut self.lent, context);
+            let step = match ready!(polled) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(step)) => step,
                 Some(Err(fault)) => {
@@ -429,7 +454,11 @@ impl Drive {
                 }
             };
             if let Some(reply) = stage.take(side, step) {
-                return Poll::Ready(Err(self.replied(at, reply)));
+                return Poll::Ready(Err(self.replied(at, side, reply)));
+            }
+            if by == Poller::Watcher {
+                // What it moved another task waits for.
+                stage.wake();
             }
             self.within_bounds(at, side)?;
         }
@@ -451,7 +480,10 @@ impl Drive {
 }
 
 /// An exchange is with its filter for the time of a call only.
-const LOST: Failure = Failure::Filter(weft_wasm_host::FaultKind::Trap);
+const LOST: Failure = Failure::Filter(FaultKind::Trap);
+
+/// A chain names a filter that the configuration lacks.
+const MISSING: Failure = Failure::Filter(FaultKind::Load);
 
 impl Drop for Drive {
     fn drop(&mut self) {

@@ -28,10 +28,12 @@ use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::body::RequestBody;
 use crate::identity::{Direction, Ends, Judged};
-use crate::memory::Account;
+use crate::memory::{Account, Held};
+use crate::pipeline::headers::Trust;
 use crate::pipeline::request_id::{self, RequestId};
 use crate::pipeline::trace::Trace;
-use crate::pipeline::{forward, headers, policy, route};
+use crate::pipeline::{admit, forward, headers, policy, route};
+use crate::settings;
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::Protocol;
 
@@ -97,7 +99,18 @@ async fn ask(
     if judged.private {
         return Err(FetchError::Denied);
     }
+    if guarded(&judged) {
+        return Err(FetchError::Failed(GUARDED.into()));
+    }
     let mut head = head(&request, &service)?;
+    // As any request's: what is judged is what is sent.
+    let most_headers = config.settings.max_headers as usize;
+    match admit::admit(&mut head, settings::MAX_URI_BYTES, most_headers) {
+        Ok(admit::Path::Redirect) => return Err(FetchError::Invalid("path".to_owned())),
+        Ok(_) => {}
+        Err(failure) => return Err(FetchError::Invalid(failure.to_string())),
+    }
+    headers::sanitise(&mut head, Trust::Cluster, &[]);
     if let Some(asker) = asker {
         head.headers
             .insert(request_id::NAME, asker.request_id.header());
@@ -119,6 +132,7 @@ async fn ask(
     if account.is_full() {
         return Err(FetchError::Overloaded);
     }
+    let _sent = Held::new(&account, request.body.len());
     let body = RequestBody::own(request.body, request.trailers);
     let sending = worker.upstream();
     let sending = sending.send(&target, &head, body, &account);
@@ -160,6 +174,21 @@ fn choose(
     turn.checked_rem(allowed.len())
         .and_then(|at| allowed.get(at).copied())
         .ok_or(FetchError::Denied)
+}
+
+/// Why a pod of this node is not asked.
+const GUARDED: &str = "the pod has filters, which a filter's own request would go round";
+
+/// Whether the pod that is asked has filters at this door. They do not see what
+/// is asked from here, and nothing goes past them.
+fn guarded(judged: &Judged) -> bool {
+    let steps = judged
+        .policies
+        .chain()
+        .map_or(&[][..], |chain| chain.steps());
+    steps
+        .iter()
+        .any(|step| step.direction == Direction::Ingress)
 }
 
 /// Whether a filter works for this pod.
@@ -221,7 +250,7 @@ async fn collect(
     let (mut head, mut body) = response.into_parts();
     headers::sanitise_response(&mut head.headers, false);
     let mut whole = BytesMut::new();
-    let mut held = crate::memory::Held::new(account, 0);
+    let mut held = Held::new(account, 0);
     let mut trailers = HeaderMap::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         match frame.map_err(failed)?.into_data() {
@@ -231,6 +260,9 @@ async fn collect(
                 }
                 whole.extend_from_slice(&data.copy_to_bytes(data.remaining()));
                 held.set(whole.len());
+                if account.is_full() {
+                    return Err(FetchError::Overloaded);
+                }
             }
             Err(frame) => {
                 if let Ok(fields) = frame.into_trailers() {

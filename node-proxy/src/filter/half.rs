@@ -28,7 +28,23 @@ impl Part {
             Self::Trailers => true,
         }
     }
+
+    /// Bytes of body in it.
+    fn length(&self) -> usize {
+        match self {
+            Self::Data { content, .. } => content.remaining(),
+            Self::Head { .. } | Self::Trailers => 0,
+        }
+    }
+
+    fn memory(&self) -> usize {
+        PART + self.length()
+    }
 }
+
+/// What a part takes beside its bytes, or instead of them if they are few: it
+/// keeps the buffer alive that it was read into.
+const PART: usize = 256;
 
 /// One message inside of one filter.
 #[derive(Debug, Default)]
@@ -38,26 +54,40 @@ pub(super) struct Half {
     /// The filter holds it until a fetch or a timer decides.
     pub(super) waiting: bool,
     held: Vec<Part>,
+    /// So many of those, the last ones, the filter has not been told of.
+    untold: usize,
     /// Bytes of body that are held.
     bytes: usize,
     out: VecDeque<Part>,
+    /// Memory of all parts.
+    kept: usize,
+    /// The first part has come.
+    pub(super) begun: bool,
     /// The last part has come.
     pub(super) ended: bool,
 }
 
 impl Half {
-    /// The filter is asked about this part.
+    /// The filter is to be told of this part.
     pub(super) fn hold(&mut self, part: Part) {
+        self.begun = true;
         self.ended = part.ends();
-        if let Part::Data { content, .. } = &part {
-            self.bytes += content.remaining();
-        }
+        self.bytes += part.length();
+        self.kept += part.memory();
+        self.untold += 1;
         self.held.push(part);
+    }
+
+    /// It is told of the next one.
+    pub(super) fn told(&mut self) {
+        self.untold = self.untold.saturating_sub(1);
     }
 
     /// Passes a part that the filter is not asked about.
     pub(super) fn let_through(&mut self, part: Part) {
+        self.begun = true;
         self.ended = part.ends();
+        self.kept += part.memory();
         self.out.push_back(part);
     }
 
@@ -71,34 +101,55 @@ impl Half {
         self.bytes
     }
 
-    /// Does what the filter wants done with what it holds.
+    /// Memory of what is here, whoever it waits for.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Does what the filter wants done with what it holds and has been told of.
     pub(super) fn step(&mut self, step: &Step) {
-        self.waiting = matches!(step, Step::Pending) && self.holds();
+        let told = self.held.len().saturating_sub(self.untold);
+        let untold = self.held.split_off(told);
+        self.waiting = matches!(step, Step::Pending) && self.holds() && untold.is_empty();
         match step {
-            Step::Pending | Step::More | Step::Reply(_) => {}
+            Step::Pending | Step::More | Step::Reply(_) => {
+                self.held.extend(untold);
+                return;
+            }
             Step::Proceed => self.release(),
             Step::Emit(bytes) => {
-                self.replace(bytes.clone());
+                self.replace(bytes.clone(), self.ended && untold.is_empty());
                 self.release();
             }
             Step::Pass => self.pass(),
         }
+        self.held.extend(untold);
+        if self.pass {
+            self.release();
+        }
+        self.bytes = self.held.iter().map(Part::length).sum();
+        let parts = self.held.iter().chain(&self.out);
+        self.kept = parts.map(Part::memory).sum();
     }
 
     /// Lets everything go on, also what is still to come.
     pub(super) fn pass(&mut self) {
         self.pass = true;
         self.waiting = false;
+        self.untold = 0;
         self.release();
     }
 
     /// The next part that was let go.
     pub(super) fn take(&mut self) -> Option<Part> {
-        self.out.pop_front()
+        let part = self.out.pop_front()?;
+        self.kept -= part.memory();
+        Some(part)
     }
 
     /// The part that was taken last was not wanted yet.
     pub(super) fn put_back(&mut self, part: Part) {
+        self.kept += part.memory();
         self.out.push_front(part);
     }
 
@@ -108,11 +159,7 @@ impl Half {
         if !last.ends() {
             return None;
         }
-        let length = |part: &Part| match part {
-            Part::Data { content, .. } => content.remaining(),
-            Part::Head { .. } | Part::Trailers => 0,
-        };
-        Some(self.out.iter().map(length).sum())
+        Some(self.out.iter().map(Part::length).sum())
     }
 
     /// Whether some of a body was let go and is still here.
@@ -126,11 +173,12 @@ impl Half {
         self.out.extend(self.held.drain(..));
     }
 
-    /// These bytes come in place of all held parts of the body.
-    fn replace(&mut self, bytes: Bytes) {
+    /// These bytes come in place of all held parts of the body, with the last
+    /// of which the message is over if it `ended`.
+    fn replace(&mut self, bytes: Bytes, ended: bool) {
         let trailers = matches!(self.held.last(), Some(Part::Trailers));
         let head = matches!(self.held.first(), Some(Part::Head { .. }));
-        let over = self.ended && !trailers;
+        let over = ended && !trailers;
         self.held.clear();
         if head {
             let end = over && bytes.is_empty();
@@ -164,6 +212,12 @@ mod tests {
         }
     }
 
+    /// A part that the filter is told of at once.
+    fn tell(half: &mut Half, part: Part) {
+        half.hold(part);
+        half.told();
+    }
+
     /// What comes out of it, in short.
     fn out(half: &mut Half) -> Vec<String> {
         std::iter::from_fn(|| half.take())
@@ -180,9 +234,9 @@ mod tests {
     #[test]
     fn what_is_held_goes_in_its_order() {
         let mut half = Half::default();
-        half.hold(Part::Head { end: false });
+        tell(&mut half, Part::Head { end: false });
         half.step(&Step::More);
-        half.hold(data("ab", false));
+        tell(&mut half, data("ab", false));
         half.step(&Step::Pending);
         assert!(half.waiting && half.bytes() == 2 && out(&mut half).is_empty());
         half.step(&Step::Proceed);
@@ -194,10 +248,44 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_the_filter_has_not_seen_stays() {
+        let decided = |step: &Step| {
+            let mut half = Half::default();
+            tell(&mut half, data("ab", false));
+            half.step(&Step::Pending);
+            half.hold(data("c", true));
+            half.step(step);
+            half
+        };
+        let mut half = decided(&Step::Proceed);
+        assert_eq!(out(&mut half), ["ab false"]);
+        assert_eq!((half.bytes(), half.waiting), (1, false));
+        half.told();
+        half.step(&Step::Proceed);
+        assert_eq!(out(&mut half), ["c true"]);
+        let mut half = decided(&Step::Emit(Bytes::from_static(b"x")));
+        assert_eq!(out(&mut half), ["x false"]);
+        let mut half = decided(&Step::Pass);
+        assert_eq!(out(&mut half), ["ab false", "c true"]);
+        assert_eq!(half.bytes(), 0);
+    }
+
+    #[test]
+    fn all_that_is_here_is_kept() {
+        let mut half = Half::default();
+        tell(&mut half, data("abc", false));
+        half.step(&Step::Proceed);
+        half.hold(data("d", false));
+        assert_eq!((half.bytes(), half.kept()), (1, 2 * super::PART + 4));
+        let _taken = half.take();
+        assert_eq!(half.kept(), super::PART + 1);
+    }
+
+    #[test]
     fn other_bytes_come_in_place_of_the_body_that_is_held() {
         let emitted = |parts: Vec<Part>, bytes: &'static str| {
             let mut half = Half::default();
-            parts.into_iter().for_each(|part| half.hold(part));
+            parts.into_iter().for_each(|part| tell(&mut half, part));
             half.step(&Step::Emit(Bytes::from_static(bytes.as_bytes())));
             out(&mut half)
         };

@@ -14,7 +14,9 @@ use tokio::task::AbortHandle;
 use weft_core::filter::FilterSpec;
 use weft_wasm_host::budget::{Admission, Ticket as Reserved};
 use weft_wasm_host::clock::{Clock, SystemClock};
-use weft_wasm_host::{Command, Effect, Event, Fault, Filter, Slot, Step, Ticket};
+use weft_wasm_host::{
+    Command, Effect, Event, Fault, FaultKind, Filter, Outcome, Slot, Ticket, thread_time,
+};
 
 use super::exchange::Lent;
 use super::fetch::{self, Asker};
@@ -52,17 +54,13 @@ pub(super) struct Opened {
     pub(super) inbox: Rc<Inbox>,
 }
 
-/// What came of a call.
-#[derive(Debug)]
-pub(super) struct Called {
-    pub(super) step: Result<Step, Fault>,
-    /// CPU time.
-    pub(super) spent: Duration,
-}
-
 /// When a filter's own work is tried again that its namespace has no CPU time
 /// for.
 const LATER: Duration = Duration::from_secs(1);
+
+/// What a fetch costs the namespace that asks: about what the worker has to do
+/// for it.
+const FETCH: Duration = Duration::from_micros(50);
 
 /// Something to be started once no filter is borrowed.
 type Ask = (Ticket, Option<Rc<Inbox>>, Command);
@@ -82,31 +80,30 @@ impl Hub {
         spec: &Arc<FilterSpec>,
         asker: Asker,
     ) -> Result<Opened, Fault> {
-        let mut asks = Vec::new();
-        let mut filters = worker.filters.filters.borrow_mut();
-        let local = local(&mut filters, node, spec).ok_or(Fault::Down {
-            of: node.first_fault(),
-        })?;
-        local.slot.refresh(&node.published);
-        let opened = local.slot.open();
-        local.bill();
-        let opened = opened.map(|ticket| {
-            let inbox = Rc::new(Inbox::new(asker));
-            local.inboxes.insert(ticket, Rc::downgrade(&inbox));
-            Opened {
-                ticket,
-                filter: Arc::clone(local.slot.filter()),
-                inbox,
-            }
-        });
-        local.collect(&mut asks);
-        let wanted = opened.is_err() && local.wants_instance();
-        drop(filters);
-        start(worker, node.id, asks);
-        if wanted {
-            make(worker, node.id);
+        if node.budget.is_closed(now()) {
+            return Err(Fault::Down {
+                of: FaultKind::Timeout,
+            });
         }
-        opened
+        let inbox = Rc::new(Inbox::new(asker));
+        let there = local(&mut worker.filters.filters.borrow_mut(), node, spec).is_some();
+        let opened = there.then(|| {
+            with(worker, node.id, |local| {
+                local.slot.refresh(&node.published);
+                let ticket = local.slot.open()?;
+                local.inboxes.insert(ticket, Rc::downgrade(&inbox));
+                Ok((ticket, Arc::clone(local.slot.filter())))
+            })
+        });
+        let down = || Fault::Down {
+            of: node.first_fault(),
+        };
+        let (ticket, filter) = opened.flatten().ok_or_else(down)??;
+        Ok(Opened {
+            ticket,
+            filter,
+            inbox,
+        })
     }
 
     /// Whether its namespace has CPU time for a call.
@@ -116,7 +113,7 @@ impl Hub {
 
     /// A call that was admitted is not made after all.
     pub(super) fn give_back(node: &NodeFilter, reserved: Reserved) {
-        node.budget.settle(reserved, Duration::ZERO, now());
+        node.budget.cancel(reserved, now());
     }
 
     /// Tells a filter what happened. The exchange is lent to it meanwhile.
@@ -127,36 +124,29 @@ impl Hub {
         event: Event,
         lent: &mut Option<Box<Lent>>,
         reserved: Reserved,
-    ) -> Called {
-        let mut asks = Vec::new();
-        let mut filters = worker.filters.filters.borrow_mut();
-        let Some(local) = filters.get_mut(&node.id) else {
-            node.budget.settle(reserved, Duration::ZERO, now());
-            return Called {
-                step: Err(Fault::Down {
-                    of: node.first_fault(),
-                }),
-                spent: Duration::ZERO,
-            };
-        };
-        if let Some(exchange) = lent.take() {
-            local.slot.lend(ticket, exchange);
+    ) -> Outcome {
+        let mut reserved = Some(reserved);
+        let called = with(worker, node.id, |local| {
+            if let Some(exchange) = lent.take() {
+                local.slot.lend(ticket, exchange);
+            }
+            let outcome = local.slot.on_event(ticket, event);
+            *lent = local.slot.reclaim(ticket).and_then(own);
+            if let Some(reserved) = reserved.take() {
+                let spent = outcome.spent + local.slot.take_spent();
+                node.budget.settle(reserved, spent, now());
+            }
+            outcome
+        });
+        if let Some(reserved) = reserved {
+            node.budget.cancel(reserved, now());
         }
-        let outcome = local.slot.on_event(ticket, event);
-        *lent = local.slot.reclaim(ticket).and_then(own);
-        let spent = outcome.spent + local.slot.take_spent();
-        node.budget.settle(reserved, spent, now());
-        local.collect(&mut asks);
-        let wanted = outcome.step.is_err() && local.wants_instance();
-        drop(filters);
-        start(worker, node.id, asks);
-        if wanted {
-            make(worker, node.id);
-        }
-        Called {
-            step: outcome.step,
-            spent: outcome.spent,
-        }
+        called.unwrap_or_else(|| Outcome {
+            step: Err(Fault::Down {
+                of: node.first_fault(),
+            }),
+            spent: Duration::ZERO,
+        })
     }
 
     /// An exchange leaves a filter.
@@ -166,39 +156,24 @@ impl Hub {
         ticket: Ticket,
         lent: &mut Option<Box<Lent>>,
     ) {
-        let mut asks = Vec::new();
-        let mut filters = worker.filters.filters.borrow_mut();
-        let Some(local) = filters.get_mut(&node.id) else {
-            return;
-        };
-        if let Some(exchange) = lent.take() {
-            local.slot.lend(ticket, exchange);
-        }
-        *lent = local.slot.close(ticket).and_then(own);
-        local.inboxes.remove(&ticket);
-        local.bill();
-        local.collect(&mut asks);
-        if local.gone && local.slot.contexts() == 0 {
-            filters.remove(&node.id);
-        }
-        drop(filters);
-        start(worker, node.id, asks);
+        let _gone = with(worker, node.id, |local| {
+            if let Some(exchange) = lent.take() {
+                local.slot.lend(ticket, exchange);
+            }
+            *lent = local.slot.close(ticket).and_then(own);
+            local.inboxes.remove(&ticket);
+        });
     }
 
     /// Takes over what a new snapshot names: instances are there before the
     /// first request, and those that nobody names end with their last one.
     pub fn adopt(worker: &Rc<Worker>, config: &Config) {
         let mut filters = worker.filters.filters.borrow_mut();
-        for local in filters.values_mut() {
-            local.gone = true;
-        }
         for (node, spec) in config.filters.iter().zip(config.snapshot.filters()) {
-            if let Some(local) = local(&mut filters, node, spec) {
-                local.gone = false;
+            if let Some(local) = filters.get_mut(&node.id) {
                 local.spec = Arc::clone(spec);
             }
         }
-        filters.retain(|_id, local| !local.gone || local.slot.contexts() > 0);
         drop(filters);
         Self::tick(worker, config);
     }
@@ -208,30 +183,25 @@ impl Hub {
         if config.filters.is_empty() && worker.filters.filters.borrow().is_empty() {
             return;
         }
-        let mut started = Vec::new();
-        let mut wanted = Vec::new();
         let mut filters = worker.filters.filters.borrow_mut();
+        for local in filters.values_mut() {
+            local.gone = true;
+        }
         for (node, spec) in config.filters.iter().zip(config.snapshot.filters()) {
             // One that was loaded since has no slot yet.
-            let _there = local(&mut filters, node, spec);
-        }
-        for (id, local) in filters.iter_mut() {
-            local.slot.refresh(&local.node.published);
-            local.slot.poll();
-            local.bill();
-            let mut asks = Vec::new();
-            local.collect(&mut asks);
-            started.push((*id, asks));
-            if local.wants_instance() {
-                wanted.push(*id);
+            if let Some(local) = local(&mut filters, node, spec) {
+                local.gone = false;
             }
         }
+        let all: Vec<u64> = filters.keys().copied().collect();
         drop(filters);
-        for (id, asks) in started {
-            start(worker, id, asks);
-        }
-        for id in wanted {
-            make(worker, id);
+        for id in all {
+            let _gone = with(worker, id, |local| {
+                local.slot.refresh(&local.node.published);
+                if !local.node.budget.is_closed(now()) {
+                    local.slot.poll();
+                }
+            });
         }
     }
 
@@ -241,6 +211,29 @@ impl Hub {
         let filters = self.filters.borrow();
         filters.values().map(|local| local.slot.contexts()).sum()
     }
+}
+
+/// Does something with a filter of this worker. What the filter asked for
+/// meanwhile is then started, what was spent outside of events is paid, and an
+/// instance is made if one is wanted. None if the worker does not have it.
+fn with<R>(worker: &Rc<Worker>, id: u64, work: impl FnOnce(&mut Local) -> R) -> Option<R> {
+    let mut asks = Vec::new();
+    let mut filters = worker.filters.filters.borrow_mut();
+    let local = filters.get_mut(&id)?;
+    let result = work(local);
+    local.bill();
+    local.collect(&mut asks);
+    let wanted = local.wants_instance();
+    if local.gone && local.slot.contexts() == 0 {
+        filters.remove(&id);
+    }
+    // Both call filters again.
+    drop(filters);
+    start(worker, id, asks);
+    if wanted {
+        make(worker, id);
+    }
+    Some(result)
 }
 
 /// The filter on this worker; none while nothing is in force.
@@ -273,6 +266,12 @@ fn own(exchange: Box<dyn weft_wasm_host::exchange::Exchange>) -> Option<Box<Lent
     exchange.downcast().ok()
 }
 
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.own.values().for_each(AbortHandle::abort);
+    }
+}
+
 impl Local {
     /// Pays for what was done outside of events.
     fn bill(&mut self) {
@@ -283,7 +282,10 @@ impl Local {
     }
 
     fn wants_instance(&mut self) -> bool {
-        !self.making && !self.gone && self.slot.wanted().is_some()
+        !self.making
+            && !self.gone
+            && self.slot.wanted().is_some()
+            && !self.node.budget.is_closed(now())
     }
 
     /// Takes what filters asked for and what became of them. What concerns an
@@ -414,6 +416,7 @@ fn answer_instance<T, F>(
 fn asking(worker: &Worker, id: u64) -> Option<(Arc<FilterSpec>, usize)> {
     let filters = worker.filters.filters.borrow();
     let local = filters.get(&id)?;
+    local.node.budget.charge(FETCH, now());
     let most = local.slot.filter().limits().fetch_body;
     Some((Arc::clone(&local.spec), most))
 }
@@ -421,40 +424,37 @@ fn asking(worker: &Worker, id: u64) -> Option<(Arc<FilterSpec>, usize)> {
 /// Tells an instance what it asked for on its own account. In the end its step
 /// is nobody's.
 fn deliver(worker: &Rc<Worker>, id: u64, ticket: Ticket, number: u64, event: Event) {
-    let mut asks = Vec::new();
-    let mut filters = worker.filters.filters.borrow_mut();
-    let Some(local) = filters.get_mut(&id) else {
-        return;
-    };
-    if local.own.remove(&(ticket, number)).is_none() {
-        return;
-    }
-    let (admission, reserved) = local.node.budget.admit(now());
-    let after = match admission {
-        Admission::Run => None,
-        Admission::Wait(after) => Some(after),
-        Admission::Refused => Some(LATER),
-        Admission::Quarantined { until } => {
-            Some(Duration::from_nanos(until.saturating_sub(now())).max(LATER))
-        }
-    };
-    if let Some(after) = after {
-        local.node.budget.settle(reserved, Duration::ZERO, now());
-        drop(filters);
-        let later = async move {
-            tokio::time::sleep(after).await;
-            event
+    let mut event = Some(event);
+    let put_off = with(worker, id, |local| {
+        local.own.remove(&(ticket, number))?;
+        let (admission, reserved) = local.node.budget.admit(now());
+        let after = match admission {
+            Admission::Run => None,
+            Admission::Wait(after) => Some(after),
+            Admission::Refused => Some(LATER),
+            Admission::Quarantined { until } => {
+                Some(Duration::from_nanos(until.saturating_sub(now())).max(LATER))
+            }
         };
-        let answer = Answer::Timer::<_, std::future::Ready<Event>>(later);
-        answer_instance(worker, id, ticket, number, answer);
+        match after.is_none().then(|| event.take()).flatten() {
+            Some(event) => {
+                let outcome = local.slot.on_event(ticket, event);
+                let spent = outcome.spent + local.slot.take_spent();
+                local.node.budget.settle(reserved, spent, now());
+            }
+            None => local.node.budget.cancel(reserved, now()),
+        }
+        after
+    });
+    let (Some(after), Some(event)) = (put_off.flatten(), event) else {
         return;
-    }
-    let outcome = local.slot.on_event(ticket, event);
-    let spent = outcome.spent + local.slot.take_spent();
-    local.node.budget.settle(reserved, spent, now());
-    local.collect(&mut asks);
-    drop(filters);
-    start(worker, id, asks);
+    };
+    let later = async move {
+        tokio::time::sleep(after).await;
+        event
+    };
+    let answer = Answer::Timer::<_, std::future::Ready<Event>>(later);
+    answer_instance(worker, id, ticket, number, answer);
 }
 
 /// Makes an instance where it holds up nobody.
@@ -471,17 +471,20 @@ fn make(worker: &Rc<Worker>, id: u64) {
     let owner = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let maker = Arc::clone(&filter);
-        let made = tokio::task::spawn_blocking(move || maker.instantiate()).await;
-        let made = made.unwrap_or_else(|error| Err(Fault::NoRoom(error.to_string())));
-        let mut asks = Vec::new();
-        let mut filters = owner.filters.filters.borrow_mut();
-        if let Some(local) = filters.get_mut(&id) {
+        let making = move || {
+            let start = thread_time();
+            let made = maker.instantiate();
+            (made, thread_time().saturating_sub(start))
+        };
+        let made = tokio::task::spawn_blocking(making).await;
+        let (made, spent) = made.unwrap_or_else(|error| {
+            let fault = Fault::NoRoom(error.to_string());
+            (Err(fault), Duration::ZERO)
+        });
+        let _gone = with(&owner, id, |local| {
             local.making = false;
+            local.node.budget.charge_apart(spent, now());
             local.slot.install(&filter, made);
-            local.bill();
-            local.collect(&mut asks);
-        }
-        drop(filters);
-        start(&owner, id, asks);
+        });
     });
 }

@@ -22,13 +22,24 @@ pub(super) enum Message {
     Failed(Fault),
 }
 
+/// Who deals with what waits here. They may be tasks of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poller {
+    /// Whoever sends the request on.
+    Request,
+    /// Whoever sends the answer on.
+    Answer,
+    /// Whoever looks whether a filter stops the exchange.
+    Watcher,
+}
+
 /// Of one exchange in one filter. What it still waits for ends with it.
 #[derive(Debug)]
 pub(super) struct Inbox {
     messages: RefCell<VecDeque<Message>>,
-    /// Whoever polls the request, and whoever polls the response. What the two
-    /// wait for may be decided by an event of either.
-    wakers: RefCell<[Option<Waker>; 2]>,
+    /// Of each [`Poller`]. What one of them waits for may be decided by an event
+    /// that another deals with.
+    wakers: RefCell<[Option<Waker>; 3]>,
     /// Fetches and timers under way, by their numbers.
     under_way: RefCell<HashMap<u64, AbortHandle>>,
     /// In whose name the filter asks here.
@@ -56,9 +67,9 @@ impl Inbox {
 
     /// The task is woken when there is something, or when the other message
     /// was decided about.
-    pub(super) fn register(&self, side: Side, context: &Context<'_>) {
+    pub(super) fn register(&self, by: Poller, context: &Context<'_>) {
         let mut wakers = self.wakers.borrow_mut();
-        let slot = &mut wakers[place(side)];
+        let slot = &mut wakers[by as usize];
         match slot {
             Some(waker) => waker.clone_from(context.waker()),
             empty => *empty = Some(context.waker().clone()),
@@ -99,12 +110,5 @@ impl Drop for Inbox {
         for task in self.under_way.get_mut().values() {
             task.abort();
         }
-    }
-}
-
-const fn place(side: Side) -> usize {
-    match side {
-        Side::Request => 0,
-        Side::Response => 1,
     }
 }

@@ -20,7 +20,8 @@ pub struct NodeFilter {
     pub published: Published,
     /// What outlives a version.
     pub shared: Shared,
-    /// The CPU time of its namespace; clusterwide filters have one together.
+    /// CPU time and memory of its namespace; clusterwide filters have them
+    /// together.
     pub budget: Arc<Budget>,
     /// The last attempt failed at the configuration. Beside the condition of
     /// `published`, which is behind a lock.
@@ -37,7 +38,7 @@ impl NodeFilter {
             key,
             name,
             published: Published::new(),
-            shared: Shared::new(&Limits::default()),
+            shared: Shared::new(&Limits::default(), Arc::clone(budget.memory())),
             budget,
             misconfigured: AtomicBool::new(false),
         }

@@ -2,24 +2,37 @@
 //! snapshots name it, whatever version of it they want.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use weft_core::filter::{FilterKey, FilterSpec};
 use weft_wasm_host::budget::{Budget, BudgetLimits};
+use weft_wasm_host::clock::{Clock, SystemClock};
 
 use super::NodeFilter;
 
 /// The filters of the snapshot in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     last: u64,
     filters: HashMap<FilterKey, Arc<NodeFilter>>,
+    limits: BudgetLimits,
     /// By namespace. Workers may hold filters for longer than snapshots name
     /// them, and what those use is still their namespace's.
-    budgets: HashMap<Box<str>, Weak<Budget>>,
+    budgets: HashMap<Box<str>, Arc<Budget>>,
 }
 
 impl Registry {
+    /// No filters yet; those of one namespace are to have so much.
+    #[must_use]
+    pub fn new(limits: BudgetLimits) -> Self {
+        Self {
+            last: 0,
+            filters: HashMap::new(),
+            limits,
+            budgets: HashMap::new(),
+        }
+    }
+
     /// The filters of a snapshot, in its order. Those that it does not name are
     /// forgotten: one that comes back later begins anew.
     pub fn resolve(&mut self, specs: &[Arc<FilterSpec>]) -> Box<[Arc<NodeFilter>]> {
@@ -35,8 +48,10 @@ impl Registry {
             })
             .collect();
         drop(before);
+        // Who was in quarantine does not get out of it by coming back.
+        let now = SystemClock.monotonic();
         self.budgets
-            .retain(|_namespace, budget| budget.strong_count() > 0);
+            .retain(|_namespace, budget| Arc::strong_count(budget) > 1 || budget.remembers(now));
         resolved
     }
 
@@ -47,13 +62,9 @@ impl Registry {
     }
 
     fn budget(&mut self, namespace: &str) -> Arc<Budget> {
-        if let Some(budget) = self.budgets.get(namespace).and_then(Weak::upgrade) {
-            return budget;
-        }
-        let budget = Arc::new(Budget::new(BudgetLimits::default()));
-        self.budgets
-            .insert(namespace.into(), Arc::downgrade(&budget));
-        budget
+        let known = self.budgets.entry(namespace.into());
+        let budget = known.or_insert_with(|| Arc::new(Budget::new(self.limits)));
+        Arc::clone(budget)
     }
 }
 
@@ -64,6 +75,8 @@ mod tests {
     use weft_core::filter::{
         FilterKey, FilterKind, FilterLimits, FilterSpec, Isolation, OnError, Plugin,
     };
+
+    use weft_wasm_host::budget::BudgetLimits;
 
     use super::Registry;
 
@@ -87,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_filter_stays_the_same_as_long_as_it_is_named() {
-        let mut registry = Registry::default();
+        let mut registry = Registry::new(BudgetLimits::default());
         let first = registry.resolve(&[spec("a", "x"), spec("a", "y")]);
         let mut changed = (*spec("a", "y")).clone();
         changed.config = Arc::from(&b"{}"[..]);
@@ -101,7 +114,7 @@ mod tests {
 
     #[test]
     fn filters_of_a_namespace_have_one_budget() {
-        let mut registry = Registry::default();
+        let mut registry = Registry::new(BudgetLimits::default());
         let first = registry.resolve(&[spec("a", "x"), spec("b", "x"), spec("a", "y")]);
         assert!(Arc::ptr_eq(&first[0].budget, &first[2].budget));
         assert!(!Arc::ptr_eq(&first[0].budget, &first[1].budget));
@@ -114,7 +127,7 @@ mod tests {
 
     #[test]
     fn one_key_is_one_filter() {
-        let mut registry = Registry::default();
+        let mut registry = Registry::new(BudgetLimits::default());
         let twice = registry.resolve(&[spec("a", "x"), spec("a", "x")]);
         assert!(Arc::ptr_eq(&twice[0], &twice[1]));
     }

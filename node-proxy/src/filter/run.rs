@@ -17,6 +17,8 @@ pub enum Outcome {
     Passed,
     /// It answered with this status.
     Replied(u16),
+    /// It wanted to hold more of a body than it may, and the request ended.
+    TooLarge,
     /// It failed, and the request with it.
     Failed(FaultKind),
     /// It failed, and the request went on without it.

@@ -16,7 +16,7 @@ use super::exchange::Lent;
 use super::fetch::Asker;
 use super::half::{Half, Part};
 use super::hub::{Hub, Opened};
-use super::inbox::Message;
+use super::inbox::{Message, Poller};
 use super::node_filter::NodeFilter;
 use super::run::{Mark, Outcome, Run};
 use crate::accept::worker::Worker;
@@ -28,6 +28,8 @@ pub(super) struct Stage {
     spec: Arc<FilterSpec>,
     pub(super) step: Place,
     opened: Option<Opened>,
+    /// Nothing of the exchange is its business any more.
+    over: bool,
     request: Way,
     answer: Way,
     /// Its instance failed in another exchange's event.
@@ -64,6 +66,23 @@ impl std::fmt::Debug for Slowed {
     }
 }
 
+impl Way {
+    /// The filter sees no more of this message.
+    fn pass(&mut self, node: &NodeFilter) {
+        self.half.pass();
+        self.events.clear();
+        self.decided.clear();
+        self.give_back(node);
+    }
+
+    /// A call that is not made after all is not paid for.
+    fn give_back(&mut self, node: &NodeFilter) {
+        if let Some(slowed) = self.slowed.take() {
+            Hub::give_back(node, slowed.reserved);
+        }
+    }
+}
+
 impl Stage {
     pub(super) fn new(node: &Arc<NodeFilter>, spec: &Arc<FilterSpec>, step: Place) -> Self {
         Self {
@@ -71,6 +90,7 @@ impl Stage {
             spec: Arc::clone(spec),
             step,
             opened: None,
+            over: false,
             request: Way::default(),
             answer: Way::default(),
             failed: None,
@@ -176,6 +196,9 @@ impl Stage {
         let mut any = false;
         while let Some(message) = inbox.pop() {
             any = true;
+            if self.over {
+                continue;
+            }
             match message {
                 Message::Event(event) => {
                     let side = side(&event);
@@ -197,13 +220,14 @@ impl Stage {
         &mut self,
         worker: &Rc<Worker>,
         side: Side,
+        by: Poller,
         lent: &mut Option<Box<Lent>>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Step, Fault>>> {
         let Some(opened) = &self.opened else {
             return Poll::Ready(None);
         };
-        opened.inbox.register(side, context);
+        opened.inbox.register(by, context);
         let ticket = opened.ticket;
         if let Some(step) = self.way(side).decided.pop_front() {
             return Poll::Ready(Some(Ok(step)));
@@ -251,6 +275,9 @@ impl Stage {
         if let Some(lent) = lent {
             lent.direction = self.step.direction;
         }
+        if event.side().is_some() {
+            self.half(side).told();
+        }
         let called = Hub::call(worker, &self.node, ticket, event, lent, reserved);
         self.calls += 1;
         self.spent += called.spent;
@@ -272,9 +299,14 @@ impl Stage {
         }
     }
 
-    /// Bytes of bodies that it holds.
-    pub(super) fn bytes(&self) -> usize {
-        self.request.half.bytes() + self.answer.half.bytes()
+    /// Memory of what is here of both messages.
+    pub(super) fn kept(&self) -> usize {
+        self.request.half.kept() + self.answer.half.kept()
+    }
+
+    /// Whether it holds some of a body.
+    pub(super) fn holds_body(&self) -> bool {
+        self.request.half.bytes() + self.answer.half.bytes() > 0
     }
 
     pub(super) fn holds_too_much(&self, side: Side) -> bool {
@@ -309,22 +341,25 @@ impl Stage {
 
     /// It sees no more of the exchange.
     pub(super) fn skip_silently(&mut self) {
-        for way in [&mut self.request, &mut self.answer] {
-            way.half.pass();
-            way.events.clear();
-            way.decided.clear();
-        }
-        self.give_back();
+        self.over = true;
+        self.answer.pass(&self.node);
+        self.leave_request();
+    }
+
+    /// It sees no more of the request.
+    pub(super) fn leave_request(&mut self) {
+        self.request.pass(&self.node);
         self.wake();
     }
 
-    /// Calls that are not made after all are not paid for.
-    fn give_back(&mut self) {
-        for way in [&mut self.request, &mut self.answer] {
-            if let Some(slowed) = way.slowed.take() {
-                Hub::give_back(&self.node, slowed.reserved);
-            }
-        }
+    /// Whether what it answers comes to it as a response, which filters for
+    /// proxy-wasm rely on: Envoy shows it to them.
+    pub(super) fn sees_own_answer(&self) -> bool {
+        let for_proxy_wasm = self
+            .opened
+            .as_ref()
+            .is_some_and(|opened| opened.filter.module().abi() != Abi::Weft);
+        for_proxy_wasm && !self.answer.half.begun
     }
 
     pub(super) fn wake(&self) {
@@ -356,7 +391,8 @@ impl Stage {
 
     /// The exchange is over.
     pub(super) fn close(&mut self, worker: &Rc<Worker>, lent: &mut Option<Box<Lent>>) {
-        self.give_back();
+        self.request.give_back(&self.node);
+        self.answer.give_back(&self.node);
         if let Some(opened) = self.opened.take() {
             if let Some(lent) = lent {
                 lent.direction = self.step.direction;

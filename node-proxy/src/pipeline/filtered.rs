@@ -270,7 +270,7 @@ impl Way {
         recorder: &Recorder,
     ) -> Result<Response<UpstreamBody>, Failure> {
         let body = RequestBody::filtered(
-            Rc::clone(&self.drive),
+            &self.drive,
             Rc::clone(&self.request),
             &self.connection,
             target.protocol == Protocol::Http2,
@@ -346,6 +346,7 @@ impl Way {
 
     async fn through_answer(&self) -> Result<(), Stop> {
         poll_fn(|context| {
+            Drive::send_on(&self.drive, context);
             let mut drive = self.drive.borrow_mut();
             if let Some(reason) = self.request.poll_cut(inflight::Side::Response, context)
                 && drive.leave()

@@ -91,6 +91,7 @@ fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "passed",
         Outcome::Replied(_) => "replied",
+        Outcome::TooLarge => "too_large",
         Outcome::Failed(kind) => match kind {
             FaultKind::Load => "failed_load",
             FaultKind::Config => "failed_config",

@@ -185,6 +185,29 @@ impl UpstreamBody {
             Self::Http2(_) => None,
         }
     }
+
+    /// Goes on sending the request where that is whose body this is to do.
+    ///
+    /// # Errors
+    /// The request's own failure, with which the response ends.
+    pub fn poll_sending(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Http1(body) => body.poll_sending(context),
+            // Its connection does.
+            Self::Http2(_) => Ok(()),
+        }
+    }
+
+    /// The next frame, for whoever calls [`Self::poll_sending`] himself.
+    pub fn poll_received(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
+        match self {
+            Self::Http1(body) => body.poll_received(context),
+            Self::Http2(body) => Pin::new(body).poll_frame(context),
+        }
+    }
 }
 
 impl Body for UpstreamBody {

@@ -123,9 +123,15 @@ async fn on_request(request: &Request, command: &str) -> Result<Option<Flow>> {
             body.replace(how.as_bytes());
         }
         "stream" => {
+            // Where times are said, each piece waits for them in turn.
             let mut body = request.body().streaming();
-            while body.next().await.is_some() {}
+            while body.next().await.is_some() {
+                for how in how.split(',').filter(|how| !how.is_empty()) {
+                    request.sleep(milliseconds(how)).await.map_err(Error::new)?;
+                }
+            }
         }
+        "guard" => return guard(request, how).await,
         _ => return anywhere(&request.headers(), what, how),
     }
     Ok(None)
@@ -201,6 +207,22 @@ async fn fetch(request: &Request, how: &str) -> Result<()> {
     };
     request.headers().set("x-fetched", text.trim())?;
     Ok(())
+}
+
+/// Lets the body pass but for the piece with a word in it, which it refuses once it has asked a
+/// service: `WORD:SERVICE/PATH`.
+async fn guard(request: &Request, how: &str) -> Result<Option<Flow>> {
+    let (word, asked) = pair(how);
+    let mut body = request.body().streaming();
+    while let Some(piece) = body.next().await {
+        if String::from_utf8_lossy(&piece).contains(word) {
+            let (service, path) = asked.split_once('/').unwrap_or((asked, ""));
+            let asked = request.fetch(service).get(format!("/{path}")).await;
+            let body = asked.map_or_else(|error| error.to_string(), |_answer| word.to_owned());
+            return Ok(Some(Reply::new(403).body(body).into()));
+        }
+    }
+    Ok(None)
 }
 
 fn milliseconds(text: &str) -> Duration {

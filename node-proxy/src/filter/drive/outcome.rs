@@ -8,32 +8,41 @@ use crate::filter::run::Outcome;
 use crate::filter::stage::Stage;
 
 impl Drive {
-    /// What filters hold is charged to the source, and bounded for each.
+    /// Charges the source for what is kept here of its messages.
+    pub(super) fn charge(&mut self) {
+        let stages = self.stages.iter().map(Stage::kept);
+        let kept = stages.sum::<usize>() + self.answer.kept();
+        self.held.set(EXCHANGE + STAGE * self.stages.len() + kept);
+    }
+
+    /// What is kept is charged to the source, and what a filter holds is
+    /// bounded for each.
     pub(super) fn within_bounds(&mut self, at: usize, side: Side) -> Result<(), Stop> {
-        let held: usize = self.stages.iter().map(Stage::bytes).sum();
-        self.held.set(EXCHANGE + STAGE * self.stages.len() + held);
+        self.charge();
         let Some(stage) = self.stages.get(at) else {
             return Ok(());
         };
         if stage.holds_too_much(side) {
             return Err(self.held_too_much(at, side));
         }
-        if held > 0 && self.account.is_full() {
+        let holds = self.stages.iter().any(Stage::holds_body);
+        if holds && self.account.is_full() {
             return Err(Failure::MEMORY.into());
         }
         Ok(())
     }
 
-    /// The exchange ends in this filter. It sees no more of it, and what it
-    /// held is not sent on by whoever asks for the next part.
-    fn end_at(&mut self, at: usize) {
-        self.answering = at;
+    /// The exchange ends here: so many filters see what is answered, and what
+    /// was held is not sent on by whoever asks for the next part.
+    fn end_at(&mut self, answering: usize) {
+        self.answering = answering;
         self.request.stopped = true;
         self.answered.stopped = true;
     }
 
     fn held_too_much(&mut self, at: usize, side: Side) -> Stop {
         if let Some(stage) = self.stages.get_mut(at) {
+            stage.outcome = Outcome::TooLarge;
             stage.skip_silently();
             let reason = "holds more of a body than its limits allow";
             self.mark = Some(stage.mark(reason, None));
@@ -66,14 +75,20 @@ impl Drive {
     }
 
     /// A filter answers the request itself.
-    pub(super) fn replied(&mut self, at: usize, reply: Box<Reply>) -> Stop {
+    pub(super) fn replied(&mut self, at: usize, side: Side, reply: Box<Reply>) -> Stop {
+        let mut answering = at;
         if let Some(stage) = self.stages.get_mut(at) {
             let status = reply.status.as_u16();
             stage.outcome = Outcome::Replied(status);
-            stage.skip_silently();
+            if side == Side::Request && stage.sees_own_answer() {
+                stage.leave_request();
+                answering += 1;
+            } else {
+                stage.skip_silently();
+            }
             self.mark = Some(stage.mark(&reply.reason, Some(status)));
         }
-        self.end_at(at);
+        self.end_at(answering);
         Stop::Reply(reply)
     }
 }

@@ -65,8 +65,10 @@ impl Drive {
             Side::Response => self.answer.is_over(),
         };
         let frame = frame.transpose().inspect_err(|_failure| {
-            // What comes in its place is not for filters that have seen a part.
-            self.answering = 0;
+            if side == Side::Response {
+                // What comes in its place is not for filters that have seen a part.
+                self.answering = 0;
+            }
         })?;
         let part = match frame {
             None => Part::Data {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use weft_api::node as wire;
 use weft_core::filter::{FailPolicy, FilterSpec, Isolation, OnError};
+use weft_wasm_host::budget::BudgetLimits;
 use weft_wasm_host::{Digest, LoadError};
 
 use super::entry::{Entry, Progress};
@@ -78,7 +79,7 @@ impl Bench {
         Self {
             keeper,
             inbox: sender,
-            registry: Registry::default(),
+            registry: Registry::new(BudgetLimits::default()),
             _control: control,
         }
     }

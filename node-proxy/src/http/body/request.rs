@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -32,7 +32,10 @@ enum Source {
     Client(ClientBody),
     /// The client, through filters.
     Filtered {
-        drive: Rc<RefCell<Drive>>,
+        /// It has the answer, and the answer's connection of HTTP/1 has this.
+        drive: Weak<RefCell<Drive>>,
+        /// A connection of HTTP/2 sends on beside the answer.
+        _kept: Option<Rc<RefCell<Drive>>>,
         request: Rc<InFlight>,
     },
     /// A request of a filter's own.
@@ -70,7 +73,7 @@ impl RequestBody {
     /// What filters make of what the client sends.
     #[must_use]
     pub fn filtered(
-        drive: Rc<RefCell<Drive>>,
+        drive: &Rc<RefCell<Drive>>,
         request: Rc<InFlight>,
         connection: &Connection,
         queued: bool,
@@ -78,7 +81,11 @@ impl RequestBody {
         let more = !drive.borrow().is_sent(Side::Request);
         Self {
             queue: (queued && more).then(|| queue(connection)),
-            source: Source::Filtered { drive, request },
+            source: Source::Filtered {
+                drive: Rc::downgrade(drive),
+                _kept: queued.then(|| Rc::clone(drive)),
+                request,
+            },
         }
     }
 
@@ -133,8 +140,11 @@ impl Body for RequestBody {
         let frame = match &mut this.source {
             Source::Client(body) => ready!(body.poll_frame(context)),
             Source::Filtered { drive, .. } => {
-                let mut drive = drive.borrow_mut();
-                let frame = ready!(drive.poll_body(Side::Request, context));
+                // Whoever the body is for has left.
+                let Some(drive) = drive.upgrade() else {
+                    return Poll::Ready(Some(Err(Failure::ClientGone)));
+                };
+                let frame = ready!(drive.borrow_mut().poll_body(Side::Request, context));
                 frame.map(|frame| frame.map(|frame| frame.map_data(|content| content.bytes)))
             }
             Source::Own(own) => own.next().map(Ok),
@@ -145,7 +155,9 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Client(body) => body.is_end_stream(),
-            Source::Filtered { drive, .. } => drive.borrow().is_sent(Side::Request),
+            Source::Filtered { drive, .. } => drive
+                .upgrade()
+                .is_none_or(|drive| drive.borrow().is_sent(Side::Request)),
             Source::Own(own) => own.body.is_empty() && own.trailers.is_none(),
         }
     }
@@ -153,7 +165,11 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Client(body) => body.size_hint(),
-            Source::Filtered { drive, .. } => drive.borrow().size_hint(Side::Request),
+            Source::Filtered { drive, .. } => {
+                drive.upgrade().map_or_else(SizeHint::default, |drive| {
+                    drive.borrow().size_hint(Side::Request)
+                })
+            }
             Source::Own(own) if own.trailers.is_none() => {
                 SizeHint::with_exact(own.body.len() as u64)
             }

@@ -45,7 +45,10 @@ impl Content {
         match self {
             Self::Empty | Self::Full(_) => Poll::Ready(None),
             Self::Upstream(body) => Pin::new(body).poll_frame(context),
-            Self::Filtered(drive) => drive.borrow_mut().poll_body(Side::Response, context),
+            Self::Filtered(drive) => {
+                Drive::send_on(drive, context);
+                drive.borrow_mut().poll_body(Side::Response, context)
+            }
         }
     }
 }

@@ -146,6 +146,35 @@ where
         }
     }
 
+    /// Goes on sending the request, as far as its body has bytes.
+    ///
+    /// # Errors
+    /// The request's own failure, with which the response ends.
+    pub fn poll_sending(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let sent = match &mut self.exchange {
+            Some((exchange, _home)) => exchange.poll_send(context),
+            None => Ok(()),
+        };
+        sent.inspect_err(|_failure| self.give_up())
+    }
+
+    /// The next frame, for whoever goes on sending the request himself.
+    pub fn poll_received(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
+        let next = self.poll_next(context);
+        if matches!(next, Poll::Ready(Some(Err(_)))) {
+            self.give_up();
+        }
+        next
+    }
+
+    fn give_up(&mut self) {
+        self.left = Left::Nothing;
+        self.exchange = None;
+    }
+
     fn poll_next(
         &mut self,
         context: &mut Context<'_>,
@@ -155,10 +184,6 @@ where
         {
             return Poll::Ready(Some(Ok(Frame::data(content))));
         }
-        let Some((exchange, _home)) = &mut self.exchange else {
-            return Poll::Ready(None);
-        };
-        exchange.poll_send(context)?;
         loop {
             let Some((exchange, _home)) = &mut self.exchange else {
                 return Poll::Ready(None);
@@ -262,12 +287,8 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Content>, Failure>>> {
         let this = self.get_mut();
-        let next = this.poll_next(context);
-        if matches!(next, Poll::Ready(Some(Err(_)))) {
-            this.left = Left::Nothing;
-            this.exchange = None;
-        }
-        next
+        this.poll_sending(context)?;
+        this.poll_received(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -104,6 +104,8 @@ async fn what_a_filter_holds_is_bounded() {
         client.send(told_with("/x", commands, body)).await;
         assert_eq!(client.answer().await.status, status, "{commands}");
     }
+    let ended = r#"weft_proxy_filter_requests_total{filter="WeftFilter default/probe",outcome="too_large"}"#;
+    world.until_metric(ended, 2).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! CPU time of namespaces: who takes too much is slowed, then stopped, and
-//! nobody else notices.
+//! CPU time of namespaces: who takes too much is slowed, then stopped. How much
+//! others notice of it is printed.
 
 use std::time::{Duration, Instant};
 

@@ -3,15 +3,18 @@
 
 use std::net::IpAddr;
 
-use weft_api::node::{Callout, CalloutBackend, Direction, PeerRule, PortPolicy};
+use weft_api::node::{
+    Callout, CalloutBackend, Direction, FilterChain, FilterPhase, PeerRule, PortPolicy,
+};
 
 use super::{at_the_door, told};
 use crate::support::client::Client;
+use crate::support::guests::step;
 use crate::support::server::Server;
 use crate::support::world::{DEATHSTAR, Rules, TIEFIGHTER, World, rule};
 
 /// The door may ask `authz`, which is there.
-fn asking(authz: &Server, from: Vec<u32>) -> Rules {
+pub fn asking(authz: &Server, from: Vec<u32>) -> Rules {
     let mut rules = at_the_door();
     rules.filters[0].callouts = vec!["authz:80".into()];
     rules.callouts = vec![Callout {
@@ -25,11 +28,13 @@ fn asking(authz: &Server, from: Vec<u32>) -> Rules {
 }
 
 async fn fetched(server: &Server, rules: &Rules, service: &str) -> String {
+    fetched_from(server, rules, &format!("{service}/check")).await
+}
+
+async fn fetched_from(server: &Server, rules: &Rules, what: &str) -> String {
     let world = World::new(server.address, rules).await;
     let mut client = Client::connect(world.address).await;
-    client
-        .send(told("/x", &format!("fetch={service}/check")))
-        .await;
+    client.send(told("/x", &format!("fetch={what}"))).await;
     assert_eq!(client.answer().await.status, 200);
     let head = server.next().await;
     let line = head
@@ -101,4 +106,29 @@ async fn rules_of_http_hold_for_filters_too() {
         fetched(&server, &rules, "authz:80").await,
         "200 Ship landed"
     );
+    authz.next().await;
+    // What is judged is where it leads to.
+    rules.more_policies = vec![only("/check/.*")];
+    let denied = fetched_from(&server, &rules, "authz:80/check/../nothing").await;
+    assert!(denied.contains("policy"), "{denied}");
+    let refused = fetched_from(&server, &rules, "authz:80/check/..%2fnothing").await;
+    assert!(refused.contains("path"), "{refused}");
+    authz.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
+async fn a_pod_behind_filters_is_not_asked_past_them() {
+    let server = Server::landing().await;
+    let authz = Server::landing_at(TIEFIGHTER).await;
+    let mut rules = asking(&authz, vec![2]);
+    rules.more_chains = vec![FilterChain {
+        endpoint_id: 1,
+        direction: Direction::Ingress.into(),
+        port_first: authz.address.port().into(),
+        port_last: authz.address.port().into(),
+        steps: vec![step(FilterPhase::AfterPolicy, 0)],
+    }];
+    let refused = fetched(&server, &rules, "authz:80").await;
+    assert!(refused.contains("has filters"), "{refused}");
+    authz.assert_nothing_arrived().await;
 }

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 
 use super::at_the_door;
+use super::calls::asking;
 use crate::grpc;
 use crate::http2::{client, request};
+use crate::support::server::Server;
 use crate::support::within;
-use crate::support::world::{Rules, World};
+use crate::support::world::{Rules, TIEFIGHTER, World};
 
 fn fields(name: &'static str, value: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(
@@ -73,6 +75,8 @@ async fn bodies_and_trailers_pass_both_ways() {
         ("", "hello", "hello"),
         ("stream;<stream", "hello", "hello"),
         ("collect;sleep=20;<sleep=20", "hello", "hello"),
+        // The head has gone on: the connection to the server waits for the body.
+        ("stream=20,20,20", "hello", "hello"),
         ("replace=bye;<replace=hi", "bye", "hi"),
     ] {
         let (_head, arrived, returned) = exchange(commands).await;
@@ -87,4 +91,39 @@ async fn targets_are_changed_where_http2_has_them() {
     assert_eq!(head.method, "PUT");
     assert_eq!(head.uri.to_string(), "http://other/y?q=1");
     assert!(!head.headers.contains_key("host"));
+}
+
+/// What decides comes while the connection to the server, and not the request,
+/// waits for the body.
+#[tokio::test]
+async fn what_a_filter_refuses_while_it_is_sent_arrives_nowhere() {
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let (address, _task) = grpc::server(move |call, _answer| async move {
+        let mut body = call.into_body();
+        while let Some(Ok(data)) = body.data().await {
+            let _given = body.flow_control().release_capacity(data.len());
+            let _gone = came.send(data);
+        }
+        assert!(body.trailers().await.is_err(), "it was cut off");
+    })
+    .await;
+    let authz = Server::landing_at(TIEFIGHTER).await;
+    let rules = Rules {
+        http2: true,
+        ..asking(&authz, vec![2])
+    };
+    let world = World::new(address, &rules).await;
+    let mut client = client(world.address).await;
+    let call = request("POST", "/x").header("x-do", "guard=secret:authz:80/check");
+    let (response, mut stream) = client
+        .send_request(call.body(()).expect("valid"), false)
+        .expect("sent");
+    let mut send = |text, end| stream.send_data(Bytes::from_static(text), end);
+    send(b"hello", false).expect("sent");
+    assert_eq!(within(coming.recv()).await.expect("data"), "hello");
+    send(b"the secret", false).expect("sent");
+    let (head, body) = within(response).await.expect("a response").into_parts();
+    let (body, _trailers) = whole(body).await;
+    assert_eq!((head.status.as_u16(), &*body), (403, &b"secret"[..]));
+    assert_eq!(within(coming.recv()).await, None);
 }

@@ -9,6 +9,7 @@ mod http2;
 mod policy;
 mod seen;
 mod shipped;
+mod streams;
 mod waiting;
 
 use weft_api::node::FilterPhase;

@@ -50,6 +50,7 @@ async fn a_new_version_comes_without_a_failed_request() {
     let mut world = World::new(server.address, &old).await;
     let mut waiting = Client::connect(world.address).await;
     waiting.send(told("/x", "sleep=400")).await;
+    world.until_metric("weft_proxy_filter_contexts", 1).await;
     let probe = probe();
     let new = Rules {
         filters: vec![filter("probe", &probe, &config("x-do", "new"))],

@@ -1,7 +1,7 @@
 //! Snapshots of the small world, and a proxy that runs from them.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_api::node::listener::Mode;
 use weft_api::node::{
@@ -11,6 +11,7 @@ use weft_api::node::{
 };
 use weft_proxy::app::{self, Options, Origin, Proxy};
 use weft_proxy::telemetry::spans::Otlp;
+use weft_wasm_host::budget::BudgetLimits;
 
 use super::agent::Agent;
 use super::guests::digest;
@@ -44,6 +45,7 @@ pub struct Rules {
     /// Where they are attached, of the source's and of the destination's pod.
     pub egress_chain: Vec<FilterStep>,
     pub ingress_chain: Vec<FilterStep>,
+    pub more_chains: Vec<FilterChain>,
     pub callouts: Vec<Callout>,
     /// What the agent has for filters.
     pub modules: Vec<Vec<u8>>,
@@ -181,7 +183,8 @@ impl Rules {
             chain(1, Direction::Egress, &self.egress_chain),
             chain(2, Direction::Ingress, &self.ingress_chain),
         ];
-        chains.into_iter().flatten().collect()
+        let more = self.more_chains.iter().cloned();
+        chains.into_iter().flatten().chain(more).collect()
     }
 }
 
@@ -232,12 +235,23 @@ impl World {
     /// Waits until a metric has this value.
     pub async fn until_metric(&self, metric: &str, value: u64) {
         let wanted = format!("{metric} {value}\n");
-        let waiting = async {
-            while !self.proxy.metrics().expect("text").contains(&wanted) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let name = metric.split('{').next().unwrap_or(metric);
+        let begun = Instant::now();
+        loop {
+            let metrics = self.proxy.metrics().expect("text");
+            if metrics.contains(&wanted) {
+                return;
             }
-        };
-        within(waiting).await;
+            let there: Vec<_> = metrics
+                .lines()
+                .filter(|line| line.starts_with(name))
+                .collect();
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{wanted}{there:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Puts other rules in force.
@@ -277,6 +291,7 @@ pub async fn start(directory: &tempfile::TempDir, agent: &Agent, otlp: Option<Ot
             state: Some(directory.path().join("state")),
         },
         workers: 1,
+        filters: BudgetLimits::default(),
         admin_socket: Some(directory.path().join("admin.sock")),
         admin_listen: None,
         otlp,
