@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod cost;
+mod graph;
 
 use std::fmt;
 
+use cost::Telling;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Draft, PatternOptions, ValidationError};
@@ -18,6 +20,8 @@ const MAX_PROBLEMS: usize = 8;
 const MAX_SCHEMA: usize = 256 << 10;
 /// A pattern of a schema takes at most this much memory.
 const MAX_PATTERN: usize = 1 << 20;
+/// Bytes of a path, and of what is said of it: either may quote the schema.
+const MAX_TEXT: usize = 512;
 
 /// What is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,23 +79,48 @@ pub fn validate(schema: &str, config: &Value) -> Result<(), Invalid> {
     }
     let schema: Value =
         serde_json::from_str(schema).map_err(|error| Invalid::Schema(error.to_string()))?;
-    cost::check(&schema, config).map_err(Invalid::Schema)?;
+    let telling = cost::check(&schema, config).map_err(Invalid::Schema)?;
     let patterns = PatternOptions::regex()
         .size_limit(MAX_PATTERN)
         .dfa_size_limit(MAX_PATTERN);
     let validator = jsonschema::options()
         .with_draft(Draft::Draft202012)
         .with_pattern_options(patterns)
+        // Some of them take longer than linear time.
+        .should_validate_formats(false)
         .build(&schema)
         .map_err(|error| Invalid::Schema(error.to_string()))?;
-    let problems: Vec<Problem> = validator
-        .iter_errors(config)
-        .take(MAX_PROBLEMS)
-        .map(|error| problem(&error))
-        .collect();
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(Invalid::Config(problems)),
+    // What is right is known without making a list of what is wrong.
+    if validator.is_valid(config) {
+        return Ok(());
+    }
+    let problems: Vec<_> = match telling {
+        Telling::All => {
+            let errors = validator.iter_errors(config).take(MAX_PROBLEMS);
+            errors.map(|error| problem(&error)).collect()
+        }
+        Telling::First => {
+            let first = validator.validate(config).err();
+            first.iter().map(problem).collect()
+        }
+        Telling::Nothing => vec![Problem {
+            path: String::new(),
+            why: "it is not of the form that the filter asks for, and too large to say where"
+                .to_owned(),
+        }],
+    };
+    Err(Invalid::Config(problems.into_iter().map(cut).collect()))
+}
+
+/// Names may be as long as the configuration is.
+fn cut(problem: Problem) -> Problem {
+    let short = |text: String| match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    };
+    Problem {
+        path: short(problem.path),
+        why: short(problem.why),
     }
 }
 
@@ -109,7 +138,10 @@ fn problem(error: &ValidationError<'_>) -> Problem {
             },
             names => Problem {
                 path,
-                why: format!("there are no such fields: {}", names.join(", ")),
+                why: format!(
+                    "there are no such fields: {}",
+                    names[..names.len().min(MAX_PROBLEMS)].join(", ")
+                ),
             },
         },
         // Of several forms none fits: what is wrong with the one that comes nearest.
@@ -268,5 +300,29 @@ mod tests {
             panic!("all are wrong");
         };
         assert_eq!(problems.len(), MAX_PROBLEMS);
+    }
+
+    #[test]
+    fn of_very_many_problems_only_the_first_is_looked_for() {
+        let names: Vec<_> = (0..1000).map(|it| format!("n{it}")).collect();
+        let schema = json!({"items": {"required": names}});
+        let config = json!(vec![json!({}); 2000]);
+        assert_eq!(
+            refused(schema.clone(), config.clone()),
+            "[0].n0: it is missing"
+        );
+        let forms = refused(json!({"anyOf": [schema]}), config);
+        assert!(forms.contains("too large to say where"), "{forms}");
+    }
+
+    #[test]
+    fn a_text_is_not_as_long_as_the_configuration() {
+        let long = "x".repeat(100_000);
+        let config = json!({(long.clone()): {"a": 1}, (format!("{long}2")): 2});
+        let unknown = refused(json!({"additionalProperties": false}), config.clone());
+        assert!(unknown.len() < 2 * MAX_TEXT, "{}", unknown.len());
+        let below = json!({"additionalProperties": {"additionalProperties": false}});
+        let below = refused(below, config);
+        assert!(below.len() < 2 * MAX_TEXT, "{}", below.len());
     }
 }
