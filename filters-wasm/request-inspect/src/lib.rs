@@ -6,6 +6,7 @@ mod rules;
 use rules::{Compiled, Place};
 use weft_sdk::Body;
 use weft_sdk::prelude::*;
+use weft_sdk::text::percent_decode;
 
 /// As much of a body as the proxy holds for a filter, unless the filter's limits say otherwise.
 const MAX_HELD: usize = 1 << 20;
@@ -30,7 +31,9 @@ pub struct Config {
     /// Others are answered with 415.
     #[serde(default)]
     content_types: Vec<String>,
-    /// Patterns that a request must not have.
+    /// Patterns that a request must not have. Path, query and forms are searched as they come and
+    /// without their percent-encoding; other bodies as they come. A body with a content encoding
+    /// (as gzip) is answered with 415 where bodies are searched.
     #[serde(default)]
     deny: Vec<rules::Rule>,
     /// How much of a body is searched for patterns, at most 1 MiB: a longer one is answered with
@@ -169,9 +172,11 @@ impl RequestInspect {
             return Some(Refusal::new(431, format!("headers of {bytes} bytes")));
         }
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let path = Text::path(path.as_bytes());
+        let query = Text::form(query.as_bytes());
         let found = self.rules.iter().find(|rule| match &rule.place {
-            Place::Path => rule.matches(path.as_bytes()),
-            Place::Query => rule.matches(query.as_bytes()),
+            Place::Path => path.has(rule),
+            Place::Query => query.has(rule),
             Place::Header(wanted) => headers
                 .iter()
                 .any(|(name, value)| name == wanted.as_str() && rule.matches(value)),
@@ -202,7 +207,10 @@ impl RequestInspect {
             return Some(refusal);
         }
         if searches {
-            return self.search(body, first).await;
+            if let Some(refusal) = encoded(request) {
+                return Some(refusal);
+            }
+            return self.search(body, first, is_form(request)).await;
         }
         let limit = config.max_body_bytes?;
         // Only counted, so what is within the limit need not be held until the end has come.
@@ -219,7 +227,7 @@ impl RequestInspect {
     }
 
     /// All that is searched has to be there at once: a pattern may lie across two parts.
-    async fn search(&self, mut body: Body, first: Vec<u8>) -> Option<Refusal> {
+    async fn search(&self, mut body: Body, first: Vec<u8>, form: bool) -> Option<Refusal> {
         let searched = self.config.max_searched_bytes;
         let limit = self
             .config
@@ -231,7 +239,11 @@ impl RequestInspect {
                 Some(part) => all.extend_from_slice(&part),
                 None => {
                     let mut patterns = self.rules.iter().filter(|rule| rule.place == Place::Body);
-                    let found = patterns.find(|rule| rule.matches(&all));
+                    let text = match form {
+                        true => Text::form(&all),
+                        false => Text::plain(&all),
+                    };
+                    let found = patterns.find(|rule| text.has(rule));
                     return found.map(Compiled::refusal);
                 }
             }
@@ -266,6 +278,70 @@ impl RequestInspect {
         };
         self.config.content_types.iter().any(of)
     }
+}
+
+/// A text as it came, and as who reads it will understand it where that is something else.
+struct Text<'a> {
+    raw: &'a [u8],
+    decoded: Option<Vec<u8>>,
+}
+
+impl<'a> Text<'a> {
+    const fn plain(raw: &'a [u8]) -> Self {
+        Self { raw, decoded: None }
+    }
+
+    fn path(raw: &'a [u8]) -> Self {
+        let encoded = raw.contains(&b'%');
+        Self {
+            raw,
+            decoded: encoded.then(|| percent_decode(raw, |_byte| true)),
+        }
+    }
+
+    /// A query, too: there a plus stands for a space.
+    fn form(raw: &'a [u8]) -> Self {
+        if !raw.contains(&b'+') {
+            return Self::path(raw);
+        }
+        let spaced: Vec<u8> = raw
+            .iter()
+            .map(|byte| if *byte == b'+' { b' ' } else { *byte })
+            .collect();
+        Self {
+            raw,
+            decoded: Some(percent_decode(spaced, |_byte| true)),
+        }
+    }
+
+    fn has(&self, rule: &Compiled) -> bool {
+        let decoded = self.decoded.as_deref();
+        rule.matches(self.raw) || decoded.is_some_and(|decoded| rule.matches(decoded))
+    }
+}
+
+/// A pattern is not found in what is compressed.
+fn encoded(request: &Request) -> Option<Refusal> {
+    let encodings = request.headers().get_all("content-encoding");
+    let encodings: Vec<String> = encodings.iter().map(ToString::to_string).collect();
+    let mut named = encodings.iter().flat_map(|line| line.split(','));
+    let other = named.find(|it| {
+        let name = it.trim();
+        !name.is_empty() && !name.eq_ignore_ascii_case("identity")
+    })?;
+    Some(Refusal::new(
+        415,
+        format!("content encoding {:?} cannot be searched", other.trim()),
+    ))
+}
+
+/// Whether somebody may read the body as a form.
+fn is_form(request: &Request) -> bool {
+    let kinds = request.headers().get_all("content-type");
+    kinds.iter().any(|kind| {
+        let kind = kind.to_string().to_ascii_lowercase();
+        kind.contains("application/x-www-form-urlencoded")
+    })
 }
 
 /// A kind of content without its parameters.

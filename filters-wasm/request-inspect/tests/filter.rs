@@ -147,6 +147,80 @@ fn patterns_are_found_where_they_are_looked_for() {
 }
 
 #[test]
+fn an_encoding_hides_nothing() {
+    let host = host(json!({"deny": [
+        {"name": "path", "in": "path", "pattern": "<script", "status": 404},
+        {"name": "query", "in": "query", "pattern": "(?i)<script|union +select"},
+        {"name": "raw", "in": "query", "pattern": "%00"},
+        {"name": "body", "in": "body", "pattern": "<script|union +select"},
+    ]}));
+    let of = |name: &str, status| Some((status, format!("rule {name}")));
+    for (path, expected) in [
+        ("/a/%3Cscript", of("path", 404)),
+        ("/?q=<script", of("query", 403)),
+        ("/?q=%3Cscript", of("query", 403)),
+        ("/?q=%3c%73%43ript", of("query", 403)),
+        ("/?q=union+select", of("query", 403)),
+        ("/?q=union%20%20select", of("query", 403)),
+        ("/?q=a%00", of("raw", 403)),
+        ("/?q=%253Cscript", None),
+        ("/union+select", None),
+    ] {
+        assert_eq!(refusal(&host, TestRequest::get(path)), expected, "{path}");
+    }
+    let form = |kind: &str, body: &str| {
+        TestRequest::post("/")
+            .header("content-type", kind)
+            .body(body)
+    };
+    let kind = "Application/x-www-form-urlencoded; charset=utf-8";
+    for body in ["a=%3Cscript", "a=union+select", "a=<script"] {
+        assert_eq!(refusal(&host, form(kind, body)), of("body", 403), "{body}");
+    }
+    let second = form("text/plain", "a=%3Cscript").header("content-type", kind);
+    assert_eq!(refusal(&host, second), of("body", 403));
+    let text = form("text/plain", "a=%3Cscript");
+    assert_eq!(refusal(&host, text), None, "there it is no escape");
+}
+
+#[test]
+fn a_compressed_body_is_refused_where_it_would_be_searched() {
+    let of = |encoding: &str| {
+        TestRequest::post("/")
+            .header("content-encoding", encoding)
+            .body("x")
+    };
+    let searching = host(json!({"deny": [{"name": "y", "in": "body", "pattern": "y"}]}));
+    for (encoding, refused) in [
+        ("gzip", true),
+        ("identity, GZIP", true),
+        ("br", true),
+        ("identity", false),
+        ("Identity", false),
+        ("", false),
+    ] {
+        let status = status(&searching, of(encoding));
+        assert_eq!(status, refused.then_some(415), "{encoding}");
+    }
+    let second = of("identity").header("content-encoding", "deflate");
+    assert_eq!(
+        refusal(&searching, second),
+        Some((
+            415,
+            "content encoding \"deflate\" cannot be searched".to_owned()
+        ))
+    );
+    let empty = TestRequest::get("/").header("content-encoding", "gzip");
+    assert_eq!(
+        status(&searching, empty),
+        None,
+        "there is nothing to search"
+    );
+    let counting = host(json!({"max_body_bytes": 10}));
+    assert_eq!(status(&counting, of("gzip")), None);
+}
+
+#[test]
 fn a_body_that_cannot_be_searched_is_refused() {
     let host = host(json!({
         "deny": [{"name": "x", "in": "body", "pattern": "x"}],
