@@ -193,12 +193,13 @@ impl TokenIn {
         if self.scheme.is_empty() {
             return Ok(Some(text.to_owned()));
         }
-        match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(&self.scheme) => {
-                Ok(Some(token.trim().to_owned()))
-            }
+        // Who reads it behind the filter may take any of these for a space, and nothing for a
+        // token that is empty.
+        let (scheme, token) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        Ok(match scheme.eq_ignore_ascii_case(&self.scheme) {
+            true => Some(token.trim().to_owned()),
             // Another kind of credentials is none for this filter.
-            _ => Ok(None),
-        }
+            false => None,
+        })
     }
 }

@@ -33,7 +33,7 @@ pub struct JwtAuth {
 
 enum Keys {
     Inline(Rc<KeySet>),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 #[filter]
@@ -49,7 +49,9 @@ impl Filter for JwtAuth {
             config::Keys::Inline(set) => Keys::Inline(Rc::new(
                 KeySet::of(set).map_err(|why| Error::new(format_args!("keys.inline: {why}")))?,
             )),
-            config::Keys::Service(service) => Keys::Remote(Remote::new(service.clone(), plugin)),
+            config::Keys::Service(service) => {
+                Keys::Remote(Box::new(Remote::new(service.clone(), plugin)))
+            }
         };
         Ok(Self {
             keys,

@@ -1,11 +1,12 @@
 //! A key set that a Service has: fetched once for all that wait for it, and kept for a while.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use weft_sdk::prelude::*;
-use weft_sdk::{FetchError, Log, time};
+use weft_sdk::{Direction, FetchError, Log, time};
 
 use crate::config::Service;
 use crate::keys::KeySet;
@@ -15,6 +16,8 @@ use crate::keys::KeySet;
 const AT_LEAST: Duration = Duration::from_secs(10);
 /// A Service that failed is left alone for this long.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Pods of which it is known that policy does not let them ask.
+const MAX_DENIED: usize = 256;
 /// How much of an answer is looked at.
 const MAX_SET: usize = 256 * 1024;
 
@@ -32,6 +35,22 @@ struct State {
     /// With the time at which they were fetched.
     keys: Option<(Rc<KeySet>, Duration)>,
     failed: Option<(String, Duration)>,
+    /// Pods that policy does not let ask, and when that was seen. It says nothing of others.
+    denied: HashMap<String, Duration>,
+}
+
+/// Why there is no new set.
+enum Failure {
+    /// The pod in whose name it was asked for may not ask.
+    Denied,
+    /// Nobody would have got it.
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
 }
 
 /// The keys, and how long what was verified with them may be believed: a key that the issuer
@@ -54,8 +73,9 @@ impl Remote {
 
     /// The keys as they are known, fetched if need be. `renew`: those that are known do not do.
     pub(crate) async fn keys(&self, request: &Request, renew: bool) -> Result<Known> {
+        let subject = subject(request);
         loop {
-            if let Some(known) = self.known(renew) {
+            if let Some(known) = self.known(renew, &subject) {
                 return known;
             }
             if self.fetching.get() {
@@ -68,25 +88,39 @@ impl Remote {
             match fetched {
                 Ok(keys) => {
                     self.log.debug("fetched keys", &[("count", &keys.len())]);
-                    self.state.replace(State {
-                        keys: Some((Rc::new(keys), now)),
-                        failed: None,
-                    });
+                    let mut state = self.state.borrow_mut();
+                    state.keys = Some((Rc::new(keys), now));
+                    state.failed = None;
                 }
-                Err(why) => {
-                    self.log.warn(
-                        "the key set could not be fetched",
-                        &[("service", &self.service.service), ("error", &why)],
-                    );
-                    self.state.borrow_mut().failed = Some((why, now));
-                }
+                Err(failure) => self.failed(failure, &subject, now),
             }
             drop(guard);
         }
     }
 
-    /// What can be said without a fetch.
-    fn known(&self, renew: bool) -> Option<Result<Known>> {
+    fn failed(&self, failure: Failure, subject: &str, now: Duration) {
+        let mut state = self.state.borrow_mut();
+        let why = match failure {
+            Failure::Denied => {
+                if state.denied.len() >= MAX_DENIED {
+                    state.denied.clear();
+                }
+                state.denied.insert(subject.to_owned(), now);
+                denied_to(subject)
+            }
+            Failure::Other(why) => {
+                state.failed = Some((why.clone(), now));
+                why
+            }
+        };
+        self.log.warn(
+            "the key set could not be fetched",
+            &[("service", &self.service.service), ("error", &why)],
+        );
+    }
+
+    /// What can be said to that pod without a fetch.
+    fn known(&self, renew: bool, subject: &str) -> Option<Result<Known>> {
         let state = self.state.borrow();
         let now = time::monotonic();
         let age = |since: &Duration| now.saturating_sub(*since);
@@ -105,10 +139,14 @@ impl Remote {
         {
             return Some(Ok(known(keys, since)));
         }
-        let (why, _) = state
-            .failed
-            .as_ref()
-            .filter(|(_, since)| age(since) < AFTER_FAILURE)?;
+        let recent = |since: &Duration| age(since) < AFTER_FAILURE;
+        let why = match &state.failed {
+            Some((why, since)) if recent(since) => why.clone(),
+            _ => {
+                state.denied.get(subject).filter(|since| recent(since))?;
+                denied_to(subject)
+            }
+        };
         let stale = refresh.saturating_add(Duration::from_secs(self.service.stale_seconds));
         Some(match &state.keys {
             Some((keys, since)) if age(since) < stale => Ok(known(keys, since)),
@@ -119,19 +157,22 @@ impl Remote {
         })
     }
 
-    async fn fetch(&self, request: &Request) -> Result<KeySet, String> {
+    async fn fetch(&self, request: &Request) -> Result<KeySet, Failure> {
         let answer = request
             .fetch(&self.service.service)
             .get(&self.service.path)
             .header("accept", "application/json")
             .timeout(Duration::from_millis(self.service.timeout_ms))
             .await
-            .map_err(|err: FetchError| err.to_string())?;
+            .map_err(|err| match err {
+                FetchError::Denied => Failure::Denied,
+                err => Failure::Other(err.to_string()),
+            })?;
         if answer.status != 200 {
-            return Err(format!("status {}", answer.status));
+            return Err(Failure::Other(format!("status {}", answer.status)));
         }
         if answer.body.len() > MAX_SET {
-            return Err("it is too large".to_owned());
+            return Err(Failure::Other("it is too large".to_owned()));
         }
         let (keys, unusable) = KeySet::read(&answer.body)?;
         if let Some(first) = unusable.first() {
@@ -157,6 +198,20 @@ impl Remote {
         })
         .await;
     }
+}
+
+/// The pod in whose name a filter asks: the one whose traffic it is on.
+fn subject(request: &Request) -> String {
+    let known = request.attributes();
+    let peer = match known.direction {
+        Direction::Ingress => &known.destination,
+        Direction::Egress => &known.source,
+    };
+    peer.address.clone()
+}
+
+fn denied_to(subject: &str) -> String {
+    format!("{} from {subject}", FetchError::Denied)
 }
 
 /// Ends also when the request that fetches is gone before the answer comes: another one goes on.

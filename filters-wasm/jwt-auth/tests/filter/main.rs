@@ -128,6 +128,24 @@ fn a_request_without_a_token_is_refused() {
 }
 
 #[test]
+fn whatever_stands_before_the_token_it_is_one() {
+    let host = host(config(|it| it["optional"] = true.into()));
+    let with = |value: &str| TestRequest::get("/").header("authorization", value);
+    for space in [" ", "\t", "  ", " \t", "\u{a0}"] {
+        let bad = format!("Bearer{space}abc");
+        let status = ask(&host, with(&bad)).map(|it| it.0);
+        assert_eq!(status, Some(401), "{bad:?}");
+        let good = format!("bearer{space}{}", token(&claims()));
+        assert_eq!(ask(&host, with(&good)), None, "{good:?}");
+    }
+    let empty = ask(&host, with("Bearer")).map(|it| it.0);
+    assert_eq!(empty, Some(401));
+    for other in ["Basic YTpi", "Bearers abc", ""] {
+        assert_eq!(ask(&host, with(other)), None, "{other:?}");
+    }
+}
+
+#[test]
 fn a_bad_token_is_told_apart() {
     let host = host(config(|_| {}));
     let cases = [

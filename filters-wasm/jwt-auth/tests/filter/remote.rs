@@ -184,3 +184,57 @@ fn old_keys_do_for_a_while_when_the_issuer_is_away() {
     let exchange = host.send(with(RSA_TOKEN));
     assert!(exchange.failure().expect("too old").contains("status 503"));
 }
+
+#[test]
+fn a_pod_that_may_not_ask_takes_the_keys_from_no_other() {
+    let host = remote();
+    let of = |pod: &str| {
+        let pod = pod.to_owned();
+        with(RSA_TOKEN).attributes(|it| it.destination.address = pod)
+    };
+    let unseen =
+        with(&token(&claims())).attributes(|it| it.destination.address = "10.0.0.8".to_owned());
+    host.answer("issuer.auth:80", |_| Answer::error(FetchError::Denied));
+    let denied = |of: weft_sdk::testing::TestRequest| {
+        let failure = host.send(of).failure().expect("it cannot be known");
+        assert!(failure.contains("policy"), "{failure}");
+    };
+    denied(of("10.0.0.9"));
+    denied(of("10.0.0.9"));
+    assert_eq!(host.fetches().len(), 1, "it is not asked again at once");
+    host.answer("issuer.auth:80", |_| Answer::ok(jwks().to_string()));
+    assert_eq!(ask(&host, of("10.0.0.8")), None);
+    assert_eq!(host.fetches().len(), 2);
+    assert_eq!(ask(&host, of("10.0.0.9")), None, "they are there now");
+    // Old keys do for the one as they do for all when the issuer is away.
+    host.answer("issuer.auth:80", |_| Answer::error(FetchError::Denied));
+    host.advance(Duration::from_secs(301));
+    assert_eq!(ask(&host, of("10.0.0.9")), None);
+    host.answer("issuer.auth:80", |_| Answer::ok(jwks().to_string()));
+    assert_eq!(ask(&host, unseen), None);
+    assert_eq!(host.fetches().len(), 4);
+}
+
+#[test]
+fn one_that_waits_asks_in_its_own_name() {
+    let host = remote();
+    let of = |pod: &str| {
+        let pod = pod.to_owned();
+        with(RSA_TOKEN).attributes(|it| it.destination.address = pod)
+    };
+    let mut asked = 0;
+    host.answer("issuer.auth:80", move |_| {
+        asked += 1;
+        let answer = match asked {
+            1 => Answer::error(FetchError::Denied),
+            _ => Answer::ok(jwks().to_string()),
+        };
+        answer.after(Duration::from_millis(50))
+    });
+    let first = host.send(of("10.0.0.9"));
+    let second = host.send(of("10.0.0.8"));
+    host.advance(Duration::from_millis(50));
+    assert!(first.failure().is_some());
+    host.advance(Duration::from_millis(50));
+    assert_eq!(answer(&second), None);
+}
