@@ -54,7 +54,6 @@ const CASES: &[Case] = &[
         &["-H", "x-canary: always"],
         0,
         &[
-            "+ request authority: reviews-canary.default",
             "+ request header x-version: canary",
             "requests{version=\"canary\"} 1",
         ],

@@ -1,8 +1,8 @@
-//! Sends some requests to another version of a Service: those with a header that says so, and a
-//! part of the others that stays the same for the same client.
+//! Marks requests that are meant for another version of a Service: those with a header that says
+//! so, and a part of the others that stays the same for the same client.
 //!
-//! A chosen request gets a header, by which a route can tell it, or another host, or both. Policy
-//! judges where it goes then.
+//! A chosen request gets a header. It goes where all go: a route that looks at the header, or the
+//! application, makes something of it.
 
 use weft_sdk::Headers;
 use weft_sdk::prelude::*;
@@ -23,12 +23,10 @@ pub struct Config {
     #[schemars(range(min = 0.0, max = 100.0))]
     percent: f64,
     /// What tells clients apart for that: a header, as one with the user's name, or a cookie.
-    /// Requests without it go to the stable version.
+    /// Requests without it are not chosen.
     by: Option<By>,
     /// The header that chosen requests get. What a client sends in it is removed.
-    mark: Option<Mark>,
-    /// The host to which chosen requests go.
-    authority: Option<String>,
+    mark: Mark,
 }
 
 /// What tells clients apart.
@@ -69,44 +67,29 @@ pub struct Canary {
     stable: Counter,
 }
 
-/// Set on exchanges that were chosen.
-struct Chosen;
-
 #[filter]
 impl Filter for Canary {
     const NAME: &'static str = "canary-by-header";
-    const INTERESTS: Interests = Interests::REQUEST_HEADERS.union(Interests::RESPONSE_HEADERS);
+    const INTERESTS: Interests = Interests::REQUEST_HEADERS;
 
     type Config = Config;
 
     fn new(config: Config, plugin: &Plugin) -> Result<Self> {
-        if config.mark.is_none() && config.authority.is_none() {
-            return Err(Error::new(
-                "neither mark nor authority: a chosen request would go where all go",
-            ));
-        }
         if !(0.0..=100.0).contains(&config.percent) {
             return Err(Error::new("percent: between 0 and 100"));
         }
         if config.percent > 0.0 && config.by.is_none() {
             return Err(Error::new(
-                "by: without it a client would see one version now and the other one next",
+                "by: without it a client would be chosen now and not the next time",
             ));
         }
-        if let Some(mark) = &config.mark {
-            Headers::check_request_name(&mark.name).context("mark.name")?;
-            Headers::check_value(&mark.value).context("mark.value")?;
-        }
+        Headers::check_request_name(&config.mark.name).context("mark.name")?;
+        Headers::check_value(&config.mark.value).context("mark.value")?;
         Headers::check_readable(&config.header).context("header")?;
         if let Some(By::Header(name)) = &config.by {
             Headers::check_readable(name).context("by.header")?;
         }
-        if let Some(authority) = &config.authority {
-            check_authority(authority).context("authority")?;
-        }
-        if let Some(mark) = &config.mark
-            && mark.name.eq_ignore_ascii_case(&config.header)
-        {
+        if config.mark.name.eq_ignore_ascii_case(&config.header) {
             return Err(Error::new(
                 "mark.name: the header that chooses is another one",
             ));
@@ -119,30 +102,15 @@ impl Filter for Canary {
     }
 
     async fn on_request(self: Rc<Self>, request: Request) -> Result<Flow> {
-        if let Some(mark) = &self.config.mark {
-            request.headers().remove(&mark.name)?;
-        }
+        let mark = &self.config.mark;
+        request.headers().remove(&mark.name)?;
         if !self.chooses(&request) {
             self.stable.increment();
             return Ok(Flow::Continue);
         }
         self.canary.increment();
         request.span().set("canary", true);
-        if let Some(mark) = &self.config.mark {
-            request.headers().set(&mark.name, &mark.value)?;
-        }
-        if let Some(authority) = &self.config.authority {
-            request.set_authority(authority)?;
-        }
-        request.keep(Chosen);
-        Ok(Flow::Continue)
-    }
-
-    /// The client learns which version answered.
-    async fn on_response(self: Rc<Self>, response: Response) -> Result<Flow> {
-        if response.kept::<Chosen>().is_some() {
-            response.headers().set("x-served-by", "canary")?;
-        }
+        request.headers().set(&mark.name, &mark.value)?;
         Ok(Flow::Continue)
     }
 }
@@ -166,15 +134,6 @@ impl Canary {
         };
         client.is_some_and(|client| share(&client) < self.config.percent)
     }
-}
-
-/// A host, with a port where there is one: what the proxy takes for the request's own.
-fn check_authority(authority: &str) -> Result<()> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-    if authority.is_empty() || !authority.bytes().all(good) {
-        return Err(Error::new("a host, as reviews-canary.default:80"));
-    }
-    Ok(())
 }
 
 /// The value of a cookie; clients send them in one line or in several.
