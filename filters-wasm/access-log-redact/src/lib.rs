@@ -1,5 +1,8 @@
 //! Writes an access log without secrets: a line for each exchange, in which what looks like one, in
 //! headers and in the query, is replaced before it leaves the proxy.
+//!
+//! It is a log for people, not a record of everything: a filter's lines are limited to 100 a second
+//! on each node, beyond which the proxy only counts them.
 
 mod redact;
 
@@ -38,7 +41,8 @@ pub struct Config {
     /// What is replaced wherever it stands, besides mail addresses, numbers of cards and tokens.
     #[serde(default)]
     patterns: Vec<Replacement>,
-    /// Only responses with this status or a higher one are written.
+    /// Only responses with this status or a higher one are written. With it, what ends without a
+    /// response (a client that gave up, a refusal by policy) is not.
     #[serde(default)]
     min_status: u16,
 }
@@ -56,12 +60,18 @@ fn usual_parameters() -> Vec<String> {
         "token",
         "access_token",
         "id_token",
+        "refresh_token",
         "api_key",
         "apikey",
         "key",
         "password",
+        "passwd",
         "secret",
+        "client_secret",
         "code",
+        "sig",
+        "signature",
+        "session",
     ])
 }
 
@@ -216,7 +226,7 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        if !self.written.get() {
+        if !self.written.get() && self.filter.config.min_status == 0 {
             let mut line = self.line.clone();
             line.push(("status".to_owned(), "none".to_owned()));
             line.push(("milliseconds".to_owned(), self.milliseconds()));

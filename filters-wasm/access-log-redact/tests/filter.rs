@@ -102,9 +102,33 @@ fn good_responses_can_be_left_out() {
         let exchange = host.send(TestRequest::get("/"));
         exchange.respond(TestResponse::new(status));
     }
+    drop(host.send(TestRequest::get("/")));
     let lines = host.logs();
-    assert_eq!(lines.len(), 1);
+    assert_eq!(lines.len(), 1, "what was not answered has no status");
     assert_eq!(lines[0].field("status"), Some("404"));
+}
+
+#[test]
+fn what_is_usually_secret_in_a_query_is_replaced() {
+    let host = host(json!({}));
+    for name in [
+        "token",
+        "refresh_token",
+        "client_secret",
+        "password",
+        "passwd",
+        "code",
+        "sig",
+        "Signature",
+        "session",
+    ] {
+        let exchange = host.send(TestRequest::get(&format!("/?a=1&{name}=abc")));
+        exchange.respond(TestResponse::new(200));
+        let expected = format!("/?a=1&{name}=[redacted]");
+        let lines = host.logs();
+        let last = lines.last().expect("a line");
+        assert_eq!(last.field("path"), Some(&*expected));
+    }
 }
 
 #[test]
