@@ -16,6 +16,9 @@ use crate::filter::log::FilterLog;
 /// is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Wait where the next attempt most likely ends as the last one did: each of
+/// them takes as long as the filter takes to start.
+const WAIT_WHEN_SLOW: Duration = Duration::from_secs(600);
 
 /// What is to be done for a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) enum Progress {
 pub(super) struct Entry {
     pub(super) wish: Wish,
     pub(super) progress: Progress,
+    /// Since when it is to be made, if it is.
+    since: Instant,
     /// The version that is in force was made of this.
     pub(super) in_force: Option<Arc<FilterSpec>>,
     /// The last good version was looked for.
@@ -50,6 +55,7 @@ impl Entry {
         Self {
             wish,
             progress: Progress::ToDo,
+            since: Instant::now(),
             in_force: None,
             looked_back: false,
             log,
@@ -76,14 +82,32 @@ impl Entry {
         let spec = &self.wish.spec;
         let unchanged = build::same(&before.spec, spec) && before.spec.problem == spec.problem;
         if !unchanged {
-            self.progress = Progress::ToDo;
+            self.enqueue();
             self.loaded = false;
             self.error = None;
             self.attempts = 0;
         }
         // What failed since something was not there may be there now.
         if self.progress == Progress::Over && self.error.as_ref().is_some_and(Failure::may_pass) {
+            self.enqueue();
+        }
+    }
+
+    /// A version of it is to be made. What waits for that already goes on
+    /// waiting: a change is no way to the end of the queue, nor to its front.
+    pub(super) fn enqueue(&mut self) {
+        if self.progress != Progress::ToDo {
             self.progress = Progress::ToDo;
+            self.since = Instant::now();
+        }
+    }
+
+    /// Since when something can be done for it, if it can.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        match self.progress {
+            Progress::ToDo => Some(self.since),
+            Progress::Again(at) => Some(at).filter(|at| *at <= now),
+            Progress::Ask(_) | Progress::Over => None,
         }
     }
 
@@ -107,9 +131,12 @@ impl Entry {
     pub(super) fn failed(&mut self, failure: Failure, now: Instant, again: bool) -> bool {
         let news = self.error.as_ref() != Some(&failure);
         self.loaded = failure.is_loaded();
-        self.progress = match again && failure.may_pass() {
-            true => Progress::Again(now + self.wait()),
-            false => Progress::Over,
+        self.progress = if again && failure.may_pass() {
+            Progress::Again(now + self.wait())
+        } else if again && failure.is_measured() {
+            Progress::Again(now + WAIT_WHEN_SLOW)
+        } else {
+            Progress::Over
         };
         if news {
             self.wish.filter.publish(Err(failure.error.clone()));

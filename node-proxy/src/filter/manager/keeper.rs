@@ -40,6 +40,9 @@ pub(super) struct Keeper {
     listing: watch::Sender<Arc<Listing>>,
     /// In the order of the snapshot.
     entries: Vec<Entry>,
+    /// Attempts so far, and with which one each namespace had its last turn.
+    turns: u64,
+    turn_of: HashMap<Box<str>, u64>,
     version: String,
     /// Names of the node and of its cluster.
     node: (String, String),
@@ -69,6 +72,8 @@ impl Keeper {
             own,
             listing,
             entries: Vec::new(),
+            turns: 0,
+            turn_of: HashMap::new(),
             version: String::new(),
             node: (String::new(), String::new()),
             engine,
@@ -138,6 +143,9 @@ impl Keeper {
             .collect();
         let keys = self.entries.iter().map(|entry| &entry.spec().key).collect();
         self.good.retain(&keys);
+        let there: HashSet<_> = keys.iter().map(|key| &*key.namespace).collect();
+        self.turn_of
+            .retain(|namespace, _turn| there.contains(&**namespace));
         self.engine.modules.look();
         self.news = true;
         self.prune = true;
@@ -155,7 +163,7 @@ impl Keeper {
         });
         match found {
             Ok(module) => {
-                waiting.for_each(|entry| entry.progress = Progress::ToDo);
+                waiting.for_each(Entry::enqueue);
                 self.engine.bring(digest, module.into());
             }
             Err(why) => {
@@ -170,16 +178,24 @@ impl Keeper {
         }
     }
 
-    /// The next filter that something can be done for.
-    fn next(&self, now: Instant) -> Option<usize> {
-        self.entries.iter().position(|entry| match entry.progress {
-            Progress::ToDo => true,
-            Progress::Again(at) => at <= now,
-            Progress::Ask(_) | Progress::Over => false,
-        })
+    /// The next filter that something can be done for. One attempt may take ten
+    /// seconds, so namespaces take turns, and in each the one that has waited
+    /// longest comes first: nobody's filters keep those of others from loading.
+    pub(super) fn next(&self, now: Instant) -> Option<usize> {
+        let due = self.entries.iter().enumerate().filter_map(|(at, entry)| {
+            let since = entry.due(now)?;
+            let turn = self.turn_of.get(&entry.spec().key.namespace);
+            Some((turn.copied().unwrap_or_default(), since, at))
+        });
+        due.min().map(|(_turn, _since, at)| at)
     }
 
     pub(super) fn work(&mut self, at: usize) {
+        if let Some(entry) = self.entries.get(at) {
+            self.turns += 1;
+            let namespace = entry.spec().key.namespace.clone();
+            self.turn_of.insert(namespace, self.turns);
+        }
         self.look_back(at);
         let Some(entry) = self.entries.get_mut(at) else {
             return;

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use weft_api::node as wire;
 use weft_core::filter::{FailPolicy, FilterSpec, Isolation, OnError};
 use weft_wasm_host::budget::BudgetLimits;
-use weft_wasm_host::{Digest, LoadError};
+use weft_wasm_host::{ConfigureError, Digest, LoadError};
 
 use super::entry::{Entry, Progress};
 use super::keeper::Keeper;
@@ -32,11 +32,38 @@ fn module(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("valid text")
 }
 
+/// One whose start takes far longer than one for each request may take.
+fn slow_module(text: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+  (memory (export "memory") 1)
+  (data (i32.const 0) "{text}")
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+  (func (export "_initialize") (local i32)
+    (loop
+      (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+      (br_if 0 (i32.lt_u (local.get 0) (i32.const 50000000))))))"#
+    );
+    wat::parse_str(text).expect("valid text")
+}
+
 fn spec(name: &str, module: &[u8], vm_id: &str) -> (wire::Filter, Arc<FilterSpec>) {
+    spec_in("default", name, module, vm_id, Isolation::Worker)
+}
+
+fn spec_in(
+    namespace: &str,
+    name: &str,
+    module: &[u8],
+    vm_id: &str,
+    isolation: Isolation,
+) -> (wire::Filter, Arc<FilterSpec>) {
     let wire = wire::Filter {
         kind: "WasmPlugin".into(),
-        namespace: "default".into(),
+        namespace: namespace.into(),
         name: name.into(),
+        isolated: isolation == Isolation::Request,
         sha256: Digest::of(module).hex(),
         plugin: Some(wire::FilterPlugin {
             vm_id: vm_id.into(),
@@ -229,4 +256,83 @@ fn a_filter_is_made_anew_where_its_version_changes() {
         entry.renew(wish(change));
         assert_eq!(entry.progress, Progress::ToDo);
     }
+}
+
+#[test]
+fn filters_that_start_too_slowly_hold_up_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (slow, slower, good) = (slow_module("a"), slow_module("b"), module("good"));
+    for (name, module) in [("a", &slow), ("b", &slower), ("c", &good)] {
+        fs::write(folder.path().join(format!("{name}.wasm")), module).expect("written");
+    }
+    let mut bench = Bench::new(folder.path());
+    let isolated =
+        |name: &str, module: &[u8]| spec_in("default", name, module, "", Isolation::Request);
+    let filters = vec![
+        isolated("a", &slow),
+        isolated("b", &slower),
+        spec("c", &good, ""),
+    ];
+    let wishes = bench.wishes(filters.clone());
+    let filter = Arc::clone(&wishes.filters[2].filter);
+    bench.keeper.take(Message::Wishes(wishes));
+    // As late as it is when each of them has taken ten seconds.
+    let later = Instant::now() + Duration::from_secs(60);
+    for expected in 0..3 {
+        let at = bench.keeper.next(later).expect("something to do");
+        assert_eq!(at, expected);
+        bench.keeper.work(at);
+    }
+    assert!(filter.published.current().is_some());
+    assert_eq!(bench.keeper.next(later), None, "they fail again as before");
+    let wishes = bench.wishes(filters);
+    bench.keeper.take(Message::Wishes(wishes));
+    assert_eq!(
+        bench.keeper.next(later),
+        None,
+        "nor does a snapshot change that"
+    );
+    let much_later = later + Duration::from_secs(600);
+    assert_eq!(bench.keeper.next(much_later), Some(0));
+}
+
+#[test]
+fn namespaces_take_turns_and_in_each_the_one_that_waits_longest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut bench = Bench::new(folder.path());
+    let one = module("one");
+    let of = |namespace, name| spec_in(namespace, name, &one, "", Isolation::Worker);
+    let wishes = bench.wishes(vec![
+        of("many", "a"),
+        of("many", "b"),
+        of("many", "c"),
+        of("few", "a"),
+    ]);
+    bench.keeper.take(Message::Wishes(wishes));
+    let now = Instant::now();
+    let order: Vec<_> = std::iter::from_fn(|| {
+        let at = bench.keeper.next(now)?;
+        bench.keeper.work(at);
+        Some(at)
+    })
+    .collect();
+    assert_eq!(order, [0, 3, 1, 2]);
+}
+
+#[test]
+fn what_is_tried_again_waits_behind_what_was_not_tried_yet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut bench = Bench::new(folder.path());
+    let mut wishes = bench.wishes(vec![spec("a", b"", ""), spec("b", b"", "")]);
+    let mut tried = Entry::new(wishes.filters.remove(0));
+    let waiting = Entry::new(wishes.filters.remove(0));
+    let now = Instant::now();
+    tried.failed(Failure::fetch("not here"), now, true);
+    let later = now + Duration::from_secs(60);
+    assert!(waiting.due(later) < tried.due(later));
+    let slow = ConfigureError::TooSlow {
+        cost: Duration::from_secs(9),
+    };
+    tried.failed(slow.into(), now, true);
+    assert_eq!(tried.due(later), None);
 }
