@@ -13,7 +13,7 @@ pub use weft_core::snapshot::{Settings, SettingsError};
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Longest request target, in bytes; above it 414.
-pub const MAX_URI_BYTES: usize = 16 * 1024;
+pub const MAX_URI_BYTES: usize = weft_core::filter::target::MAX_URI_BYTES;
 
 /// How long a request whose client has closed its half of the connection may
 /// wait for its response.

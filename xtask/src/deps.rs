@@ -51,7 +51,12 @@ const ALLOWED: &[Allowed] = &[
     // Runs filters offline: a program of its own, so that `weft` links no wasmtime.
     allow(
         "weft-filter",
-        &["weft-wasm-host", "weft-filter-schema", "weft-filter-build"],
+        &[
+            "weft-wasm-host",
+            "weft-filter-schema",
+            "weft-filter-build",
+            "weft-core",
+        ],
     ),
     // Starts the real binaries and links none of their code.
     allow("weft-lab", &[]),

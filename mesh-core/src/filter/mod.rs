@@ -4,6 +4,7 @@
 
 mod chain;
 mod intercept;
+pub mod target;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use weft_core::policy::http::normalize;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use weft_core::filter::target;
 use weft_wasm_host::Fields;
 use weft_wasm_host::exchange::{self as host, Target};
 
@@ -16,7 +16,6 @@ use crate::identity::{Direction, Ends};
 use crate::pipeline::headers;
 use crate::pipeline::request_id::RequestId;
 use crate::pipeline::trace::Trace;
-use crate::settings::MAX_URI_BYTES;
 use crate::telemetry::exchange::{Decisions, Exchange};
 
 /// What a request's span may be told by all its filters together.
@@ -273,28 +272,17 @@ fn cut(text: &str) -> String {
 }
 
 fn set_method(head: &mut Parts, value: &str) -> bool {
-    // What a request means to its connection does not change on its way.
-    match Method::from_bytes(value.as_bytes()) {
-        Ok(method) if method != Method::CONNECT && head.method != Method::HEAD => {
+    match target::method(&head.method, value) {
+        Some(method) => {
             head.method = method;
             true
         }
-        _ => false,
+        None => false,
     }
 }
 
-/// Only a path that has one meaning: what is judged is what is sent.
 fn set_path(head: &mut Parts, value: &str) -> bool {
-    if value.len() > MAX_URI_BYTES || value == "*" {
-        return false;
-    }
-    let Ok(normal) = normalize(value) else {
-        return false;
-    };
-    if normal.redirect {
-        return false;
-    }
-    let Ok(path) = normal.target.parse::<PathAndQuery>() else {
+    let Some(path) = target::path(value) else {
         return false;
     };
     let mut parts = head.uri.clone().into_parts();
@@ -304,15 +292,12 @@ fn set_path(head: &mut Parts, value: &str) -> bool {
 
 /// Where the request names its host is where it is changed.
 fn set_authority(head: &mut Parts, value: &str) -> bool {
-    let Ok(authority) = value.parse::<Authority>() else {
+    let Some(authority) = target::authority(value) else {
         return false;
     };
     let Ok(host) = HeaderValue::from_str(value) else {
         return false;
     };
-    if value.contains('@') {
-        return false;
-    }
     if head.uri.authority().is_some() {
         let mut parts = head.uri.clone().into_parts();
         parts.authority = Some(authority);

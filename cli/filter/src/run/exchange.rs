@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use weft_core::filter::target;
 use weft_wasm_host::exchange::{Attributes, Exchange, Target};
 use weft_wasm_host::{Fields, Side};
 
@@ -31,6 +32,27 @@ impl State {
             request: fields(Fields::RequestHeaders).unwrap_or_default(),
             response: exchange.status().zip(fields(Fields::ResponseHeaders)),
         }
+    }
+}
+
+impl State {
+    /// Takes what the proxy takes, by the same rules.
+    fn set(&mut self, part: Target, value: &str) -> Option<()> {
+        match part {
+            Target::Method => {
+                let before = Method::from_bytes(self.method.as_bytes()).ok()?;
+                self.method = target::method(&before, value)?.to_string();
+            }
+            Target::Path => self.path = target::path(value)?.to_string(),
+            Target::Authority => {
+                let authority = target::authority(value)?;
+                let host = HeaderValue::from_str(authority.as_str()).ok()?;
+                self.request.insert(HOST, host);
+                self.authority = authority.to_string();
+            }
+            Target::Scheme => return None,
+        }
+        Some(())
     }
 }
 
@@ -123,25 +145,7 @@ impl Exchange for Offline {
     }
 
     fn set_target(&mut self, part: Target, value: &str) -> bool {
-        let good = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
-        if !good || self.outside.sent(Side::Request) {
-            return false;
-        }
-        let place = match part {
-            Target::Path if value.starts_with('/') => &mut self.state.path,
-            Target::Authority => &mut self.state.authority,
-            Target::Method if Method::from_bytes(value.as_bytes()).is_ok() => {
-                &mut self.state.method
-            }
-            Target::Path | Target::Method | Target::Scheme => return false,
-        };
-        value.clone_into(place);
-        if part == Target::Authority
-            && let Ok(host) = HeaderValue::from_str(value)
-        {
-            self.state.request.insert(HOST, host);
-        }
-        true
+        !self.outside.sent(Side::Request) && self.state.set(part, value).is_some()
     }
 
     fn status(&self) -> Option<StatusCode> {
@@ -183,7 +187,44 @@ impl Exchange for Offline {
 
 #[cfg(test)]
 mod tests {
-    use super::{Side, is_reserved};
+    use http::HeaderMap;
+    use weft_wasm_host::exchange::Target;
+
+    use super::{Side, State, is_reserved};
+
+    #[test]
+    fn a_request_goes_only_where_the_proxy_lets_it_go() {
+        let mut state = State {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            authority: "a".to_owned(),
+            request: HeaderMap::new(),
+            response: None,
+        };
+        for (part, wrong) in [
+            (Target::Method, "CONNECT"),
+            (Target::Method, "a b"),
+            (Target::Path, "/%00"),
+            (Target::Path, "/x/..%2fadmin"),
+            (Target::Path, "b"),
+            (Target::Path, "*"),
+            (Target::Authority, "user@b"),
+            (Target::Authority, "a/b"),
+            (Target::Scheme, "https"),
+        ] {
+            assert_eq!(state.set(part, wrong), None, "{wrong}");
+        }
+        assert_eq!(state.set(Target::Path, "/a/../b?q"), Some(()));
+        assert_eq!(state.path, "/b?q");
+        assert_eq!(state.set(Target::Authority, "b:80"), Some(()));
+        assert_eq!(state.request["host"], "b:80");
+        assert_eq!(state.set(Target::Method, "HEAD"), Some(()));
+        assert_eq!(
+            state.set(Target::Method, "GET"),
+            None,
+            "nobody reads its body"
+        );
+    }
 
     #[test]
     fn what_the_proxy_writes_itself_is_not_for_filters() {
