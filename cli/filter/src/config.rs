@@ -14,36 +14,39 @@ pub(crate) fn text_or_file(argument: &str) -> Result<Vec<u8>> {
     }
 }
 
-/// A configuration: JSON or YAML, or a manifest of which it is a part.
-pub(crate) fn read(argument: &str) -> Result<Value> {
+/// A configuration: JSON or YAML, or a manifest of which it is a part. None where none is written: the
+/// mesh gives the filter nothing then.
+pub(crate) fn read(argument: &str) -> Result<Option<Value>> {
     let text = text_or_file(argument)?;
     let text = std::str::from_utf8(&text).context("it is no text")?;
     if text.trim().is_empty() {
-        return Ok(Value::Object(serde_json::Map::new()));
+        return Ok(None);
     }
     let is_yaml = argument.strip_prefix('@').is_some_and(|path| {
         let extension = Path::new(path).extension();
         extension.is_some_and(|it| it == "yaml" || it == "yml")
     });
     if !is_yaml {
-        return serde_json::from_str(text).context("it is no JSON");
+        return serde_json::from_str(text)
+            .map(Some)
+            .context("it is no JSON");
     }
     let value: Value = serde_saphyr::from_str(text).context("it is no YAML")?;
     of_manifest(value)
 }
 
 /// The part of a manifest that is the filter's; of anything else all.
-fn of_manifest(mut value: Value) -> Result<Value> {
+fn of_manifest(mut value: Value) -> Result<Option<Value>> {
     let field = match value.get("kind").and_then(Value::as_str) {
         Some("WeftFilter" | "WeftClusterFilter") => "config",
         Some("WasmPlugin") => "pluginConfig",
         Some(kind) if value.get("apiVersion").is_some() => {
             bail!("it is a {kind}, which is no filter")
         }
-        _ => return Ok(value),
+        _ => return Ok(Some(value)),
     };
     let config = value.get_mut("spec").and_then(|spec| spec.get_mut(field));
-    Ok(config.map_or_else(|| Value::Object(serde_json::Map::new()), Value::take))
+    Ok(config.map(Value::take).filter(|config| !config.is_null()))
 }
 
 #[cfg(test)]
@@ -71,13 +74,21 @@ mod tests {
         ] {
             assert_eq!(
                 read(&argument).expect("it is good"),
-                json!({"a": 1}),
+                Some(json!({"a": 1})),
                 "{argument}"
             );
         }
-        for argument in ["", " \n", &file("e.yaml", "kind: WeftFilter\nspec: {}")] {
-            assert_eq!(read(argument).expect("it is good"), json!({}), "{argument}");
+        for argument in [
+            "",
+            " \n",
+            &file("e.yaml", "kind: WeftFilter\nspec: {}"),
+            &file("g.yaml", "kind: WasmPlugin\nspec: {url: file://x}"),
+            &file("h.yaml", "kind: WasmPlugin\nspec: {pluginConfig: null}"),
+        ] {
+            assert_eq!(read(argument).expect("it is good"), None, "{argument}");
         }
+        let empty = file("i.yaml", "kind: WasmPlugin\nspec: {pluginConfig: {}}");
+        assert_eq!(read(&empty).expect("it is good"), Some(json!({})));
         for (argument, why) in [
             ("{".to_owned(), "no JSON"),
             ("a: 1".to_owned(), "no JSON"),

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Ended> {
     // What can be wrong with the arguments is found before anything is compiled.
     let script = args.script()?;
     let config = args.config.as_deref().map(config::read).transpose();
-    let config = config.context("--config")?;
+    let config = config.context("--config")?.flatten();
     let clock = new_clock();
     let runtime = runtime(Arc::clone(&clock))?;
     let (module, _bytes) = load(&runtime, &args.file)?;
