@@ -51,9 +51,9 @@ pub struct Args {
     #[arg(long, env = "WEFT_WORKERS")]
     pub workers: Option<NonZeroUsize>,
 
-    /// CPU time that the filters of one namespace may use, in percent of each
-    /// worker's. Calls of over 300 microseconds count for more than they last.
-    #[arg(long, env = "WEFT_FILTER_CPU", default_value_t = 10, value_name = "PERCENT",
+    /// CPU time that a filter may use, and all of one namespace together, in
+    /// percent of each worker's. Calls of over 60 microseconds count for more than they last.
+    #[arg(long, env = "WEFT_FILTER_CPU", default_value_t = 50, value_name = "PERCENT",
           value_parser = clap::value_parser!(u64).range(1..=100))]
     pub filter_cpu: u64,
 
@@ -134,7 +134,7 @@ fn filters(percent: u64, mib: u64) -> BudgetLimits {
     let cpu = Duration::from_millis(10 * percent);
     BudgetLimits {
         per_second: cpu,
-        reserve: 5 * cpu,
+        reserve: 2 * cpu,
         memory: usize::try_from(mib << 20).unwrap_or(usize::MAX),
         ..BudgetLimits::default()
     }
@@ -164,8 +164,8 @@ mod tests {
             Ok::<_, clap::Error>(args.options().expect("taken").filters)
         };
         assert_eq!(limits(&[]).expect("taken"), BudgetLimits::default());
-        let more = limits(&["--filter-cpu", "50", "--filter-memory", "256"]).expect("taken");
-        assert_eq!(more.per_second.as_millis(), 500);
+        let more = limits(&["--filter-cpu", "20", "--filter-memory", "256"]).expect("taken");
+        assert_eq!(more.per_second.as_millis(), 200);
         assert_eq!(more.memory, 256 << 20);
         for wrong in [
             ["--filter-cpu", "0"],

@@ -38,7 +38,10 @@ macro_rules! export {
 
                 fn configure(
                     json: ::std::vec::Vec<u8>,
-                ) -> ::core::result::Result<(), ::std::string::String> {
+                ) -> ::core::result::Result<
+                    $crate::__private::types::Interests,
+                    ::std::string::String,
+                > {
                     $crate::__private::report_panics();
                     RUNTIME.with(|runtime| runtime.configure(&json))
                 }

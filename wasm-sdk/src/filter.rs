@@ -50,6 +50,28 @@ pub trait Filter: Sized + 'static {
     /// What is wrong with the configuration, for the one who wrote it.
     fn new(config: Self::Config, plugin: &Plugin) -> Result<Self>;
 
+    /// What it wants to see as it is configured, of what [`Self::INTERESTS`] names. A message that
+    /// its configuration leaves alone costs nothing when it is not asked for.
+    ///
+    /// ```
+    /// # use weft_sdk::prelude::*;
+    /// # struct Tag { response: Option<String> }
+    /// # impl Filter for Tag {
+    /// #     const NAME: &'static str = "tag";
+    /// #     const VERSION: &'static str = "1.0.0";
+    /// #     const INTERESTS: Interests = Interests::of_methods(true, true);
+    /// #     type Config = NoConfig;
+    /// #     fn new(_config: NoConfig, _plugin: &Plugin) -> Result<Self> { Ok(Self { response: None }) }
+    /// fn interests(&self) -> Interests {
+    ///     Interests::of_methods(true, self.response.is_some())
+    /// }
+    /// # }
+    /// # fn main() {}
+    /// ```
+    fn interests(&self) -> Interests {
+        Self::INTERESTS
+    }
+
     /// Decides about a request. It begins when the head has come; what has come is held until this
     /// returns, or until the body is streamed.
     ///
@@ -124,17 +146,21 @@ impl Interests {
     pub const fn of_methods(on_request: bool, on_response: bool) -> Self {
         let mut interests = Self::empty();
         if on_request {
-            interests = interests
-                .union(Self::REQUEST_HEADERS)
-                .union(Self::REQUEST_BODY)
-                .union(Self::REQUEST_TRAILERS);
+            interests = interests.union(Self::OF_REQUEST);
         }
         if on_response {
-            interests = interests
-                .union(Self::RESPONSE_HEADERS)
-                .union(Self::RESPONSE_BODY)
-                .union(Self::RESPONSE_TRAILERS);
+            interests = interests.union(Self::OF_RESPONSE);
         }
         interests
     }
+
+    /// All of a request.
+    pub(crate) const OF_REQUEST: Self = Self::REQUEST_HEADERS
+        .union(Self::REQUEST_BODY)
+        .union(Self::REQUEST_TRAILERS);
+
+    /// All of a response.
+    pub(crate) const OF_RESPONSE: Self = Self::RESPONSE_HEADERS
+        .union(Self::RESPONSE_BODY)
+        .union(Self::RESPONSE_TRAILERS);
 }

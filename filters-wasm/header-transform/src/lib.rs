@@ -143,6 +143,10 @@ impl Filter for HeaderTransform {
         Ok(filter)
     }
 
+    fn interests(&self) -> Interests {
+        Interests::of_methods(!self.request.is_empty(), !self.response.is_empty())
+    }
+
     async fn on_request(self: Rc<Self>, request: Request) -> Result<Flow> {
         let headers = request.headers();
         self.request

@@ -17,6 +17,8 @@ use super::contenders::{
     Contender, ENVOY, Ports, Stage, envoy_command, ready, weft_command, write,
 };
 
+use super::load::Protocol;
+
 /// Ours with a filter of the SDK.
 pub const WEFT_SDK: &str = "weft + sdk filter";
 /// Ours with the module that Envoy has, too.
@@ -38,16 +40,25 @@ impl Stage<'_> {
     /// # Errors
     /// When one does not start, or its filter does not come.
     pub fn filtered(&self, backend: &Contender) -> anyhow::Result<Vec<Contender>> {
-        let backend = backend.port(super::load::Protocol::Http1);
-        let mut contenders = vec![
-            self.weft_with(WEFT_SDK, "header-transform", backend)?,
-            self.weft_with(WEFT_PROXY_WASM, "proxy-headers", backend)?,
-        ];
+        let mut contenders = self.ours_filtered(backend)?;
+        let backend = backend.port(Protocol::Http1);
         match self.peers.path(ENVOY) {
             Some(program) => contenders.push(self.envoy_with_filter(program, backend)?),
             None => eprintln!("{ENVOY} is not installed (scripts/bench-peers): left out"),
         }
         Ok(contenders)
+    }
+
+    /// Ours of them.
+    ///
+    /// # Errors
+    /// When one does not start, or its filter does not come.
+    pub fn ours_filtered(&self, backend: &Contender) -> anyhow::Result<Vec<Contender>> {
+        let backend = backend.port(Protocol::Http1);
+        Ok(vec![
+            self.weft_with(WEFT_SDK, "header-transform", backend)?,
+            self.weft_with(WEFT_PROXY_WASM, "proxy-headers", backend)?,
+        ])
     }
 
     fn weft_with(
@@ -61,7 +72,13 @@ impl Stage<'_> {
         let directory = self.folder(filter)?;
         let text = ports.fill(include_str!("config/snapshot.json"), &directory)?;
         let mut snapshot: Snapshot = serde_json::from_str(&text)?;
-        attach(&mut snapshot, filter, backend)?;
+        let source = (1, Direction::Egress);
+        attach(
+            &mut snapshot,
+            self::filter("default", filter, &config())?,
+            source,
+            backend,
+        );
         let text = serde_json::to_string(&snapshot)?;
         let mut command = weft_command()?;
         command.arg("--module-dir").arg(modules()?);
@@ -69,7 +86,7 @@ impl Stage<'_> {
         command.arg(write(&directory, "snapshot.json", &text)?);
         let process = Process::start(name, &mut command, &directory, |c| self.cores.measured(c))?;
         let contender = ready(process, name, ports, None)?;
-        await_filter(ports.http1)?;
+        await_filter(|| TcpStream::connect(("127.0.0.1", ports.http1)))?;
         Ok(contender)
     }
 
@@ -88,37 +105,46 @@ impl Stage<'_> {
             self.cores.measured(c)
         })?;
         let contender = ready(process, ENVOY_PROXY_WASM, ports, None)?;
-        await_filter(ports.http1)?;
+        await_filter(|| TcpStream::connect(("127.0.0.1", ports.http1)))?;
         Ok(contender)
     }
 }
 
-/// Puts a filter at the source of all requests.
-fn attach(snapshot: &mut Snapshot, filter: &str, backend: u16) -> anyhow::Result<()> {
-    let digest = Sha256::digest(fs::read(module(filter)?)?);
-    snapshot.filters = vec![Filter {
+/// One of the modules, as the agent would name it.
+pub fn filter(namespace: &str, name: &str, config: &Value) -> anyhow::Result<Filter> {
+    let digest = Sha256::digest(fs::read(module(name)?)?);
+    Ok(Filter {
         kind: "WeftFilter".into(),
-        namespace: "default".into(),
-        name: filter.into(),
+        namespace: namespace.into(),
+        name: name.into(),
         sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-        config: config().to_string().into_bytes(),
+        config: config.to_string().into_bytes(),
         ..Filter::default()
-    }];
+    })
+}
+
+/// Puts the only filter before the requests of an endpoint to this port.
+pub fn attach(
+    snapshot: &mut Snapshot,
+    filter: Filter,
+    (endpoint_id, direction): (u32, Direction),
+    port: u16,
+) {
+    snapshot.filters = vec![filter];
     snapshot.chains = vec![FilterChain {
-        endpoint_id: 1,
-        direction: Direction::Egress.into(),
-        port_first: backend.into(),
-        port_last: backend.into(),
+        endpoint_id,
+        direction: direction.into(),
+        port_first: port.into(),
+        port_last: port.into(),
         steps: vec![FilterStep {
             phase: FilterPhase::AfterPolicy.into(),
             filter: 0,
         }],
     }];
-    Ok(())
 }
 
 /// Where `make filters` puts modules: beside the folder of the programs.
-fn modules() -> anyhow::Result<PathBuf> {
+pub fn modules() -> anyhow::Result<PathBuf> {
     let program = programs::find("weft-proxy")?;
     let target = program.parent().and_then(Path::parent);
     let folder = target.context("a target folder")?.join("filters");
@@ -133,10 +159,10 @@ fn module(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Waits until requests pass: until then the filter is being compiled.
-fn await_filter(port: u16) -> anyhow::Result<()> {
+pub fn await_filter(connect: impl Fn() -> std::io::Result<TcpStream>) -> anyhow::Result<()> {
     let begin = Instant::now();
     loop {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = connect()?;
         stream.write_all(
             b"POST /v1/request-landing HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\
               connection: close\r\n\r\n",

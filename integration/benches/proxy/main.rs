@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod contenders;
+mod fairness;
 mod filters;
 mod load;
 mod report;
@@ -38,11 +39,12 @@ struct Args {
     #[arg(long)]
     only: Option<String>,
     /// Also ours and Envoy with a filter that adds a header: through the SDK, and
-    /// for proxy-wasm. Wants `make filters`.
+    /// for proxy-wasm; and what others notice of a filter that burns CPU time.
+    /// Wants `make filters`.
     #[arg(long)]
     filters: bool,
-    /// Measure nothing: give ours the load of all cases once, for the
-    /// profile of an instrumented build.
+    /// Measure nothing: give ours the load of all cases once, with filters and
+    /// without, for the profile of an instrumented build.
     #[arg(long)]
     train: bool,
     /// What `cargo bench` passes.
@@ -76,7 +78,9 @@ fn main() -> anyhow::Result<()> {
     };
     let backend = stage.backend()?;
     if args.train {
-        return train(&load, &stage.ours(&backend)?, args.requests);
+        let mut ours = stage.ours(&backend)?;
+        ours.extend(stage.ours_filtered(&backend)?);
+        return train(&load, &ours, args.requests);
     }
     let mut contenders = stage.contenders(&backend, args.only.as_deref())?;
     if args.filters {
@@ -101,6 +105,10 @@ fn main() -> anyhow::Result<()> {
                 contender.name
             );
         }
+    }
+    if args.filters {
+        drop(contenders);
+        fairness::print(&stage, &load, &backend)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use weft_core::filter::FilterSpec;
-use weft_wasm_host::budget::{Admission, Ticket as Reserved};
+use weft_wasm_host::budget::{Admission, Reservation};
 use weft_wasm_host::clock::{Clock, SystemClock};
 use weft_wasm_host::{
     Command, Effect, Event, Fault, FaultKind, Filter, Outcome, Slot, Ticket, thread_time,
@@ -107,12 +107,12 @@ impl Hub {
     }
 
     /// Whether its namespace has CPU time for a call.
-    pub(super) fn admit(node: &NodeFilter) -> (Admission, Reserved) {
+    pub(super) fn admit(node: &NodeFilter) -> (Admission, Reservation) {
         node.budget.admit(now())
     }
 
     /// A call that was admitted is not made after all.
-    pub(super) fn give_back(node: &NodeFilter, reserved: Reserved) {
+    pub(super) fn give_back(node: &NodeFilter, reserved: Reservation) {
         node.budget.cancel(reserved, now());
     }
 
@@ -123,7 +123,7 @@ impl Hub {
         ticket: Ticket,
         event: Event,
         lent: &mut Option<Box<Lent>>,
-        reserved: Reserved,
+        reserved: Reservation,
     ) -> Outcome {
         let mut reserved = Some(reserved);
         let called = with(worker, node.id, |local| {

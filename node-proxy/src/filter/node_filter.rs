@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use weft_core::filter::FilterKey;
-use weft_wasm_host::budget::Budget;
+use weft_wasm_host::budget::Allowance;
 use weft_wasm_host::{FaultKind, Filter, Limits, Published, ReloadError, Shared};
 
 /// What all workers share of a filter.
@@ -20,9 +20,9 @@ pub struct NodeFilter {
     pub published: Published,
     /// What outlives a version.
     pub shared: Shared,
-    /// CPU time and memory of its namespace; clusterwide filters have them
-    /// together.
-    pub budget: Arc<Budget>,
+    /// Its CPU time, and what it shares with its namespace; clusterwide filters
+    /// share with each other.
+    pub budget: Allowance,
     /// The last attempt failed at the configuration. Beside the condition of
     /// `published`, which is behind a lock.
     misconfigured: AtomicBool,
@@ -31,7 +31,7 @@ pub struct NodeFilter {
 impl NodeFilter {
     /// One of which no version is there yet.
     #[must_use]
-    pub fn new(id: u64, key: FilterKey, budget: Arc<Budget>) -> Self {
+    pub fn new(id: u64, key: FilterKey, budget: Allowance) -> Self {
         let name = key.to_string().into();
         Self {
             id,
@@ -73,10 +73,8 @@ impl fmt::Debug for NodeFilter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use weft_core::filter::{FilterKey, FilterKind};
-    use weft_wasm_host::budget::{Budget, BudgetLimits};
+    use weft_wasm_host::budget::{Allowance, BudgetLimits};
     use weft_wasm_host::{ConfigureError, Fault, FaultKind, ReloadError};
 
     use super::NodeFilter;
@@ -88,7 +86,9 @@ mod tests {
             namespace: "default".into(),
             name: "jwt".into(),
         };
-        let filter = NodeFilter::new(1, key, Arc::new(Budget::new(BudgetLimits::default())));
+        let limits = BudgetLimits::default();
+        let budget = Allowance::new(limits, Allowance::of_namespace(limits));
+        let filter = NodeFilter::new(1, key, budget);
         assert_eq!(&*filter.name, "WeftFilter default/jwt");
         assert_eq!(filter.first_fault(), FaultKind::Load);
         let refused = Fault::Config("no such header".to_owned());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use weft_core::filter::{FilterKey, FilterSpec};
-use weft_wasm_host::budget::{Budget, BudgetLimits};
+use weft_wasm_host::budget::{Allowance, Budget, BudgetLimits};
 use weft_wasm_host::clock::{Clock, SystemClock};
 
 use super::NodeFilter;
@@ -57,13 +57,13 @@ impl Registry {
 
     fn add(&mut self, key: &FilterKey) -> Arc<NodeFilter> {
         self.last += 1;
-        let budget = self.budget(&key.namespace);
+        let budget = Allowance::new(self.limits, self.budget(&key.namespace));
         Arc::new(NodeFilter::new(self.last, key.clone(), budget))
     }
 
     fn budget(&mut self, namespace: &str) -> Arc<Budget> {
         let known = self.budgets.entry(namespace.into());
-        let budget = known.or_insert_with(|| Arc::new(Budget::new(self.limits)));
+        let budget = known.or_insert_with(|| Allowance::of_namespace(self.limits));
         Arc::clone(budget)
     }
 }
@@ -78,7 +78,7 @@ mod tests {
 
     use weft_wasm_host::budget::BudgetLimits;
 
-    use super::Registry;
+    use super::{NodeFilter, Registry};
 
     fn spec(namespace: &str, name: &str) -> Arc<FilterSpec> {
         Arc::new(FilterSpec {
@@ -116,10 +116,13 @@ mod tests {
     fn filters_of_a_namespace_have_one_budget() {
         let mut registry = Registry::new(BudgetLimits::default());
         let first = registry.resolve(&[spec("a", "x"), spec("b", "x"), spec("a", "y")]);
-        assert!(Arc::ptr_eq(&first[0].budget, &first[2].budget));
-        assert!(!Arc::ptr_eq(&first[0].budget, &first[1].budget));
+        let same = |one: &NodeFilter, other: &NodeFilter| {
+            Arc::ptr_eq(one.budget.memory(), other.budget.memory())
+        };
+        assert!(same(&first[0], &first[2]));
+        assert!(!same(&first[0], &first[1]));
         let second = registry.resolve(&[spec("a", "y"), spec("a", "z")]);
-        assert!(Arc::ptr_eq(&second[1].budget, &first[0].budget));
+        assert!(same(&second[1], &first[0]));
         drop((first, second));
         registry.resolve(&[]);
         assert!(registry.budgets.is_empty());

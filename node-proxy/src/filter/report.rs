@@ -180,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use weft_core::filter::{FilterKey, FilterKind};
-    use weft_wasm_host::budget::{Budget, BudgetLimits};
+    use weft_wasm_host::budget::{Allowance, BudgetLimits};
     use weft_wasm_host::clock::{Clock, SystemClock};
 
     use super::super::NodeFilter;
@@ -192,8 +192,9 @@ mod tests {
             namespace: "a".into(),
             name: "x".into(),
         };
+        let budget = Allowance::new(limits, Allowance::of_namespace(limits));
         FilterState {
-            filter: Arc::new(NodeFilter::new(1, key, Arc::new(Budget::new(limits)))),
+            filter: Arc::new(NodeFilter::new(1, key, budget)),
             wanted: None,
             loaded: false,
             configured: false,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 use weft_core::filter::{FailPolicy, FilterSpec, Step as Place};
-use weft_wasm_host::budget::{Admission, Ticket as Reserved};
+use weft_wasm_host::budget::{Admission, Reservation};
 use weft_wasm_host::{Abi, Event, Fault, FaultKind, Reply, Side, Step, side_of};
 
 use super::exchange::Lent;
@@ -54,7 +54,7 @@ struct Way {
 struct Slowed {
     until: Pin<Box<Sleep>>,
     event: Event,
-    reserved: Reserved,
+    reserved: Reservation,
 }
 
 impl std::fmt::Debug for Slowed {
@@ -168,6 +168,12 @@ impl Stage {
             Side::Response => wants.response_body,
         };
         !body && !half.holds()
+    }
+
+    /// Whether it wants to see anything of the answer.
+    pub(super) fn sees_answer(&self) -> bool {
+        let wants = |opened: &Opened| opened.filter.manifest().interests.any(Side::Response);
+        !self.over && self.opened.as_ref().is_some_and(wants)
     }
 
     /// Whether it may still look at the answer when its head is sent.

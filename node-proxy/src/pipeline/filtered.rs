@@ -448,11 +448,12 @@ impl Way {
     }
 
     fn answer_body(&self) -> ResponseBody {
-        if self.drive.borrow().is_sent(Side::Response) {
-            ResponseBody::empty()
-        } else {
-            ResponseBody::filtered(Rc::clone(&self.drive))
+        let mut drive = self.drive.borrow_mut();
+        if drive.is_sent(Side::Response) {
+            return ResponseBody::empty();
         }
+        let unseen = drive.take_answer().map(ResponseBody::upstream);
+        unseen.unwrap_or_else(|| ResponseBody::filtered(Rc::clone(&self.drive)))
     }
 }
 

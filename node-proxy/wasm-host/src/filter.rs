@@ -167,14 +167,15 @@ impl Filter {
         Ok(Arc::new(filter))
     }
 
-    /// CPU time that it takes to make an instance. The first one may find code that nothing has
+    /// CPU time that it takes to make an instance, which says what it wants to see. The first one may find code that nothing has
     /// read yet, so one that seems too slow is looked at again.
-    fn measure(&self) -> Result<Duration, Fault> {
+    fn measure(&mut self) -> Result<Duration, Fault> {
         let mut best = Duration::MAX;
         for _time in 0..MEASURED {
             let start = thread_time();
             let instance = self.instantiate()?;
             let cost = thread_time().saturating_sub(start);
+            self.manifest.interests = self.manifest.interests.and(instance.interests());
             drop(instance);
             best = best.min(cost);
             if best <= INLINE_START || best > INLINE_LIMIT {
@@ -227,7 +228,7 @@ impl Filter {
         &self.module
     }
 
-    /// What it says of itself.
+    /// What it says of itself, and wants to see as it is configured.
     #[must_use]
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest

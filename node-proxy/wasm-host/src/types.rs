@@ -79,6 +79,29 @@ pub struct Interests {
     pub response_trailers: bool,
 }
 
+impl Interests {
+    /// Whether it wants to see anything of a message.
+    #[must_use]
+    pub const fn any(self, side: Side) -> bool {
+        match side {
+            Side::Request => self.request_headers || self.request_body || self.request_trailers,
+            Side::Response => self.response_headers || self.response_body || self.response_trailers,
+        }
+    }
+
+    /// What both want to see.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self {
+            request_headers: self.request_headers && other.request_headers,
+            request_body: self.request_body && other.request_body,
+            request_trailers: self.request_trailers && other.request_trailers,
+            response_headers: self.response_headers && other.response_headers,
+            response_body: self.response_body && other.response_body,
+            response_trailers: self.response_trailers && other.response_trailers,
+        }
+    }
+}
+
 /// What a filter says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {

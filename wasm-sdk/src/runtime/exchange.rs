@@ -1,7 +1,7 @@
 //! A request and its response inside of the filter.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
 struct Half {
     task: RefCell<Option<Task>>,
     message: RefCell<Message>,
+    /// The host was told that all of it may pass.
+    passed: Cell<bool>,
 }
 
 impl Exchange {
@@ -66,6 +68,16 @@ impl Exchange {
             && self.kept.borrow().is_empty()
     }
 
+    /// Whether the host was told that all of a message may pass.
+    pub(crate) fn has_passed(&self, side: Side) -> bool {
+        self.half(side).passed.get()
+    }
+
+    /// Neither a fetch nor a timer.
+    pub(crate) fn waits_for_nothing(&self) -> bool {
+        self.asked.borrow().is_empty()
+    }
+
     pub(crate) fn begin(&self, side: Side, task: Task, reads_body: bool) {
         let half = self.half(side);
         half.message.replace(Message::new(reads_body));
@@ -76,6 +88,7 @@ impl Exchange {
     pub(crate) fn arrived(&self, side: Side, reached: Reached) -> Step {
         let half = self.half(side);
         if half.task.borrow().is_none() {
+            half.passed.set(true);
             return Step::Pass;
         }
         half.message.borrow_mut().arrived(reached);
@@ -94,7 +107,11 @@ impl Exchange {
             Poll::Ready(result) => {
                 drop(task);
                 match outcome(result) {
-                    Ok(None) => half.message.borrow_mut().passed(),
+                    Ok(None) => {
+                        let step = half.message.borrow_mut().passed();
+                        half.passed.set(matches!(step, Step::Pass));
+                        step
+                    }
                     Ok(Some(reply)) => Step::Reply(reply.into_sys()),
                     Err(reason) => Step::Fail(reason),
                 }

@@ -6,7 +6,7 @@ mod message;
 mod task;
 mod wait;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
@@ -26,6 +26,8 @@ const INSTANCE: u64 = 0;
 /// One instance of a filter, with the exchanges that are under way in it.
 pub struct Runtime<F: Filter> {
     filter: RefCell<Option<Rc<F>>>,
+    /// What the filter wants to see as it is configured.
+    interests: Cell<Interests>,
     exchanges: RefCell<Exchanges>,
     instance: Rc<Exchange>,
 }
@@ -65,6 +67,7 @@ impl<F: Filter> Runtime<F> {
     pub fn new() -> Self {
         Self {
             filter: RefCell::new(None),
+            interests: Cell::new(Interests::empty()),
             exchanges: RefCell::default(),
             instance: Rc::new(Exchange::new(INSTANCE)),
         }
@@ -83,11 +86,11 @@ impl<F: Filter> Runtime<F> {
         }
     }
 
-    /// Reads the configuration and makes the filter of it.
+    /// Reads the configuration and makes the filter of it. Returns what it wants to see so.
     ///
     /// # Errors
     /// A text for the one who wrote the configuration, which begins with the path of the field.
-    pub fn configure(&self, json: &[u8]) -> Result<(), String> {
+    pub fn configure(&self, json: &[u8]) -> Result<Interests, String> {
         let json = if json.trim_ascii().is_empty() {
             b"{}"
         } else {
@@ -99,6 +102,8 @@ impl<F: Filter> Runtime<F> {
         reader.end().map_err(|err| err.to_string())?;
         let plugin = Plugin::new(self.instance.clone());
         let filter = Rc::new(F::new(config, &plugin).map_err(|err| err.to_string())?);
+        let interests = with_ends(filter.interests() & F::INTERESTS);
+        self.interests.set(interests);
         self.filter.replace(Some(filter.clone()));
         let background = async move {
             filter.background(plugin).await?;
@@ -113,7 +118,7 @@ impl<F: Filter> Runtime<F> {
             return Err(reason);
         }
         self.nudge();
-        Ok(())
+        Ok(interests)
     }
 
     /// One event.
@@ -127,8 +132,11 @@ impl<F: Filter> Runtime<F> {
         let is_new = known.is_none();
         let exchange = known.unwrap_or_else(|| Rc::new(Exchange::new(ctx)));
         let step = self.handle(&exchange, event);
-        // Most requests are done with at their first event, and are never entered.
-        if is_new && !exchange.is_idle() {
+        if matches!(step, Step::Pass) && self.is_over(&exchange) {
+            // The host says no more of it.
+            self.forget(ctx);
+        } else if is_new && !exchange.is_idle() {
+            // Most requests are done with at their first event, and are never entered.
             self.exchanges.borrow_mut().insert(ctx, exchange);
         }
         self.nudge();
@@ -137,11 +145,29 @@ impl<F: Filter> Runtime<F> {
 
     /// The exchange is over.
     pub fn drop_context(&self, ctx: u64) {
+        self.forget(ctx);
+        self.nudge();
+    }
+
+    fn forget(&self, ctx: u64) {
         let exchange = self.exchanges.borrow_mut().remove(&ctx);
         if let Some(exchange) = exchange {
             exchange.end();
         }
-        self.nudge();
+    }
+
+    /// Whether both messages have passed, as far as the filter wants to see them, and nothing is
+    /// waited for.
+    fn is_over(&self, exchange: &Exchange) -> bool {
+        let sides = [
+            (Side::Request, Interests::OF_REQUEST),
+            (Side::Response, Interests::OF_RESPONSE),
+        ];
+        let interests = self.interests.get();
+        let passed = sides
+            .iter()
+            .all(|(side, all)| !interests.intersects(*all) || exchange.has_passed(*side));
+        passed && exchange.waits_for_nothing()
     }
 
     fn handle(&self, exchange: &Rc<Exchange>, event: Event) -> Step {
@@ -184,8 +210,16 @@ impl<F: Filter> Runtime<F> {
             Side::Request => Task::new(ctx, side, filter.on_request(Request::new(shared))),
             Side::Response => Task::new(ctx, side, filter.on_response(Response::new(shared))),
         };
-        exchange.begin(side, task, reads_body::<F>(side));
+        exchange.begin(side, task, self.reads_body(side));
         exchange.arrived(side, Reached::Head { end })
+    }
+
+    /// Whether the body of this message comes at all.
+    fn reads_body(&self, side: Side) -> bool {
+        self.interests.get().contains(match side {
+            Side::Request => Interests::REQUEST_BODY,
+            Side::Response => Interests::RESPONSE_BODY,
+        })
     }
 
     /// Tasks that were woken by another one's progress have no event of their own to go on with: a
@@ -230,14 +264,6 @@ fn with_ends(mut interests: Interests) -> Interests {
         }
     }
     interests
-}
-
-/// Whether the body of this message comes at all.
-fn reads_body<F: Filter>(side: Side) -> bool {
-    with_ends(F::INTERESTS).contains(match side {
-        Side::Request => Interests::REQUEST_BODY,
-        Side::Response => Interests::RESPONSE_BODY,
-    })
 }
 
 fn field_error(err: &serde_path_to_error::Error<serde_json::Error>) -> String {

@@ -23,15 +23,15 @@ pub(super) struct Core<F: Filter> {
 
 impl<F: Filter> Core<F> {
     pub(super) fn new(json: &[u8], shared: Rc<Shared>) -> Result<Rc<Self>, String> {
-        let core = Self {
+        let mut core = Self {
             runtime: Runtime::new(),
             proxy: Rc::new(Proxy::new(shared)),
-            interests: Runtime::<F>::describe().interests,
+            interests: Interests::empty(),
         };
         {
             let _entered = host::enter(core.proxy.clone());
             core.proxy.begin_call();
-            core.runtime.configure(json)?;
+            core.interests = core.runtime.configure(json)?;
         }
         core.settle();
         Ok(Rc::new(core))

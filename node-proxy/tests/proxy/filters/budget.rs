@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use weft_api::node::{Filter, FilterPhase::AfterPolicy};
+use weft_wasm_host::budget::BudgetLimits;
 
 use super::{config, told};
 use crate::support::client::Client;
@@ -23,6 +24,7 @@ fn greedy() -> Rules {
         filters: vec![filter],
         egress_chain: vec![step(AfterPolicy, 0)],
         modules: vec![probe],
+        budget: Some(BudgetLimits::default()),
         ..open()
     }
 }

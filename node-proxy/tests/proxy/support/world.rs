@@ -52,6 +52,9 @@ pub struct Rules {
     /// Some filter is not to come into force.
     pub refused_filters: bool,
     pub more_policies: Vec<PortPolicy>,
+    /// What filters may use; so much that it is not in the way, if nothing is
+    /// said: tests are built to be found fault with, and not to be quick.
+    pub budget: Option<BudgetLimits>,
 }
 
 pub fn rule(method: &str, path: &str) -> HttpRule {
@@ -209,7 +212,7 @@ impl World {
         let version = snapshot.version.clone();
         let mut agent = Agent::start(directory.path(), Some(snapshot));
         offer(&agent, rules);
-        let proxy = start(&directory, &agent, otlp).await;
+        let proxy = start_with(&directory, &agent, otlp, rules.budget).await;
         let answer = agent.answer(&version).await;
         assert_eq!(answer.error, "", "snapshot refused");
         loaded(&mut agent, rules).await;
@@ -284,6 +287,15 @@ async fn loaded(agent: &mut Agent, rules: &Rules) {
 }
 
 pub async fn start(directory: &tempfile::TempDir, agent: &Agent, otlp: Option<Otlp>) -> Proxy {
+    start_with(directory, agent, otlp, None).await
+}
+
+async fn start_with(
+    directory: &tempfile::TempDir,
+    agent: &Agent,
+    otlp: Option<Otlp>,
+    budget: Option<BudgetLimits>,
+) -> Proxy {
     let options = Options {
         node: Some("kind-worker".into()),
         origin: Origin::Agent {
@@ -291,7 +303,10 @@ pub async fn start(directory: &tempfile::TempDir, agent: &Agent, otlp: Option<Ot
             state: Some(directory.path().join("state")),
         },
         workers: 1,
-        filters: BudgetLimits::default(),
+        filters: budget.unwrap_or(BudgetLimits {
+            reserve: Duration::from_secs(600),
+            ..BudgetLimits::default()
+        }),
         admin_socket: Some(directory.path().join("admin.sock")),
         admin_listen: None,
         otlp,

@@ -19,17 +19,21 @@ use crate::types::{
     Event, FetchError, FetchRequest, Fields, Interests, Labels, Level, Manifest, Reply, Step,
 };
 
+pub(super) fn interests(interests: wit::Interests) -> Interests {
+    let wants = |interest| interests.contains(interest);
+    Interests {
+        request_headers: wants(wit::Interests::REQUEST_HEADERS),
+        request_body: wants(wit::Interests::REQUEST_BODY),
+        request_trailers: wants(wit::Interests::REQUEST_TRAILERS),
+        response_headers: wants(wit::Interests::RESPONSE_HEADERS),
+        response_body: wants(wit::Interests::RESPONSE_BODY),
+        response_trailers: wants(wit::Interests::RESPONSE_TRAILERS),
+    }
+}
+
 pub(super) fn manifest(manifest: wit::Manifest) -> Manifest {
-    let wants = |interest| manifest.interests.contains(interest);
     Manifest {
-        interests: Interests {
-            request_headers: wants(wit::Interests::REQUEST_HEADERS),
-            request_body: wants(wit::Interests::REQUEST_BODY),
-            request_trailers: wants(wit::Interests::REQUEST_TRAILERS),
-            response_headers: wants(wit::Interests::RESPONSE_HEADERS),
-            response_body: wants(wit::Interests::RESPONSE_BODY),
-            response_trailers: wants(wit::Interests::RESPONSE_TRAILERS),
-        },
+        interests: interests(manifest.interests),
         name: manifest.name,
         version: manifest.version,
         sdk: manifest.sdk,

@@ -13,10 +13,10 @@ use wasmtime::{Engine, Store};
 use self::bindings::{Filter, FilterPre};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
-use crate::instance::{Env, Guest, State, arm, side_of};
+use crate::instance::{Env, Guest, Message, State, arm, side_of};
 use crate::log::one_line;
 use crate::runtime::Runtime;
-use crate::types::{Command, ContextId, Event, Manifest, Step};
+use crate::types::{Command, ContextId, Event, Interests, Manifest, Side, Step};
 
 /// Functions that the world exports.
 const EXPORTS: [&str; 4] = ["describe", "configure", "on-event", "drop-context"];
@@ -69,9 +69,10 @@ impl Compiled {
     ) -> Result<Instance, Fault> {
         let mut instance = Instance::start(self, runtime, env, limit)?;
         let config = env.config.clone();
-        instance
+        let interests = instance
             .go_on(|filter, store| filter.call_configure(store, &config))?
             .map_err(|why| Fault::Config(one_line(&why)))?;
+        instance.interests = convert::interests(interests);
         Ok(instance)
     }
 }
@@ -80,6 +81,8 @@ impl Compiled {
 pub(crate) struct Instance {
     store: Store<State<()>>,
     filter: Filter,
+    /// What it wants to see as it is configured.
+    interests: Interests,
 }
 
 impl Instance {
@@ -97,7 +100,11 @@ impl Instance {
         store.data_mut().begin(limit);
         arm(&mut store);
         match compiled.pre.instantiate(&mut store) {
-            Ok(filter) => Ok(Self { store, filter }),
+            Ok(filter) => Ok(Self {
+                store,
+                filter,
+                interests: Interests::default(),
+            }),
             Err(error) => Err(store.data().start_fault(&error)),
         }
     }
@@ -110,6 +117,18 @@ impl Instance {
         self.store.data_mut().begin(limit);
         arm(&mut self.store);
         self.go_on(call)
+    }
+
+    /// Whether the filter let all of both messages pass, as far as it wants to see them, and waits
+    /// for nothing: it has forgotten the exchange already.
+    fn is_over(&self, context: ContextId) -> bool {
+        let Some(context) = self.store.data().contexts.get(context) else {
+            return true;
+        };
+        let passed = |side, message: &Message| message.passed || !self.interests.any(side);
+        passed(Side::Request, &context.request)
+            && passed(Side::Response, &context.response)
+            && context.waiting.is_empty()
     }
 
     /// Another call in the time of the last one.
@@ -169,10 +188,14 @@ impl Guest for Instance {
             return (None, Ok(()));
         }
         let limit = self.store.data().env.limits.deadline;
-        self.store.data_mut().running = context;
-        let closed = self.call(limit, |filter, store| {
-            filter.call_drop_context(store, context.0)
-        });
+        let closed = if self.is_over(context) {
+            Ok(())
+        } else {
+            self.store.data_mut().running = context;
+            self.call(limit, |filter, store| {
+                filter.call_drop_context(store, context.0)
+            })
+        };
         let context = self.store.data_mut().remove(context);
         (context.and_then(|context| context.exchange), closed)
     }
@@ -187,6 +210,10 @@ impl Guest for Instance {
 
     fn contexts(&self) -> usize {
         self.store.data().contexts.open()
+    }
+
+    fn interests(&self) -> Interests {
+        self.interests
     }
 
     fn memory(&self) -> usize {

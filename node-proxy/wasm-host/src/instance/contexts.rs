@@ -28,6 +28,8 @@ pub(crate) struct Message {
     pub(crate) ended: bool,
     /// It is held until the filter decides.
     pub(crate) waits: bool,
+    /// All of it may pass, without another call.
+    pub(crate) passed: bool,
 }
 
 impl<X> Context<X> {

@@ -67,6 +67,7 @@ impl<X: Default> State<X> {
         let replied = context.replied;
         let message = context.message(side);
         message.waits = matches!(step, Step::Pending | Step::More);
+        message.passed = matches!(step, Step::Pass);
         match &step {
             Step::More if message.ended => {
                 message.waits = false;

@@ -18,9 +18,9 @@ use crate::log::Log;
 use crate::shared::kv::Kv;
 use crate::shared::metrics::Metrics;
 use crate::shared::queue::Queues;
-use crate::types::{Command, ContextId, Event, Side, Step};
+use crate::types::{Command, ContextId, Event, Interests, Side, Step};
 
-pub(crate) use contexts::{Context, Contexts, index as place};
+pub(crate) use contexts::{Context, Contexts, Message, index as place};
 pub(crate) use state::{State, Wanted, arm};
 
 /// What all instances of a filter have in common.
@@ -112,6 +112,9 @@ pub trait Guest: Send {
     fn sweep(&mut self) -> Result<(), Fault> {
         Ok(())
     }
+
+    /// What it wants to see as it is configured.
+    fn interests(&self) -> Interests;
 
     /// Bytes of its memory.
     fn memory(&self) -> usize;

@@ -122,10 +122,6 @@ impl Instance {
         }
     }
 
-    pub(super) const fn interests(&self) -> Interests {
-        self.callbacks.interests()
-    }
-
     fn vm(&self) -> &Vm {
         self.store.data()
     }
@@ -446,6 +442,10 @@ impl Guest for Instance {
             true => self.poll(),
             false => Ok(()),
         }
+    }
+
+    fn interests(&self) -> Interests {
+        self.callbacks.interests()
     }
 
     fn memory(&self) -> usize {

@@ -23,7 +23,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
 pub(crate) use self::instance::Instance;
 use self::vm::Vm;
 use crate::fault::Fault;
-use crate::instance::Env;
+use crate::instance::{Env, Guest};
 use crate::runtime::Runtime;
 use crate::types::Manifest;
 

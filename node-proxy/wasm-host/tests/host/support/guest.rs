@@ -89,6 +89,7 @@ impl Component {
   (memory (export "memory") 2)
   (global $top (mut i32) (i32.const 65536))
   (data (i32.const 256) "\00\02\00\00\04\00\00\00\04\02\00\00\05\00\00\00\09\02\00\00\04\00\00\00\3f\00\00\00\0d\02\00\00\02\00\00\00")
+  (data (i32.const 320) "\00\00\00\00\3f")
   (data (i32.const 512) "test1.2.3wat1{{}}")
   (func $step (param $kind i32) (result i32)
     (i32.store8 (i32.const 1024) (local.get $kind))

@@ -1,0 +1,180 @@
+//! What others notice of a filter that burns just under its deadline on every request.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use serde_json::{Value, json};
+use weft_api::node::{Direction, Snapshot};
+use weft_integration::bench::process::Process;
+
+use super::contenders::{Contender, Ports, Stage, ready, weft_command, write};
+use super::filters;
+use super::load::{CASES, Latency, Load, Protocol};
+
+const NAME: &str = "weft + greedy filter";
+/// Whose filter burns.
+const GREEDY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Connections of the greedy one, each of which asks again at once.
+const BURNERS: usize = 8;
+/// Of a deadline of 5 ms.
+const BURNS: &str = "spin=4";
+/// Requests a second of the others: a fraction of what a worker serves.
+const RATE: f64 = 4000.0;
+/// Seconds of each measurement. The greedy one is slowed at once, and in quarantine after five.
+const SECONDS: u32 = 4;
+
+/// Prints the latencies of requests of one namespace, alone and beside requests of another one whose
+/// filter burns.
+///
+/// # Errors
+/// When something does not start, or a request of the others fails.
+pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow::Result<()> {
+    let contender = start(stage, backend.port(Protocol::Http1))?;
+    let port = contender.port(Protocol::Http1);
+    let [case, ..] = CASES;
+    let steady = || load.steady(port, case, u64::from(SECONDS) * RATE as u64, RATE);
+    steady()?;
+    let alone = steady()?;
+    let crowd = Crowd::start(port);
+    let slowed = steady()?;
+    let stopped = steady()?;
+    let (served, refused) = crowd.stop();
+    println!(
+        "\nothers' requests beside a filter that burns 4 ms on each, {RATE} a second on one worker"
+    );
+    line("alone", alone, alone);
+    line("beside it, slowed", slowed, alone);
+    line("beside it, in quarantine at last", stopped, alone);
+    println!("requests of the greedy one: {served} served, {refused} refused");
+    Ok(())
+}
+
+fn line(what: &str, latency: Latency, alone: Latency) {
+    let times = latency.p99 as f64 / alone.p99.max(1) as f64;
+    println!(
+        "  {what:<34} p50 {:>6} us  p99 {:>6} us  x {times:.2}",
+        latency.p50, latency.p99
+    );
+}
+
+fn start(stage: &Stage<'_>, backend: u16) -> anyhow::Result<Contender> {
+    let mut ports = Ports::choose(backend)?;
+    ports.one();
+    let directory = stage.folder("greedy")?;
+    let text = ports.fill(include_str!("config/snapshot.json"), &directory)?;
+    let mut snapshot: Value = serde_json::from_str(&text)?;
+    let greedy = [
+        (
+            "endpoints",
+            json!({ "id": 2, "namespace": "greedy", "pod": "burner",
+            "ip": GREEDY, "identity": 1624 }),
+        ),
+        (
+            "identities",
+            json!({ "id": 1624, "labels": ["k8s:class=burner"] }),
+        ),
+        (
+            "addresses",
+            json!({ "cidr": format!("{GREEDY}/32"), "identity": 1624 }),
+        ),
+        (
+            "policies",
+            json!({ "endpoint_id": 2, "direction": "EGRESS", "port_first": backend,
+            "port_last": backend, "rules": [{ "http": [{ "path": "/.*" }] }] }),
+        ),
+    ];
+    for (list, one) in greedy {
+        if let Some(list) = snapshot[list].as_array_mut() {
+            list.push(one);
+        }
+    }
+    let mut snapshot: Snapshot = serde_json::from_value(snapshot)?;
+    let config = json!({ "header": "x-do", "usual": BURNS });
+    let filter = filters::filter("greedy", "guest-probe", &config)?;
+    let burner = (2, Direction::Egress);
+    filters::attach(&mut snapshot, filter, burner, backend);
+    let mut command = weft_command()?;
+    command.arg("--module-dir").arg(filters::modules()?);
+    command.arg("--snapshot");
+    let text = serde_json::to_string(&snapshot)?;
+    command.arg(write(&directory, "snapshot.json", &text)?);
+    let process = Process::start(NAME, &mut command, &directory, |c| stage.cores.measured(c))?;
+    let contender = ready(process, NAME, ports, None)?;
+    filters::await_filter(|| from(GREEDY, ports.http1))?;
+    Ok(contender)
+}
+
+/// Connects from one of this machine's own addresses.
+fn from(source: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddrV4::new(source, 0))?;
+    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(socket.into())
+}
+
+/// Clients of the greedy one.
+struct Crowd {
+    over: Arc<AtomicBool>,
+    counts: Arc<[AtomicU64; 2]>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Crowd {
+    fn start(port: u16) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let counts = Arc::new([const { AtomicU64::new(0) }; 2]);
+        let threads = (0..BURNERS).map(|_| {
+            let (over, counts) = (Arc::clone(&over), Arc::clone(&counts));
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    // A connection that was closed is made again.
+                    if burn(port, &over, &counts).is_err() {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                }
+            })
+        });
+        Self {
+            threads: threads.collect(),
+            over,
+            counts,
+        }
+    }
+
+    /// Requests that were served, and others.
+    fn stop(self) -> (u64, u64) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            // It does nothing that could panic.
+            let _ended = thread.join();
+        }
+        let [served, refused] = &*self.counts;
+        (
+            served.load(Ordering::Relaxed),
+            refused.load(Ordering::Relaxed),
+        )
+    }
+}
+
+fn burn(port: u16, over: &AtomicBool, counts: &[AtomicU64; 2]) -> std::io::Result<()> {
+    let mut stream = from(GREEDY, port)?;
+    let mut answer = [0; 4096];
+    while !over.load(Ordering::Relaxed) {
+        stream.write_all(
+            b"POST /v1/request-landing HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+        )?;
+        let read = stream.read(&mut answer)?;
+        let good = answer[..read].starts_with(b"HTTP/1.1 200");
+        counts[usize::from(!good)].fetch_add(1, Ordering::Relaxed);
+        if !good {
+            // Who is refused at once asks ten times a second, as a client with some sense does.
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
+}
