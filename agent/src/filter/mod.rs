@@ -57,6 +57,19 @@ pub struct ResolvedFilter {
     pub spec: Arc<FilterSpec>,
     /// Whose requests meet it, and when.
     pub attachments: Arc<[Attachment]>,
+    /// Its newest version, while that is not in force.
+    pub awaited: Option<Awaited>,
+}
+
+/// A version that comes in force once its module is on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// Stands for it: a filter without a module, under a name of its own. Requests
+    /// that meet nothing of the version in force meet this, as they would one that
+    /// was made a moment ago.
+    pub spec: Arc<FilterSpec>,
+    /// Whose requests are to meet it, and when.
+    pub attachments: Arc<[Attachment]>,
 }
 
 /// The filters in force; none before they are known.

@@ -259,6 +259,7 @@ mod tests {
             filter: ResolvedFilter {
                 spec: spec.into(),
                 attachments: Arc::from([]),
+                awaited: None,
             },
         }
     }

@@ -89,5 +89,6 @@ pub(crate) fn filter(spec: FilterSpec, attachments: &[Attachment]) -> ResolvedFi
     ResolvedFilter {
         spec: Arc::new(spec),
         attachments: attachments.into(),
+        awaited: None,
     }
 }
