@@ -278,10 +278,17 @@ fn behind_services<'f>(
         let targets = targets
             .entry(ObjectKey::new(namespace, name))
             .or_insert_with_key(|service| targets_of(service, endpoints, state));
+        // Whoever writes a Service without a selector can put anybody's pods behind it.
+        let own = |target: &Target| {
+            let of = &*version.filter.key.namespace;
+            let pod = endpoints.get(&target.ip);
+            of.is_empty() || pod.is_some_and(|pod| pod.key.namespace == of)
+        };
         let meant = |target: &&Target| {
             let mut ports = attachment.ports.iter();
-            attachment.ports.is_empty()
-                || ports.any(|range| (range.first..=range.last).contains(&target.port))
+            let port = attachment.ports.is_empty()
+                || ports.any(|range| (range.first..=range.last).contains(&target.port));
+            port && own(target)
         };
         for target in targets.iter().filter(meant) {
             let ports = PortRange {
