@@ -119,6 +119,9 @@ pub struct Ends {
     pub proxy: ProxyEnd,
 }
 
+/// What a look found; nothing when it was broken off.
+type Looked = (ModuleSource, Option<Result<Found, String>>);
+
 /// Owns all of it.
 pub struct Filters {
     settings: Settings,
@@ -130,7 +133,7 @@ pub struct Filters {
     resolved: channel::Sender<Resolved>,
     needed: channel::Receiver<Needed>,
     reports: channel::Receiver<Option<FilterReports>>,
-    looks: JoinSet<(ModuleSource, Result<Found, String>)>,
+    looks: JoinSet<Looked>,
 }
 
 impl Filters {
@@ -218,13 +221,10 @@ impl Filters {
         }
     }
 
-    fn looked(
-        &mut self,
-        looked: Result<(ModuleSource, Result<Found, String>), tokio::task::JoinError>,
-    ) {
+    fn looked(&mut self, looked: Result<Looked, tokio::task::JoinError>) {
         match looked {
             Ok((source, found)) => {
-                if let Ok(Found::Module(digest, _)) = &found {
+                if let Some(Ok(Found::Module(digest, _))) = &found {
                     info!(source = %source.location, %digest, "a module is here");
                 }
                 let before = self.modules.state(&source).1.map(str::to_owned);
@@ -248,11 +248,13 @@ impl Filters {
         let needed = self.needed.borrow().clone().unwrap_or_default();
         self.modules.want(&self.objects.sources(&needed), now);
         maps.follow(&self.modules.maps());
-        for (source, stamp) in self.modules.start(now) {
+        for look in self.modules.start(now) {
             let fetcher = self.fetcher.clone();
             self.looks.spawn(async move {
-                let found = fetcher.look(&source, stamp).await;
-                (source, found.map_err(|error| error.to_string()))
+                let found = fetcher.look(&look.source, look.stamp);
+                let found = look.stop.run_until_cancelled(found).await;
+                let found = found.map(|found| found.map_err(|error| error.to_string()));
+                (look.source, found)
             });
         }
         let modules = &self.modules;

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use weft_api::k8s::filter::{Filter, ModuleSource, read};
 use weft_core::filter::{FilterKey, FilterKind, FilterLimits, FilterSpec, ModuleDigest, Plugin};
 
+use super::modules::Wanted;
 use super::{Awaited, ResolvedFilter};
 use crate::policy::{Keep, Kept, KeptKind, LastGood, Saved};
 use crate::state::{Delta, Keyed as _, ObjectKey, PolicyObject};
@@ -168,17 +169,16 @@ impl Objects {
         }
     }
 
-    /// The sources of all versions that are or may come in force, and whether
-    /// this node needs them. What it needs is said by the filters' names; all,
-    /// where it is not known yet.
-    pub fn sources(&self, needed: &BTreeSet<FilterKey>) -> BTreeMap<ModuleSource, bool> {
-        let mut sources = BTreeMap::new();
+    /// The sources of all versions that are or may come in force, and who wants
+    /// them: what this node needs is said by the filters' names.
+    pub fn sources(&self, needed: &BTreeSet<FilterKey>) -> BTreeMap<ModuleSource, Wanted> {
+        let mut sources: BTreeMap<ModuleSource, Wanted> = BTreeMap::new();
         for known in self.known.values() {
             let newest = known.newest.as_ref().ok();
             for good in newest.into_iter().chain(&known.served) {
-                let filter = &good.filter;
-                let entry = sources.entry(filter.module.clone()).or_insert(false);
-                *entry |= needed.contains(&filter.key);
+                let Filter { key, module, .. } = &good.filter;
+                let wanted = sources.entry(module.clone()).or_default();
+                wanted.add(&key.namespace, needed.contains(key));
             }
         }
         sources

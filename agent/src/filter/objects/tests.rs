@@ -134,9 +134,9 @@ fn a_version_comes_in_force_with_its_module() {
     // Both are wanted meanwhile.
     let wanted = rig.objects.sources(&BTreeSet::from([first.key.clone()]));
     assert_eq!(wanted.len(), 2);
-    assert!(wanted.values().all(|needed| *needed));
+    assert!(wanted.values().all(|one| one.needed));
     let elsewhere = rig.objects.sources(&BTreeSet::new());
-    assert!(elsewhere.values().all(|needed| !*needed));
+    assert!(elsewhere.values().all(|one| !one.needed));
 
     rig.modules.insert("b", 2);
     let second = rig.only();
@@ -196,7 +196,7 @@ fn a_version_with_another_selector_is_fetched_and_nobody_passes_it_by_meanwhile(
     let names: Vec<_> = needed.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["WeftFilter default/jwt"]);
     let wanted = rig.objects.sources(&needed);
-    assert!(wanted.len() == 2 && wanted.values().all(|needed| *needed));
+    assert!(wanted.len() == 2 && wanted.values().all(|one| one.needed));
 
     rig.modules.insert("b", 2);
     let after = rig.attached(&["web", "shop"]);
