@@ -152,6 +152,7 @@ impl Filters {
             api: client.clone(),
             directory: settings.module_dir.clone(),
             store: store.clone(),
+            tenant: Box::default(),
         };
         let (resolved, resolved_end) = channel::channel(None);
         let (needed_end, needed) = channel::channel(None);
@@ -249,7 +250,10 @@ impl Filters {
         self.modules.want(&self.objects.sources(&needed), now);
         maps.follow(&self.modules.maps());
         for look in self.modules.start(now) {
-            let fetcher = self.fetcher.clone();
+            let fetcher = Fetcher {
+                tenant: look.tenant,
+                ..self.fetcher.clone()
+            };
             self.looks.spawn(async move {
                 let found = fetcher.look(&look.source, look.stamp);
                 let found = look.stop.run_until_cancelled(found).await;

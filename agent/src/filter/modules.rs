@@ -84,8 +84,14 @@ impl Modules {
 
     fn retain(&self, now: Instant) {
         let sources: BTreeSet<_> = self.entries.keys().map(key_of).collect();
-        let in_use: BTreeSet<_> = self.entries.values().filter_map(|one| one.digest).collect();
-        self.store.retain(&sources, &in_use, now);
+        let mut in_use: BTreeMap<ModuleDigest, BTreeSet<Box<str>>> = BTreeMap::new();
+        for entry in self.entries.values() {
+            if let Some(digest) = entry.digest {
+                let tenants = entry.wanted.tenants.iter().cloned();
+                in_use.entry(digest).or_default().extend(tenants);
+            }
+        }
+        self.store.retain(&sources, in_use, now);
     }
 
     /// A ConfigMap changed.
@@ -164,6 +170,13 @@ impl Modules {
             return;
         };
         let again = entry.due.is_some();
+        // What others needed may have taken its place already.
+        let found = found.and_then(|found| match found {
+            Found::Module(digest, _) if !self.store.has(digest) => {
+                Err("it gave way to other modules on the node's disk".to_owned())
+            }
+            found => Ok(found),
+        });
         match found {
             Ok(found) => {
                 entry.failures = 0;
@@ -174,6 +187,8 @@ impl Modules {
                     self.store.note(&key_of(source), digest);
                 }
                 entry.due = match (&source.location, source.refresh) {
+                    // The disk lost it since; it is the same no more.
+                    _ if entry.digest.is_none() => Some(now),
                     (Location::File(_), _) => Some(now + FILES),
                     (Location::ConfigMap { .. }, _) | (_, Refresh::Never) => None,
                     (_, Refresh::Periodic) => Some(now + self.refresh),

@@ -68,7 +68,7 @@ impl Rig {
     }
 
     fn find(&mut self, source: &ModuleSource, content: &[u8]) -> ModuleDigest {
-        let digest = self.store.put(content).expect("kept");
+        let digest = self.store.put(content, "shop").expect("kept");
         let found = Some(Ok(Found::Module(digest, None)));
         self.modules.ended(source, found, self.now);
         digest
@@ -142,7 +142,7 @@ fn what_cannot_change_is_looked_at_once() {
     rig.want(&[&fixed]);
     assert_eq!(rig.modules.state(&fixed), (Some(digest), None));
     assert_eq!(rig.wait(), None);
-    rig.store.put(b"other").expect("kept");
+    rig.store.put(b"other", "shop").expect("kept");
     rig.want(&[]);
     rig.want(&[&fixed]);
     assert_eq!(
@@ -331,6 +331,24 @@ fn who_needs_a_source_is_whose_turn_it_is() {
 }
 
 #[test]
+fn what_gave_way_before_it_was_noted_is_fetched_again() {
+    let mut rig = Rig::new();
+    let fixed = image("1", Refresh::Never);
+    rig.want(&[&fixed]);
+    rig.start();
+    // Read, and gone by the time that it is told.
+    let found = Some(Ok(Found::Module(ModuleDigest([7; 32]), None)));
+    rig.modules.ended(&fixed, found, rig.now);
+    let (none, told) = rig.modules.state(&fixed);
+    assert_eq!(none, None);
+    assert!(
+        told.is_some_and(|told| told.contains("gave way")),
+        "{told:?}"
+    );
+    rig.starts(&fixed);
+}
+
+#[test]
 fn what_the_disk_lost_is_fetched_again() {
     let mut rig = Rig::new();
     let fixed = image("1", Refresh::Never);
@@ -346,4 +364,29 @@ fn what_the_disk_lost_is_fetched_again() {
     rig.modules.lost(rig.now);
     assert_eq!(rig.modules.state(&fixed), (None, None));
     assert_eq!(rig.start(), [fixed]);
+}
+
+#[test]
+fn a_module_whose_file_was_removed_is_fetched_again() {
+    let mut rig = Rig::new();
+    let file = source(Location::File("a.wasm".into()), Refresh::Never);
+    let fixed = image("1", Refresh::Never);
+    rig.want(&[&fixed, &file]);
+    rig.start();
+    let digest = rig.find(&fixed, b"one");
+    rig.find(&file, b"one");
+    rig.starts(&file);
+    let path = rig._dir.path().join("modules").join(digest.to_string());
+    std::fs::remove_file(&path).expect("removed");
+    let none = rig.store.read(digest).expect_err("gone");
+    assert_eq!(none.kind(), std::io::ErrorKind::NotFound);
+    rig.modules.lost(rig.now);
+    assert_eq!(rig.modules.state(&fixed), (None, None));
+    rig.starts(&fixed);
+    rig.find(&fixed, b"one");
+    assert!(path.is_file());
+    // The file was being looked at, and was the one that it had been.
+    rig.modules.ended(&file, Some(Ok(Found::Same)), rig.now);
+    assert_eq!(rig.wait(), Some(Duration::ZERO));
+    rig.starts(&file);
 }
