@@ -68,6 +68,23 @@ impl Chain {
         self.steps.iter().any(Step::fails_closed)
     }
 
+    /// Takes over these versions of its filters.
+    pub fn follow<'f>(&mut self, newest: impl Fn(&FilterKey) -> Option<&'f Arc<FilterSpec>>) {
+        let newest = |step: &Step| newest(&step.filter.key).unwrap_or(&step.filter).clone();
+        if self
+            .steps
+            .iter()
+            .all(|step| Arc::ptr_eq(&step.filter, &newest(step)))
+        {
+            return;
+        }
+        let steps = self.steps.iter().map(|step| Step {
+            phase: step.phase,
+            filter: newest(step),
+        });
+        self.steps = steps.collect();
+    }
+
     fn intercept(&self) -> Intercept {
         Intercept {
             direction: self.direction,

@@ -250,6 +250,7 @@ impl<K: Kernel> Engine<K> {
         let wish = Wish {
             policies: &compiled.policies,
             chains: &attached.chains,
+            filters: self.filters.as_deref().unwrap_or_default(),
             state: &self.state,
         };
         self.publisher

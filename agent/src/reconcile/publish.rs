@@ -5,11 +5,13 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use tracing::warn;
+use weft_core::filter::FilterKey;
 use weft_core::policy::{Bounds, EndpointPolicy, IdentityTable, PortPolicy};
 
 use super::pass::Settings;
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{LocalEndpoint, Table};
+use crate::filter::ResolvedFilter;
 use crate::metrics::Metrics;
 use crate::plan::filters::{Asked, Chains, callouts};
 use crate::plan::{
@@ -75,6 +77,8 @@ pub(super) struct Wish<'a> {
     pub(super) policies: &'a BTreeMap<u32, EndpointPolicy>,
     /// The filters by endpoint.
     pub(super) chains: &'a Chains,
+    /// The filters in force.
+    pub(super) filters: &'a [ResolvedFilter],
     /// What is behind Services.
     pub(super) state: &'a ClusterState,
 }
@@ -205,6 +209,8 @@ impl Publisher {
     }
 
     fn follow(&mut self, wish: &Wish<'_>, refused: &BTreeSet<u32>) {
+        let in_force = wish.filters.iter().map(|one| (&one.spec.key, one));
+        let in_force: BTreeMap<&FilterKey, &ResolvedFilter> = in_force.collect();
         self.judged.retain(|id, _| wish.policies.contains_key(id));
         self.met
             .retain(|id, _| refused.contains(id) && wish.policies.contains_key(id));
@@ -216,6 +222,10 @@ impl Publisher {
             if let Some(chains) = wish.chains.get(id) {
                 self.met.insert(*id, chains.clone());
             }
+        }
+        // One filter has one version, also where the ports are those of before.
+        for chain in self.met.values_mut().flatten() {
+            chain.follow(|key| in_force.get(key).map(|one| &one.spec));
         }
     }
 
