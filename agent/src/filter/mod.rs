@@ -14,13 +14,14 @@ mod modules;
 mod objects;
 mod oci;
 mod report;
+mod revisions;
 mod serve;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ use fetch::{Fetcher, Found};
 use modules::Modules;
 use objects::{InForce, Objects};
 use report::Reporter;
+use revisions::Revisions;
 pub use store::Store;
 use watch::{Maps, Seen};
 
@@ -59,6 +61,18 @@ pub struct ResolvedFilter {
     pub attachments: Arc<[Attachment]>,
     /// Its newest version, while that is not in force.
     pub awaited: Option<Awaited>,
+    /// Number of what it is: another one whenever that changes.
+    pub revision: u64,
+}
+
+/// Which filters a snapshot has: what the proxy says of that version is said of
+/// these.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Of the snapshot.
+    pub version: String,
+    /// Of its filters.
+    pub revisions: BTreeMap<FilterKey, u64>,
 }
 
 /// A version that comes in force once its module is on this node.
@@ -115,6 +129,8 @@ pub struct Ends {
     pub resolved: channel::Receiver<Resolved>,
     /// Takes the filters that something on this node meets.
     pub needed: channel::Sender<Needed>,
+    /// Takes what snapshots have of them.
+    pub published: channel::Sender<Published>,
     /// For the proxy.
     pub proxy: ProxyEnd,
 }
@@ -129,9 +145,11 @@ pub struct Filters {
     objects: Objects,
     modules: Modules,
     fetcher: Fetcher,
+    revisions: Revisions,
     reporter: Reporter,
     resolved: channel::Sender<Resolved>,
     needed: channel::Receiver<Needed>,
+    published: channel::Receiver<Published>,
     reports: channel::Receiver<Option<FilterReports>>,
     looks: JoinSet<Looked>,
 }
@@ -156,14 +174,17 @@ impl Filters {
         };
         let (resolved, resolved_end) = channel::channel(None);
         let (needed_end, needed) = channel::channel(None);
+        let (published_end, published) = channel::channel(Published::default());
         let (proxy, reports) = ProxyEnd::new(store.clone());
         let filters = Self {
             objects: Objects::new(last_good, saved),
             modules: Modules::new(store, settings.refresh),
             fetcher,
+            revisions: Revisions::default(),
             reporter: Reporter::default(),
             resolved,
             needed,
+            published,
             reports,
             looks: JoinSet::new(),
             settings,
@@ -172,6 +193,7 @@ impl Filters {
         let ends = Ends {
             resolved: resolved_end,
             needed: needed_end,
+            published: published_end,
             proxy,
         };
         Ok((filters, ends))
@@ -194,6 +216,10 @@ impl Filters {
                 () = stop.cancelled() => return,
                 Some(seen) = seen.recv() => self.see(seen),
                 Ok(()) = self.needed.changed() => {}
+                Ok(()) = self.published.changed() => {
+                    let published = self.published.borrow_and_update().clone();
+                    self.reporter.published(published);
+                }
                 Ok(()) = self.reports.changed() => {
                     let reports = self.reports.borrow_and_update();
                     self.reporter.hear(reports.as_ref());
@@ -262,7 +288,8 @@ impl Filters {
             });
         }
         let modules = &self.modules;
-        let in_force = self.objects.in_force(|source| modules.state(source));
+        let mut in_force = self.objects.in_force(|source| modules.state(source));
+        self.revisions.number(&mut in_force);
         let filters = in_force.iter().map(|one| one.filter.clone());
         let filters: Arc<[ResolvedFilter]> = filters.collect();
         self.resolved.send_if_modified(|known| {

@@ -296,6 +296,7 @@ fn resolved(
             spec: spec.into(),
             attachments: filter.attachments.clone().into(),
             awaited: None,
+            revision: 0,
         },
     }
 }

@@ -106,7 +106,7 @@ pub(super) struct Engine<K> {
 
 impl<K: Kernel> Engine<K> {
     pub(super) fn new(start: Start<K>) -> Self {
-        let publisher = Publisher::new(start.control, &start.settings.bounds);
+        let publisher = Publisher::new(start.control, start.published, &start.settings.bounds);
         Self {
             compiled: Compiled::bounded(start.settings.bounds),
             settings: start.settings,

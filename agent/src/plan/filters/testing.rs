@@ -90,5 +90,6 @@ pub(crate) fn filter(spec: FilterSpec, attachments: &[Attachment]) -> ResolvedFi
         spec: Arc::new(spec),
         attachments: attachments.into(),
         awaited: None,
+        revision: 0,
     }
 }
