@@ -95,7 +95,8 @@ pub struct Ask {
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status: 200, or 401 with a challenge.
+    /// Its status: 200, or 401 with a challenge of whoever was asked. Where that
+    /// one leads elsewhere, a challenge from there is no answer of its own.
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
@@ -151,12 +152,13 @@ impl Http {
     ///
     /// # Errors
     /// When it does not come, or is too large.
-    pub async fn get(&self, uri: &Uri, ask: &Ask, most: usize) -> Result<Answer, HttpError> {
-        let (mut uri, mut authorization) = (uri.clone(), ask.authorization.clone());
+    pub async fn get(&self, asked: &Uri, ask: &Ask, most: usize) -> Result<Answer, HttpError> {
+        let (mut uri, mut authorization) = (asked.clone(), ask.authorization.clone());
         for _ in 0..=REDIRECTS {
             let response = self.send(&uri, ask, authorization.as_ref()).await?;
             match response.status() {
-                StatusCode::OK | StatusCode::UNAUTHORIZED => {
+                StatusCode::OK => return collect(&uri, response, most).await,
+                StatusCode::UNAUTHORIZED if uri.authority() == asked.authority() => {
                     return collect(&uri, response, most).await;
                 }
                 status if status.is_redirection() => {
