@@ -255,9 +255,10 @@ fn target(from: &Uri, headers: &HeaderMap) -> Result<Uri, HttpError> {
         None => location.to_owned(),
     };
     let next: Result<Uri, _> = whole.parse();
-    let next = next.map_err(|error| refused(format!("to {location}: {error}")))?;
+    let told = location.split(['?', '#']).next().unwrap_or_default();
+    let next = next.map_err(|error| refused(format!("to {told}: {error}")))?;
     if next.scheme_str() != Some("https") {
-        return Err(refused(format!("to {location}, which is not https://")));
+        return Err(refused(format!("to {told}, which is not https://")));
     }
     Ok(next)
 }
@@ -267,10 +268,11 @@ pub fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Who is asked: never with a query, which may hold a secret.
+/// Who is asked: never with a query or a login, which are nobody else's.
 fn host(uri: &Uri) -> String {
-    uri.authority()
-        .map_or_else(String::new, ToString::to_string)
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let host = authority.rsplit('@').next();
+    host.unwrap_or_default().to_owned()
 }
 
 /// What is at the bottom of an error.

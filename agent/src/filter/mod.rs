@@ -252,7 +252,7 @@ impl Filters {
         match looked {
             Ok((source, found)) => {
                 if let Some(Ok(Found::Module(digest, _))) = &found {
-                    info!(source = %source.location, %digest, "a module is here");
+                    info!(source = %source.location.told(), %digest, "a module is here");
                 }
                 let before = self.modules.state(&source).1.map(str::to_owned);
                 self.modules.ended(&source, found, Instant::now());
@@ -261,7 +261,7 @@ impl Filters {
                 if error != before.as_deref() {
                     match error {
                         Some(error) => warn!(error, "no module, trying again"),
-                        None => info!(source = %source.location, "found again"),
+                        None => info!(source = %source.location.told(), "found again"),
                     }
                 }
             }

@@ -195,7 +195,7 @@ impl Modules {
                 };
             }
             Err(error) => {
-                entry.error = Some(format!("{}: {error}", source.location));
+                entry.error = Some(format!("{}: {error}", source.location.told()));
                 let longest = match &source.location {
                     Location::File(_) => FILES,
                     _ => BACKOFF_LAST,

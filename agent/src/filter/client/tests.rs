@@ -45,7 +45,7 @@ async fn redirects_are_followed_but_never_to_plain_text_nor_for_ever() {
     let router = Router::new()
         .route("/same", to("/end".to_owned()))
         .route("/other", to(elsewhere))
-        .route("/plain", to(format!("http://{other}/")))
+        .route("/plain", to(format!("http://{other}/?token=secret")))
         .route("/file", to("file:///etc/passwd".to_owned()))
         .route("/loop", to("/loop".to_owned()))
         .route("/end", get(shown));
@@ -66,6 +66,7 @@ async fn redirects_are_followed_but_never_to_plain_text_nor_for_ever() {
     ] {
         let told = told(&site, &uri(address, path), 100).await;
         assert!(told.contains(why), "{told}");
+        assert!(!told.contains("secret"), "{told}");
     }
 }
 

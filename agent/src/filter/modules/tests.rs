@@ -390,3 +390,15 @@ fn a_module_whose_file_was_removed_is_fetched_again() {
     assert_eq!(rig.wait(), Some(Duration::ZERO));
     rig.starts(&file);
 }
+
+#[test]
+fn what_may_be_a_secret_is_not_told() {
+    let mut rig = Rig::new();
+    let url = "https://modules.example/a.wasm?token=secret";
+    let signed = source(Location::Https(url.into()), Refresh::Never);
+    rig.want(&[&signed]);
+    rig.starts(&signed);
+    rig.fail(&signed);
+    let (_, told) = rig.modules.state(&signed);
+    assert_eq!(told, Some("https://modules.example/a.wasm?...: gone"));
+}
