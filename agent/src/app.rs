@@ -107,6 +107,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         status,
         metrics: metrics.clone(),
         needed: filters.needed,
+        published: filters.published,
     };
     let start = take_over(&args, &facts, proxy_settings, kernel, tells)?;
     let (socket, token) = (args.control_socket.clone(), stop.clone());
@@ -188,6 +189,7 @@ struct Tells {
     status: StatusSender,
     metrics: Metrics,
     needed: watch::Sender<filter::Needed>,
+    published: watch::Sender<filter::Published>,
 }
 
 /// What the reconciler starts from: what a former run left in the kernel and
@@ -240,6 +242,7 @@ fn take_over(
         status: tells.status,
         metrics: tells.metrics,
         needed: tells.needed,
+        published: tells.published,
     })
 }
 

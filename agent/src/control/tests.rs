@@ -274,7 +274,7 @@ async fn a_module_comes_in_parts_as_it_was_kept() {
     let served = Served::start();
     let mut client = served.dial().await;
     let module: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
-    let digest = served.modules.put(&module).expect("kept");
+    let digest = served.modules.put(&module, "").expect("kept");
     let request = |sha256: &str| ModuleRequest {
         sha256: sha256.to_owned(),
     };

@@ -95,7 +95,8 @@ pub struct Ask {
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status: 200, or 401 with a challenge.
+    /// Its status: 200, or 401 with a challenge of whoever was asked. Where that
+    /// one leads elsewhere, a challenge from there is no answer of its own.
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
@@ -151,12 +152,13 @@ impl Http {
     ///
     /// # Errors
     /// When it does not come, or is too large.
-    pub async fn get(&self, uri: &Uri, ask: &Ask, most: usize) -> Result<Answer, HttpError> {
-        let (mut uri, mut authorization) = (uri.clone(), ask.authorization.clone());
+    pub async fn get(&self, asked: &Uri, ask: &Ask, most: usize) -> Result<Answer, HttpError> {
+        let (mut uri, mut authorization) = (asked.clone(), ask.authorization.clone());
         for _ in 0..=REDIRECTS {
             let response = self.send(&uri, ask, authorization.as_ref()).await?;
             match response.status() {
-                StatusCode::OK | StatusCode::UNAUTHORIZED => {
+                StatusCode::OK => return collect(&uri, response, most).await,
+                StatusCode::UNAUTHORIZED if uri.authority() == asked.authority() => {
                     return collect(&uri, response, most).await;
                 }
                 status if status.is_redirection() => {
@@ -253,9 +255,10 @@ fn target(from: &Uri, headers: &HeaderMap) -> Result<Uri, HttpError> {
         None => location.to_owned(),
     };
     let next: Result<Uri, _> = whole.parse();
-    let next = next.map_err(|error| refused(format!("to {location}: {error}")))?;
+    let told = location.split(['?', '#']).next().unwrap_or_default();
+    let next = next.map_err(|error| refused(format!("to {told}: {error}")))?;
     if next.scheme_str() != Some("https") {
-        return Err(refused(format!("to {location}, which is not https://")));
+        return Err(refused(format!("to {told}, which is not https://")));
     }
     Ok(next)
 }
@@ -265,10 +268,11 @@ pub fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Who is asked: never with a query, which may hold a secret.
+/// Who is asked: never with a query or a login, which are nobody else's.
 fn host(uri: &Uri) -> String {
-    uri.authority()
-        .map_or_else(String::new, ToString::to_string)
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let host = authority.rsplit('@').next();
+    host.unwrap_or_default().to_owned()
 }
 
 /// What is at the bottom of an error.

@@ -4,6 +4,7 @@
 //! there. Names are looked up here and what they stand for is judged, so that a
 //! name cannot stand for something else a moment later.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,9 +12,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::{TryStreamExt as _, pin_mut};
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rtnetlink::packet_route::address::AddressAttribute;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// How long an address may take to answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -30,10 +34,14 @@ impl Dialer {
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(443);
+        let own = match self.private {
+            true => BTreeSet::new(),
+            false => own_addresses().await?,
+        };
         let found = tokio::net::lookup_host((host, port)).await?;
         let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
         for address in found {
-            match self.connect(address).await {
+            match self.connect(address, &own).await {
                 Ok(stream) => return Ok(TokioIo::new(stream)),
                 Err(error) => failed = error,
             }
@@ -41,9 +49,9 @@ impl Dialer {
         Err(failed)
     }
 
-    async fn connect(self, address: SocketAddr) -> io::Result<TcpStream> {
+    async fn connect(self, address: SocketAddr, own: &BTreeSet<IpAddr>) -> io::Result<TcpStream> {
         let ip = address.ip();
-        if let Some(what) = not_public(ip)
+        if let Some(what) = refused(ip, own)
             && !self.private
         {
             let message = format!(
@@ -75,6 +83,61 @@ impl tower::Service<Uri> for Dialer {
     }
 }
 
+/// The addresses of this node, of which some may be of the internet.
+async fn own_addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let failed = |error: rtnetlink::Error| {
+        io::Error::other(format!(
+            "the addresses of this node cannot be read: {error}"
+        ))
+    };
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    // It goes with this.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    let messages = handle.address().get().execute();
+    pin_mut!(messages);
+    let mut own = BTreeSet::new();
+    while let Some(message) = messages.try_next().await.map_err(failed)? {
+        // Of a point-to-point link the other one is the peer's.
+        let local = message.attributes.iter().find_map(|one| match one {
+            AddressAttribute::Local(ip) => Some(*ip),
+            _ => None,
+        });
+        let address = message.attributes.iter().find_map(|one| match one {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        });
+        own.extend(local.or(address));
+    }
+    Ok(own)
+}
+
+/// What an address is from which no modules come, on a node with these.
+fn refused(ip: IpAddr, own: &BTreeSet<IpAddr>) -> Option<&'static str> {
+    let inner = match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => embedded(ip).map(IpAddr::V4),
+    };
+    not_public(ip).or_else(|| {
+        let is_own = own.contains(&ip) || inner.is_some_and(|inner| own.contains(&inner));
+        is_own.then_some("an address of this node")
+    })
+}
+
+/// IPv4 in other words: mapped, compatible, NAT64, 6to4.
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match ip.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            (high, low)
+        }
+        [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    let [a, b] = high.to_be_bytes();
+    let [c, d] = low.to_be_bytes();
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
 /// What an address is that is not one of the internet.
 fn not_public(ip: IpAddr) -> Option<&'static str> {
     match ip {
@@ -98,20 +161,15 @@ fn not_public_v4(ip: Ipv4Addr) -> Option<&'static str> {
 }
 
 fn not_public_v6(ip: Ipv6Addr) -> Option<&'static str> {
-    let segments = ip.segments();
-    let v4 = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        not_public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match segments {
-        [0, 0, 0, 0, 0, 0, 0, 1] => Some("a loopback address"),
-        [0, 0, 0, 0, 0, 0, 0, 0] => Some("an address of this node"),
-        // IPv4 in other words: mapped, compatible, NAT64, 6to4.
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            v4(high, low)
-        }
-        [0x2002, high, low, ..] => v4(high, low),
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => return Some("a loopback address"),
+        [0, 0, 0, 0, 0, 0, 0, 0] => return Some("an address of this node"),
+        _ => {}
+    }
+    if let Some(inner) = embedded(ip) {
+        return not_public_v4(inner);
+    }
+    match ip.segments() {
         // Local NAT64, Teredo.
         [0x64, 0xff9b, ..] | [0x2001, 0, ..] => Some("a private address"),
         [0xfc00..=0xfdff, ..] => Some("a private address"),
@@ -163,6 +221,34 @@ mod tests {
             let address: IpAddr = ip.parse().expect("an address");
             assert_eq!(not_public(address).is_none(), public, "{ip}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_nodes_own_addresses_are_not_public() {
+        let own = own_addresses().await.expect("read");
+        assert!(own.contains(&Ipv4Addr::LOCALHOST.into()), "{own:?}");
+        let own = ["1.2.3.4", "2606:4700::1"].map(|ip| ip.parse().expect("an address"));
+        let own = BTreeSet::from(own);
+        for (ip, refuses) in [
+            ("1.2.3.4", true),
+            ("1.2.3.5", false),
+            ("::ffff:1.2.3.4", true),
+            ("64:ff9b::102:304", true),
+            ("2002:102:304::1", true),
+            ("2606:4700::1", true),
+            ("2606:4700::2", false),
+            ("10.0.0.1", true),
+        ] {
+            let address: IpAddr = ip.parse().expect("an address");
+            assert_eq!(refused(address, &own).is_some(), refuses, "{ip}");
+        }
+        let address: SocketAddr = "1.2.3.4:443".parse().expect("an address");
+        let refused = Dialer { private: false }.connect(address, &own).await;
+        let told = refused.expect_err("refused").to_string();
+        assert!(
+            told.contains("1.2.3.4 is an address of this node"),
+            "{told}"
+        );
     }
 
     #[tokio::test]

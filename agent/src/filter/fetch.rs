@@ -104,6 +104,8 @@ pub struct Fetcher {
     pub directory: PathBuf,
     /// Where modules go.
     pub store: Store,
+    /// The namespace on whose account; empty for the cluster's.
+    pub tenant: Box<str>,
 }
 
 impl Fetcher {
@@ -153,7 +155,8 @@ impl Fetcher {
             return Err(FetchError::TooLarge(bytes.len() as u64));
         }
         let (store, wanted) = (self.store.clone(), source.sha256);
-        let digest = blocking(move || keep(&store, &bytes, wanted)).await?;
+        let tenant = self.tenant.clone();
+        let digest = blocking(move || keep(&store, &bytes, wanted, &tenant)).await?;
         Ok(Found::Module(digest, stamp))
     }
 
@@ -227,6 +230,7 @@ fn keep(
     store: &Store,
     bytes: &[u8],
     wanted: Option<ModuleDigest>,
+    tenant: &str,
 ) -> Result<ModuleDigest, FetchError> {
     if let Some(wanted) = wanted {
         let found = digest_of(bytes);
@@ -234,7 +238,7 @@ fn keep(
             return Err(FetchError::Digest { found, wanted });
         }
     }
-    Ok(store.put(bytes)?)
+    Ok(store.put(bytes, tenant)?)
 }
 
 /// A file below the directory, unless it is the one that it was. Links may lead

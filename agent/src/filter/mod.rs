@@ -14,13 +14,14 @@ mod modules;
 mod objects;
 mod oci;
 mod report;
+mod revisions;
 mod serve;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ use fetch::{Fetcher, Found};
 use modules::Modules;
 use objects::{InForce, Objects};
 use report::Reporter;
+use revisions::Revisions;
 pub use store::Store;
 use watch::{Maps, Seen};
 
@@ -56,6 +58,31 @@ pub struct ResolvedFilter {
     /// why it is not stands beside it.
     pub spec: Arc<FilterSpec>,
     /// Whose requests meet it, and when.
+    pub attachments: Arc<[Attachment]>,
+    /// Its newest version, while that is not in force.
+    pub awaited: Option<Awaited>,
+    /// Number of what it is: another one whenever that changes.
+    pub revision: u64,
+}
+
+/// Which filters a snapshot has: what the proxy says of that version is said of
+/// these.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Of the snapshot.
+    pub version: String,
+    /// Of its filters.
+    pub revisions: BTreeMap<FilterKey, u64>,
+}
+
+/// A version that comes in force once its module is on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// Stands for it: a filter without a module, under a name of its own. Requests
+    /// that meet nothing of the version in force meet this, as they would one that
+    /// was made a moment ago.
+    pub spec: Arc<FilterSpec>,
+    /// Whose requests are to meet it, and when.
     pub attachments: Arc<[Attachment]>,
 }
 
@@ -102,9 +129,14 @@ pub struct Ends {
     pub resolved: channel::Receiver<Resolved>,
     /// Takes the filters that something on this node meets.
     pub needed: channel::Sender<Needed>,
+    /// Takes what snapshots have of them.
+    pub published: channel::Sender<Published>,
     /// For the proxy.
     pub proxy: ProxyEnd,
 }
+
+/// What a look found; nothing when it was broken off.
+type Looked = (ModuleSource, Option<Result<Found, String>>);
 
 /// Owns all of it.
 pub struct Filters {
@@ -113,11 +145,13 @@ pub struct Filters {
     objects: Objects,
     modules: Modules,
     fetcher: Fetcher,
+    revisions: Revisions,
     reporter: Reporter,
     resolved: channel::Sender<Resolved>,
     needed: channel::Receiver<Needed>,
+    published: channel::Receiver<Published>,
     reports: channel::Receiver<Option<FilterReports>>,
-    looks: JoinSet<(ModuleSource, Result<Found, String>)>,
+    looks: JoinSet<Looked>,
 }
 
 impl Filters {
@@ -136,17 +170,21 @@ impl Filters {
             api: client.clone(),
             directory: settings.module_dir.clone(),
             store: store.clone(),
+            tenant: Box::default(),
         };
         let (resolved, resolved_end) = channel::channel(None);
         let (needed_end, needed) = channel::channel(None);
+        let (published_end, published) = channel::channel(Published::default());
         let (proxy, reports) = ProxyEnd::new(store.clone());
         let filters = Self {
             objects: Objects::new(last_good, saved),
             modules: Modules::new(store, settings.refresh),
             fetcher,
+            revisions: Revisions::default(),
             reporter: Reporter::default(),
             resolved,
             needed,
+            published,
             reports,
             looks: JoinSet::new(),
             settings,
@@ -155,6 +193,7 @@ impl Filters {
         let ends = Ends {
             resolved: resolved_end,
             needed: needed_end,
+            published: published_end,
             proxy,
         };
         Ok((filters, ends))
@@ -177,6 +216,10 @@ impl Filters {
                 () = stop.cancelled() => return,
                 Some(seen) = seen.recv() => self.see(seen),
                 Ok(()) = self.needed.changed() => {}
+                Ok(()) = self.published.changed() => {
+                    let published = self.published.borrow_and_update().clone();
+                    self.reporter.published(published);
+                }
                 Ok(()) = self.reports.changed() => {
                     let reports = self.reports.borrow_and_update();
                     self.reporter.hear(reports.as_ref());
@@ -205,14 +248,11 @@ impl Filters {
         }
     }
 
-    fn looked(
-        &mut self,
-        looked: Result<(ModuleSource, Result<Found, String>), tokio::task::JoinError>,
-    ) {
+    fn looked(&mut self, looked: Result<Looked, tokio::task::JoinError>) {
         match looked {
             Ok((source, found)) => {
-                if let Ok(Found::Module(digest, _)) = &found {
-                    info!(source = %source.location, %digest, "a module is here");
+                if let Some(Ok(Found::Module(digest, _))) = &found {
+                    info!(source = %source.location.told(), %digest, "a module is here");
                 }
                 let before = self.modules.state(&source).1.map(str::to_owned);
                 self.modules.ended(&source, found, Instant::now());
@@ -221,7 +261,7 @@ impl Filters {
                 if error != before.as_deref() {
                     match error {
                         Some(error) => warn!(error, "no module, trying again"),
-                        None => info!(source = %source.location, "found again"),
+                        None => info!(source = %source.location.told(), "found again"),
                     }
                 }
             }
@@ -235,15 +275,21 @@ impl Filters {
         let needed = self.needed.borrow().clone().unwrap_or_default();
         self.modules.want(&self.objects.sources(&needed), now);
         maps.follow(&self.modules.maps());
-        for (source, stamp) in self.modules.start(now) {
-            let fetcher = self.fetcher.clone();
+        for look in self.modules.start(now) {
+            let fetcher = Fetcher {
+                tenant: look.tenant,
+                ..self.fetcher.clone()
+            };
             self.looks.spawn(async move {
-                let found = fetcher.look(&source, stamp).await;
-                (source, found.map_err(|error| error.to_string()))
+                let found = fetcher.look(&look.source, look.stamp);
+                let found = look.stop.run_until_cancelled(found).await;
+                let found = found.map(|found| found.map_err(|error| error.to_string()));
+                (look.source, found)
             });
         }
         let modules = &self.modules;
-        let in_force = self.objects.in_force(|source| modules.state(source));
+        let mut in_force = self.objects.in_force(|source| modules.state(source));
+        self.revisions.number(&mut in_force);
         let filters = in_force.iter().map(|one| one.filter.clone());
         let filters: Arc<[ResolvedFilter]> = filters.collect();
         self.resolved.send_if_modified(|known| {

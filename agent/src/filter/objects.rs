@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use tracing::{info, warn};
 use weft_api::k8s::filter::{Filter, ModuleSource, read};
-use weft_core::filter::{FilterKey, FilterKind, FilterSpec, ModuleDigest};
+use weft_core::filter::{FilterKey, FilterKind, FilterLimits, FilterSpec, ModuleDigest, Plugin};
 
-use super::ResolvedFilter;
+use super::modules::Wanted;
+use super::{Awaited, ResolvedFilter};
 use crate::policy::{Keep, Kept, KeptKind, LastGood, Saved};
 use crate::state::{Delta, Keyed as _, ObjectKey, PolicyObject};
 
@@ -33,6 +34,9 @@ struct Good {
     filter: Filter,
     generation: i64,
 }
+
+/// Why there is no module where nothing went wrong.
+const WAITING: &str = "its module is not on this node yet";
 
 /// What is known of an object.
 struct Known {
@@ -165,17 +169,16 @@ impl Objects {
         }
     }
 
-    /// The sources of all versions that are or may come in force, and whether
-    /// this node needs them. What it needs is said by the filters' names; all,
-    /// where it is not known yet.
-    pub fn sources(&self, needed: &BTreeSet<FilterKey>) -> BTreeMap<ModuleSource, bool> {
-        let mut sources = BTreeMap::new();
+    /// The sources of all versions that are or may come in force, and who wants
+    /// them: what this node needs is said by the filters' names.
+    pub fn sources(&self, needed: &BTreeSet<FilterKey>) -> BTreeMap<ModuleSource, Wanted> {
+        let mut sources: BTreeMap<ModuleSource, Wanted> = BTreeMap::new();
         for known in self.known.values() {
             let newest = known.newest.as_ref().ok();
             for good in newest.into_iter().chain(&known.served) {
-                let filter = &good.filter;
-                let entry = sources.entry(filter.module.clone()).or_insert(false);
-                *entry |= needed.contains(&filter.key);
+                let Filter { key, module, .. } = &good.filter;
+                let wanted = sources.entry(module.clone()).or_default();
+                wanted.add(&key.namespace, needed.contains(key));
             }
         }
         sources
@@ -189,6 +192,7 @@ impl Objects {
         let mut in_force = Vec::new();
         let mut promoted = Vec::new();
         for (id, known) in &mut self.known {
+            let mut awaited = None;
             let (good, digest, problem) = match &known.newest {
                 Ok(newest) => {
                     let (digest, problem) = module(&newest.filter.module);
@@ -200,6 +204,7 @@ impl Objects {
                     match (digest, &known.served) {
                         (None, Some(served)) => {
                             let (old, _) = module(&served.filter.module);
+                            awaited = Some(stand_in(newest, problem));
                             (served, old, problem)
                         }
                         _ => (newest, digest, problem),
@@ -217,7 +222,9 @@ impl Objects {
                 .newest
                 .as_ref()
                 .is_ok_and(|newest| Arc::ptr_eq(newest, good));
-            in_force.push(resolved(good, digest, problem, newest));
+            let mut one = resolved(good, digest, problem, newest);
+            one.filter.awaited = awaited;
+            in_force.push(one);
         }
         for (id, saved) in promoted {
             if self.saved.get(&id) != Some(&saved) {
@@ -267,9 +274,8 @@ fn resolved(
         false => (told, None),
     };
     // Without a word there would be no reason why it is closed.
-    let waiting = "its module is not on this node yet";
     let why = problem.clone();
-    let why = why.or_else(|| module.is_none().then(|| waiting.to_owned()));
+    let why = why.or_else(|| module.is_none().then(|| WAITING.to_owned()));
     let spec = FilterSpec {
         key: filter.key.clone(),
         module,
@@ -289,7 +295,40 @@ fn resolved(
         filter: ResolvedFilter {
             spec: spec.into(),
             attachments: filter.attachments.clone().into(),
+            awaited: None,
+            revision: 0,
         },
+    }
+}
+
+/// What stands for a version whose module is not here. No object has a name like
+/// this: the proxy, to which all versions of a name are one filter, would let the
+/// version in force serve in its place.
+fn stand_in(newest: &Good, problem: Option<&str>) -> Awaited {
+    let filter = &newest.filter;
+    let FilterKey {
+        kind,
+        namespace,
+        name,
+    } = filter.key.clone();
+    let spec = FilterSpec {
+        key: FilterKey {
+            kind,
+            namespace,
+            name: format!("{name}@{}", newest.generation).into(),
+        },
+        module: None,
+        problem: Some(problem.unwrap_or(WAITING).into()),
+        config: Arc::default(),
+        limits: FilterLimits::default(),
+        on_error: filter.on_error,
+        isolation: filter.isolation,
+        callouts: Arc::default(),
+        plugin: Plugin::default(),
+    };
+    Awaited {
+        spec: spec.into(),
+        attachments: filter.attachments.clone().into(),
     }
 }
 

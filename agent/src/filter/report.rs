@@ -1,8 +1,7 @@
 //! What this node says of its filters, in an object of its own: what the proxy
 //! reports, and what keeps filters from reaching it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
@@ -17,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use weft_api::k8s::filter::{FilterReport, NodeFilter};
 use weft_api::node;
-use weft_core::filter::{FilterKey, FilterKind, FilterSpec};
+use weft_core::filter::{FilterKey, FilterKind};
 
+use super::Published;
 use super::objects::InForce;
 use crate::kube::filter_report_resource;
+use crate::plan::room::{Claim, give_way};
 
 /// Changes are gathered for this long: what settles at once is told once.
 const GATHER: Duration = Duration::from_secs(1);
@@ -32,6 +33,9 @@ const MANAGER: &str = "weft-agent";
 /// Most filters of a report, and most bytes of what is said of one: all of it has
 /// to fit into an object.
 const MOST: usize = 1000;
+/// Snapshots that are remembered; what a proxy says that is further behind is not
+/// understood.
+const REMEMBERED: usize = 32;
 const LONGEST: usize = 512;
 
 /// Puts together what is known of filters.
@@ -40,16 +44,10 @@ pub struct Reporter {
     /// What the proxy said last.
     version: String,
     said: BTreeMap<FilterKey, node::FilterReport>,
-    /// What it was asked for, and the version of which it spoke then: what it says
-    /// of that version is not about this.
-    asked: BTreeMap<FilterKey, Asked>,
+    /// The last snapshots: of which versions of filters it spoke.
+    published: VecDeque<Published>,
     /// What was stated last.
     stated: BTreeMap<FilterKey, NodeFilter>,
-}
-
-struct Asked {
-    spec: Arc<FilterSpec>,
-    version: String,
 }
 
 impl Reporter {
@@ -71,31 +69,42 @@ impl Reporter {
         }
     }
 
-    /// What the node says of these filters.
-    pub fn state<'f>(&mut self, filters: impl Iterator<Item = &'f InForce>) -> FilterReport {
-        let mut asked = BTreeMap::new();
-        let mut stated = BTreeMap::new();
-        for one in filters.take(MOST) {
-            let spec = &one.filter.spec;
-            let before = self.asked.remove(&one.key);
-            let before = before.filter(|before| before.spec == *spec);
-            let now = before.unwrap_or_else(|| Asked {
-                spec: spec.clone(),
-                version: self.version.clone(),
-            });
-            stated.insert(one.key.clone(), self.statement(one, &now));
-            asked.insert(one.key.clone(), now);
+    /// Takes in what a snapshot has. The same version again is the same for the
+    /// proxy, which says nothing new of it then.
+    pub fn published(&mut self, published: Published) {
+        self.published
+            .retain(|one| one.version != published.version);
+        if self.published.len() == REMEMBERED {
+            self.published.pop_front();
         }
-        self.asked = asked;
-        self.stated = stated;
+        self.published.push_back(published);
+    }
+
+    /// What the node says of these filters; where they are too many, of an equal
+    /// share of each namespace's.
+    pub fn state<'f>(&mut self, filters: impl Iterator<Item = &'f InForce>) -> FilterReport {
+        let filters: Vec<&InForce> = filters.collect();
+        let claims = filters.iter().map(|one| Claim {
+            of: &one.key,
+            tenant: &one.key.namespace,
+            size: 1,
+            new: false,
+        });
+        let left_out = give_way(&claims.collect::<Vec<_>>(), MOST);
+        let told = filters.iter().filter(|one| !left_out.contains(&one.key));
+        let stated = told.map(|one| (one.key.clone(), self.statement(one)));
+        self.stated = stated.collect();
         FilterReport {
             filters: self.stated.values().cloned().collect(),
         }
     }
 
-    fn statement(&self, one: &InForce, asked: &Asked) -> NodeFilter {
+    fn statement(&self, one: &InForce) -> NodeFilter {
         let said = self.said.get(&one.key);
-        let answered = said.filter(|_| self.version != asked.version);
+        let mut published = self.published.iter();
+        let about = published.find(|published| published.version == self.version);
+        let about = about.and_then(|published| published.revisions.get(&one.key));
+        let answered = said.filter(|_| about == Some(&one.filter.revision));
         let mut statement = match (answered, self.stated.get(&one.key)) {
             (Some(said), _) => NodeFilter {
                 loaded: said.loaded,
@@ -230,125 +239,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::filter::ResolvedFilter;
-
-    fn in_force(module: u8, generation: i64, problem: Option<&str>) -> InForce {
-        let key = FilterKey {
-            kind: FilterKind::WeftFilter,
-            namespace: "shop".into(),
-            name: "jwt".into(),
-        };
-        let spec = FilterSpec {
-            key: key.clone(),
-            module: Some(weft_core::filter::ModuleDigest([module; 32])),
-            problem: problem.map(Into::into),
-            config: Arc::default(),
-            limits: Default::default(),
-            on_error: Default::default(),
-            isolation: Default::default(),
-            callouts: Arc::from([]),
-            plugin: Default::default(),
-        };
-        InForce {
-            key,
-            generation,
-            problem: problem.map(str::to_owned),
-            warning: None,
-            filter: ResolvedFilter {
-                spec: spec.into(),
-                attachments: Arc::from([]),
-            },
-        }
-    }
-
-    fn said(version: &str, loaded: bool, error: &str) -> node::FilterReports {
-        node::FilterReports {
-            version: version.to_owned(),
-            filters: vec![node::FilterReport {
-                kind: "WeftFilter".to_owned(),
-                namespace: "shop".to_owned(),
-                name: "jwt".to_owned(),
-                sha256: "07".repeat(32),
-                loaded,
-                configured: loaded,
-                error: error.to_owned(),
-                quarantined_until: Some(pbjson_types::Timestamp {
-                    seconds: 1,
-                    nanos: 0,
-                }),
-                ..node::FilterReport::default()
-            }],
-        }
-    }
-
-    fn state(reporter: &mut Reporter, one: &InForce) -> NodeFilter {
-        let mut report = reporter.state([one].into_iter());
-        assert_eq!(report.filters.len(), 1);
-        report.filters.remove(0)
-    }
-
-    #[test]
-    fn what_the_proxy_says_is_passed_on_when_it_is_about_the_newest() {
-        let mut reporter = Reporter::default();
-        let first = in_force(1, 1, None);
-        let none = state(&mut reporter, &first);
-        assert!(!none.loaded && none.error.contains("not loaded it yet"));
-        assert_eq!(
-            (&*none.kind, &*none.namespace, &*none.name),
-            ("WeftFilter", "shop", "jwt")
-        );
-        reporter.hear(Some(&said("v1", true, "")));
-        let loaded = state(&mut reporter, &first);
-        assert!(loaded.loaded && loaded.configured && loaded.error.is_empty());
-        assert_eq!(
-            (loaded.observed_generation, &*loaded.digest),
-            (1, &*"07".repeat(32))
-        );
-        assert!(loaded.quarantined_until.is_some());
-
-        // Another version: what was said is not about it.
-        let second = in_force(2, 2, None);
-        assert_eq!(state(&mut reporter, &second), loaded);
-        reporter.hear(Some(&said("v1", true, "")));
-        assert_eq!(state(&mut reporter, &second), loaded);
-        reporter.hear(Some(&said("v2", false, &"x".repeat(1000))));
-        let failed = state(&mut reporter, &second);
-        assert!(!failed.loaded && failed.error.len() < 600);
-        assert_eq!(failed.observed_generation, 2);
-
-        reporter.hear(None);
-        let gone = state(&mut reporter, &second);
-        assert!(gone.error.contains("not loaded it yet"), "{gone:?}");
-        assert!(reporter.state([].into_iter()).filters.is_empty());
-    }
-
-    #[test]
-    fn a_registry_that_is_away_is_told_and_takes_nothing_back() {
-        let mut reporter = Reporter::default();
-        let mut one = in_force(1, 1, None);
-        one.warning = Some("oci://a: gone".to_owned());
-        state(&mut reporter, &one);
-        reporter.hear(Some(&said("v1", true, "")));
-        let told = state(&mut reporter, &one);
-        assert!(told.loaded && told.configured);
-        assert_eq!(told.error, "oci://a: gone");
-    }
-
-    #[test]
-    fn a_version_that_is_not_in_force_is_not_loaded_whatever_the_proxy_has() {
-        let mut reporter = Reporter::default();
-        let held = in_force(1, 1, Some("oci://a: gone"));
-        reporter.hear(Some(&said("v1", true, "")));
-        state(&mut reporter, &held);
-        reporter.hear(Some(&said("v2", true, "")));
-        let told = state(&mut reporter, &held);
-        assert!(!told.loaded && !told.configured);
-        assert_eq!(
-            (&*told.error, told.observed_generation),
-            ("oci://a: gone", 1)
-        );
-        assert_eq!(told.digest, "07".repeat(32), "what serves");
-    }
-}
+mod tests;

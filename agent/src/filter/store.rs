@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 use weft_core::filter::ModuleDigest;
 
+use crate::plan::room::{Claim, give_way};
 use crate::private;
 
 /// Most bytes of one module.
@@ -33,17 +34,47 @@ pub fn digest_of(bytes: &[u8]) -> ModuleDigest {
 /// Why a module cannot be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// All the room is taken by modules in use.
-    #[error("no room for {size} bytes beside the {used} bytes of modules in use, of {MAX_STORE}")]
+    /// All the room is taken by modules in use, and nobody takes more of it.
+    #[error(
+        "no room for {size} bytes beside the {used} bytes of modules in use, of {MAX_STORE}: {own} \
+         of them are those of the same namespace, and no other one takes more"
+    )]
     Full {
         /// Of the new one.
         size: u64,
         /// Of the others.
         used: u64,
+        /// Of those of the same namespace.
+        own: u64,
     },
     /// The disk.
     #[error("cannot be kept on the node's disk: {0}")]
     Disk(#[from] io::Error),
+}
+
+impl Kept {
+    /// The modules in use, the namespace on whose account each one is, and its
+    /// size. What several have is on account of the one that has least else: to
+    /// name what another one needs must not make it give way.
+    fn accounts(&self) -> BTreeMap<ModuleDigest, (&str, u64)> {
+        let mut accounts = BTreeMap::new();
+        let mut takes: BTreeMap<&str, u64> = BTreeMap::new();
+        let used = self.in_use.iter();
+        let used = used.filter_map(|(digest, of)| Some((digest, of, *self.sizes.get(digest)?)));
+        let (own, shared): (Vec<_>, Vec<_>) = used.partition(|(_, of, _)| of.len() <= 1);
+        for (digest, of, size) in own.into_iter().chain(shared) {
+            let tenants = of.iter().map(|tenant| &**tenant);
+            let least = tenants.min_by_key(|one| (takes.get(one).copied(), *one));
+            let tenant = least.unwrap_or_default();
+            *takes.entry(tenant).or_default() += size;
+            accounts.insert(*digest, (tenant, size));
+        }
+        accounts
+    }
+}
+
+fn room_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The modules of a node. Clones are the same store.
@@ -57,6 +88,8 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Kept {
     sizes: BTreeMap<ModuleDigest, u64>,
+    /// The namespaces whose filters name a module.
+    in_use: BTreeMap<ModuleDigest, BTreeSet<Box<str>>>,
     /// What nothing names, and since when.
     unused: BTreeMap<ModuleDigest, Instant>,
     /// What sources stood for.
@@ -113,36 +146,71 @@ impl Store {
         self.kept().index.get(source).copied()
     }
 
-    /// Keeps a module. What is not in use gives way to it.
+    /// Keeps a module, on account of a namespace. What is not in use gives way to
+    /// it, and then what the namespace has that takes most.
     ///
     /// # Errors
     /// When there is no room, or it cannot be written.
-    pub fn put(&self, bytes: &[u8]) -> Result<ModuleDigest, StoreError> {
+    pub fn put(&self, bytes: &[u8], tenant: &str) -> Result<ModuleDigest, StoreError> {
         let digest = digest_of(bytes);
         let mut kept = self.kept();
-        if kept.sizes.contains_key(&digest) {
+        let path = self.path(digest);
+        if kept.sizes.contains_key(&digest) && path.is_file() {
             return Ok(digest);
         }
         let size = bytes.len() as u64;
-        self.make_room(&mut kept, size)?;
-        private::replace(&self.path(digest), bytes)?;
+        self.make_room(&mut kept, size, tenant)?;
+        private::replace(&path, bytes)?;
         kept.sizes.insert(digest, size);
-        kept.unused.insert(digest, Instant::now());
+        if !kept.in_use.contains_key(&digest) {
+            kept.unused.insert(digest, Instant::now());
+        }
         Ok(digest)
     }
 
-    fn make_room(&self, kept: &mut Kept, size: u64) -> Result<(), StoreError> {
-        loop {
-            let all: u64 = kept.sizes.values().sum();
-            if all + size <= MAX_STORE {
-                return Ok(());
-            }
+    fn make_room(&self, kept: &mut Kept, size: u64, tenant: &str) -> Result<(), StoreError> {
+        let accounts = kept.accounts();
+        let mut claims: Vec<_> = accounts
+            .iter()
+            .map(|(digest, (tenant, size))| Claim {
+                of: Some(*digest),
+                tenant,
+                size: room_of(*size),
+                new: false,
+            })
+            .collect();
+        claims.push(Claim {
+            of: None,
+            tenant,
+            size: room_of(size),
+            new: true,
+        });
+        let leaving = give_way(&claims, room_of(MAX_STORE));
+        if leaving.contains(&None) {
+            let of = |own: &dyn Fn(&str) -> bool| {
+                let accounts = accounts.values().filter(|(tenant, _)| own(tenant));
+                accounts.map(|(_, size)| size).sum()
+            };
+            return Err(StoreError::Full {
+                size,
+                used: of(&|_| true),
+                own: of(&|one| one == tenant),
+            });
+        }
+        let leaving: Vec<_> = leaving.into_iter().flatten().collect();
+        for digest in leaving {
+            warn!(%digest, "a module gives way to one of a namespace that has fewer");
+            self.remove(kept, digest);
+            self.lost.notify_one();
+        }
+        while kept.sizes.values().sum::<u64>() + size > MAX_STORE {
             let idlest = kept.unused.iter().min_by_key(|(_, since)| **since);
             let Some(idlest) = idlest.map(|(digest, _)| *digest) else {
-                return Err(StoreError::Full { size, used: all });
+                break;
             };
             self.remove(kept, idlest);
         }
+        Ok(())
     }
 
     /// Notes what a source stands for now.
@@ -154,11 +222,11 @@ impl Store {
     }
 
     /// Forgets what nothing names: these sources are the only ones, and these
-    /// modules the only ones in use.
+    /// modules the only ones in use, by these namespaces.
     pub fn retain(
         &self,
         sources: &BTreeSet<String>,
-        in_use: &BTreeSet<ModuleDigest>,
+        in_use: BTreeMap<ModuleDigest, BTreeSet<Box<str>>>,
         now: Instant,
     ) {
         let mut kept = self.kept();
@@ -168,8 +236,8 @@ impl Store {
             self.write_index(&kept);
         }
         let Kept { sizes, unused, .. } = &mut *kept;
-        unused.retain(|digest, _| !in_use.contains(digest));
-        for digest in sizes.keys().filter(|digest| !in_use.contains(digest)) {
+        unused.retain(|digest, _| !in_use.contains_key(digest));
+        for digest in sizes.keys().filter(|digest| !in_use.contains_key(digest)) {
             unused.entry(*digest).or_insert(now);
         }
         let old: Vec<_> = unused
@@ -177,9 +245,16 @@ impl Store {
             .filter(|(_, since)| now.saturating_duration_since(**since) > KEPT_UNUSED)
             .map(|(digest, _)| *digest)
             .collect();
+        kept.in_use = in_use;
         for digest in old {
             self.remove(&mut kept, digest);
         }
+    }
+
+    /// The disk has lost a module: its sources are to be looked at anew.
+    fn forget(&self, digest: ModuleDigest) {
+        self.remove(&mut self.kept(), digest);
+        self.lost.notify_one();
     }
 
     fn remove(&self, kept: &mut Kept, digest: ModuleDigest) {
@@ -191,6 +266,7 @@ impl Store {
         }
         kept.sizes.remove(&digest);
         kept.unused.remove(&digest);
+        kept.in_use.remove(&digest);
         kept.index.retain(|_, known| *known != digest);
         self.write_index(kept);
     }
@@ -209,7 +285,7 @@ impl Store {
         }
     }
 
-    /// Waits until the disk has lost a module that was in use.
+    /// Waits until a module that may be in use is gone.
     pub async fn lost(&self) {
         self.lost.notified().await;
     }
@@ -222,8 +298,13 @@ impl Store {
         if !self.has(digest) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let file = File::open(self.path(digest)).inspect_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                self.forget(digest);
+            }
+        })?;
         Ok(ModuleFile {
-            file: File::open(self.path(digest))?,
+            file,
             hash: Sha256::new(),
             digest,
             store: self.clone(),
@@ -253,9 +334,7 @@ impl ModuleFile {
         self.hash.update(&part);
         let hash = self.hash.clone();
         if part.is_empty() && ModuleDigest(hash.finalize().into()) != self.digest {
-            let store = &self.store;
-            store.remove(&mut store.kept(), self.digest);
-            store.lost.notify_one();
+            self.store.forget(self.digest);
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the module was changed on the disk",
@@ -278,95 +357,4 @@ fn read_index(path: &Path) -> BTreeMap<String, ModuleDigest> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn opened(dir: &tempfile::TempDir) -> Store {
-        Store::open(dir.path().join("modules")).expect("opened")
-    }
-
-    fn whole(store: &Store, digest: ModuleDigest) -> io::Result<Vec<u8>> {
-        let mut file = store.read(digest)?;
-        let mut all = Vec::new();
-        loop {
-            match file.part(4)? {
-                part if part.is_empty() => return Ok(all),
-                part => all.extend(part),
-            }
-        }
-    }
-
-    #[test]
-    fn what_was_kept_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = opened(&dir);
-        let digest = store.put(b"a module").expect("kept");
-        store.note("file://a", digest);
-        store.note("file://b", ModuleDigest([7; 32]));
-        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!(mode(&dir.path().join("modules")), 0o700);
-        assert_eq!(mode(&store.path(digest)), 0o600);
-        fs::write(dir.path().join("modules/half.new"), "x").expect("written");
-
-        let store = opened(&dir);
-        assert_eq!(store.last_of("file://a"), Some(digest));
-        assert_eq!(store.last_of("file://b"), None, "its module is not there");
-        assert_eq!(whole(&store, digest).expect("read"), b"a module");
-        assert!(!dir.path().join("modules/half.new").exists());
-    }
-
-    #[test]
-    fn what_nothing_names_goes_in_time() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = opened(&dir);
-        let used = store.put(b"used").expect("kept");
-        let idle = store.put(b"idle").expect("kept");
-        store.note("file://used", used);
-        store.note("file://idle", idle);
-        let sources = BTreeSet::from(["file://used".to_owned()]);
-        let now = Instant::now();
-        store.retain(&sources, &BTreeSet::from([used]), now);
-        assert!(store.has(idle), "a proxy may still ask for it");
-        assert_eq!(store.last_of("file://idle"), None);
-        let later = now + KEPT_UNUSED + Duration::from_secs(60);
-        store.retain(&sources, &BTreeSet::from([used]), later);
-        assert!(!store.has(idle) && store.has(used));
-        assert!(!store.path(idle).exists());
-        assert_eq!(store.last_of("file://used"), Some(used));
-    }
-
-    #[test]
-    fn what_is_in_use_keeps_its_room() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = opened(&dir);
-        let used = store.put(b"used").expect("kept");
-        let idle = store.put(b"idle").expect("kept");
-        let now = Instant::now();
-        store.retain(&BTreeSet::new(), &BTreeSet::from([used]), now);
-        // As if it were that large.
-        store.kept().sizes.insert(idle, MAX_STORE - 8);
-        let new = store.put(b"another").expect("the idle one gives way");
-        assert!(!store.has(idle) && store.has(used) && store.has(new));
-        store.retain(&BTreeSet::new(), &BTreeSet::from([used, new]), now);
-        store.kept().sizes.insert(used, MAX_STORE - 8);
-        let full = store.put(b"one more").expect_err("no room");
-        assert!(matches!(full, StoreError::Full { .. }), "{full}");
-    }
-
-    #[test]
-    fn a_module_that_changed_on_disk_is_never_handed_on_as_whole() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = opened(&dir);
-        let digest = store.put(b"a module").expect("kept");
-        store.note("file://a", digest);
-        fs::write(store.path(digest), b"a nodule").expect("written");
-        let error = whole(&store, digest).expect_err("noticed");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(!store.has(digest));
-        assert_eq!(store.last_of("file://a"), None);
-        let none = store.read(digest).expect_err("gone");
-        assert_eq!(none.kind(), io::ErrorKind::NotFound);
-    }
-}
+mod tests;

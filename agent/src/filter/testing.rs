@@ -82,6 +82,7 @@ impl Site {
             api: api(objects),
             directory: self.dir.path().join("files"),
             store: self.store.clone(),
+            tenant: Box::default(),
         }
     }
 }

@@ -32,6 +32,9 @@ pub enum Seen {
 /// How long the API may not know a kind of which there were objects.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the right to read a kind may be missing of which nothing is known.
+const REFUSAL: Duration = Duration::from_secs(10);
+
 /// Follows the objects of all kinds. One that the API does not know has none; of
 /// those in `known` there were some before.
 pub fn objects(
@@ -47,6 +50,7 @@ pub fn objects(
         let installed = Kind::Optional {
             known: known.contains(&kind),
             patience: PATIENCE,
+            refusal: REFUSAL,
         };
         tasks.spawn(async move {
             let seen = |delta| Seen::Object(kind, delta);

@@ -109,7 +109,20 @@ pub(crate) enum Kind {
         known: bool,
         /// How long it may be missing.
         patience: Duration,
+        /// How long the right to read its objects may be missing where none are
+        /// known: a role may come a moment after the agent. Where some are, they
+        /// hold until they can be read again.
+        refusal: Duration,
     },
+}
+
+/// Why there may be no objects of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// The API does not know it.
+    Unknown,
+    /// It may not be read. The API says so of what it does not know, too.
+    Refused,
 }
 
 /// Follows the objects of a kind, until the receiver is dropped.
@@ -136,6 +149,7 @@ pub(crate) async fn follow<K, T, C>(
                 if !matches!(event, Event::Init) {
                     wait = BACKOFF_FIRST;
                     missing.since = None;
+                    missing.told = false;
                 }
                 match event {
                     Event::Init => {
@@ -152,15 +166,24 @@ pub(crate) async fn follow<K, T, C>(
                 }
             }
             Err(error) => {
-                let unknown = missing.optional() && is_unknown(&error);
+                let absence = absence(&error).filter(|_| missing.optional());
                 // The first failures are ordinary: kinds that the operator is
                 // about to install, an API server that restarts.
-                if wait >= BACKOFF_LAST && !unknown {
+                let gone = absence.is_some_and(|absence| missing.for_good(absence));
+                if gone && absence == Some(Absence::Refused) && !missing.told {
+                    missing.told = true;
+                    warn!(
+                        right = %right(&url),
+                        "the agent may not read objects of this kind and takes it that there are \
+                         none: give its role this right where there are some"
+                    );
+                }
+                if wait >= BACKOFF_LAST && absence != Some(Absence::Unknown) && !gone {
                     warn!(%url, %error, "watch fails, still trying");
                 } else {
                     debug!(%url, %error, "watch failed, trying again");
                 }
-                if unknown && missing.for_good() {
+                if gone {
                     let none = change(Delta::Replace(Vec::new()));
                     if sender.send(none).await.is_err() {
                         return;
@@ -186,6 +209,8 @@ struct Missing {
     /// Some objects of it are known.
     known: bool,
     since: Option<Instant>,
+    /// It was said that it may not be read.
+    told: bool,
 }
 
 impl Missing {
@@ -194,6 +219,7 @@ impl Missing {
             kind,
             known: matches!(kind, Kind::Optional { known: true, .. }),
             since: None,
+            told: false,
         }
     }
 
@@ -209,24 +235,41 @@ impl Missing {
         }
     }
 
-    /// It is unknown now: whether it is time to believe that there is none.
-    fn for_good(&mut self) -> bool {
+    /// It is absent now: whether it is time to believe that there is none.
+    fn for_good(&mut self, absence: Absence) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         match self.kind {
-            Kind::Optional { patience, .. } => !self.known || since.elapsed() >= patience,
+            Kind::Optional {
+                patience, refusal, ..
+            } => match absence {
+                Absence::Unknown => !self.known || since.elapsed() >= patience,
+                Absence::Refused => !self.known && since.elapsed() >= refusal,
+            },
             Kind::Installed => false,
         }
     }
 }
 
-/// Whether the API does not know the kind.
-fn is_unknown(error: &watcher::Error) -> bool {
+/// Whether this says that there may be no objects of the kind.
+fn absence(error: &watcher::Error) -> Option<Absence> {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else {
+        return None;
+    };
     match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            matches!(error, kube::Error::Api(status) if status.code == 404)
-        }
-        _ => false,
+        kube::Error::Api(status) if status.code == 404 => Some(Absence::Unknown),
+        kube::Error::Api(status) if status.code == 403 => Some(Absence::Refused),
+        _ => None,
+    }
+}
+
+/// What it takes to follow the objects at a URL: `/apis/GROUP/VERSION/RESOURCE`.
+fn right(url: &str) -> String {
+    let mut parts = url.rsplit('/');
+    let (resource, _version) = (parts.next().unwrap_or_default(), parts.next());
+    match parts.next() {
+        None | Some("" | "api") => format!("list, watch {resource}"),
+        Some(group) => format!("list, watch {resource}.{group}"),
     }
 }
 
@@ -249,12 +292,13 @@ mod tests {
     use super::*;
     use crate::filter::testing::api;
 
+    const LONG: Duration = Duration::from_secs(3600);
+
     /// How long it took to hear that there is nothing.
-    async fn heard(known: bool, patience: Duration) -> Duration {
+    async fn heard(client: Client, kind: Kind) -> Duration {
         let start = Instant::now();
         let (sender, mut receiver) = mpsc::channel(1);
-        let api = Api::<core::ConfigMap>::all(api(&[]));
-        let kind = Kind::Optional { known, patience };
+        let api = Api::<core::ConfigMap>::all(client);
         let none: fn(core::ConfigMap) -> Option<crate::state::Namespace> = |_| None;
         tokio::spawn(follow(api, kind, none, |delta| delta, sender));
         let heard = tokio::time::timeout(Duration::from_secs(20), receiver.recv());
@@ -265,10 +309,62 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_is_not_installed_has_no_objects() {
-        let patience = Duration::from_secs(3600);
-        heard(false, patience).await;
+        let kind = |known, patience| Kind::Optional {
+            known,
+            patience,
+            refusal: LONG,
+        };
+        heard(api(&[]), kind(false, LONG)).await;
         // Those that there were may come back.
         let patience = Duration::from_millis(300);
-        assert!(heard(true, patience).await >= patience);
+        assert!(heard(api(&[]), kind(true, patience)).await >= patience);
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_may_not_be_read_has_no_objects_after_a_while() {
+        let refuse = |_| async {
+            let status = r#"{"kind": "Status", "code": 403, "reason": "Forbidden"}"#;
+            let mut response =
+                http::Response::new(kube::client::Body::from(status.as_bytes().to_vec()));
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+            Ok::<_, std::convert::Infallible>(response)
+        };
+        let refusal = Duration::from_millis(300);
+        let kind = Kind::Optional {
+            known: false,
+            patience: Duration::ZERO,
+            refusal,
+        };
+        let client = Client::new(tower::service_fn(refuse), "default");
+        assert!(heard(client, kind).await >= refusal);
+    }
+
+    #[test]
+    fn objects_that_were_there_hold_while_they_may_not_be_read() {
+        let mut known = Missing::new(Kind::Optional {
+            known: true,
+            patience: Duration::ZERO,
+            refusal: Duration::ZERO,
+        });
+        assert!(!known.for_good(Absence::Refused));
+        assert!(known.for_good(Absence::Unknown));
+        let mut seen = Missing::new(Kind::Optional {
+            known: false,
+            patience: Duration::ZERO,
+            refusal: Duration::ZERO,
+        });
+        assert!(seen.for_good(Absence::Refused));
+        seen.note(&Delta::Replace(vec![()]));
+        assert!(!seen.for_good(Absence::Refused));
+    }
+
+    #[test]
+    fn the_missing_right_is_named() {
+        let right_of = |url| right(url);
+        assert_eq!(
+            right_of("/apis/extensions.istio.io/v1alpha1/wasmplugins"),
+            "list, watch wasmplugins.extensions.istio.io"
+        );
+        assert_eq!(right_of("/api/v1/configmaps"), "list, watch configmaps");
     }
 }

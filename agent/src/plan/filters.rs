@@ -68,6 +68,23 @@ impl Chain {
         self.steps.iter().any(Step::fails_closed)
     }
 
+    /// Takes over these versions of its filters.
+    pub fn follow<'f>(&mut self, newest: impl Fn(&FilterKey) -> Option<&'f Arc<FilterSpec>>) {
+        let newest = |step: &Step| newest(&step.filter.key).unwrap_or(&step.filter).clone();
+        if self
+            .steps
+            .iter()
+            .all(|step| Arc::ptr_eq(&step.filter, &newest(step)))
+        {
+            return;
+        }
+        let steps = self.steps.iter().map(|step| Step {
+            phase: step.phase,
+            filter: newest(step),
+        });
+        self.steps = steps.collect();
+    }
+
     fn intercept(&self) -> Intercept {
         Intercept {
             direction: self.direction,
@@ -91,14 +108,18 @@ pub struct Attached {
     pub over: BTreeMap<u32, Excess>,
     /// The ports of those.
     closed: Intercepts,
+    /// What stands for versions that are awaited, and of which filters.
+    awaited: BTreeMap<FilterKey, FilterKey>,
 }
 
 impl Attached {
-    /// The filters that are met by any of them.
+    /// The filters that are met by any of them, or will be.
     pub fn keys(&self) -> BTreeSet<FilterKey> {
         let steps = self.chains.values().flatten();
         let steps = steps.flat_map(|chain| chain.steps.iter());
-        let keys: BTreeSet<&FilterKey> = steps.map(|step| &step.filter.key).collect();
+        let keys = steps.map(|step| &step.filter.key);
+        let keys = keys.map(|key| self.awaited.get(key).unwrap_or(key));
+        let keys: BTreeSet<&FilterKey> = keys.collect();
         keys.into_iter().cloned().collect()
     }
 
@@ -137,7 +158,8 @@ fn merged(intercepts: impl Iterator<Item = Intercept>) -> Vec<Intercept> {
 
 /// What these filters come to on the endpoints of the node. A filter without a
 /// module is attached like any other: what becomes of its requests is its
-/// `onError`'s to say.
+/// `onError`'s to say. So is one whose newest version has no module here, of
+/// which the one in force knows nothing.
 pub fn attach(
     filters: &[ResolvedFilter],
     endpoints: &BTreeMap<Ipv4Addr, LocalEndpoint>,
@@ -147,6 +169,11 @@ pub fn attach(
     if filters.is_empty() {
         return attached;
     }
+    let awaited = filters.iter().filter_map(|filter| {
+        let awaited = filter.awaited.as_ref()?;
+        Some((awaited.spec.key.clone(), filter.spec.key.clone()))
+    });
+    attached.awaited = awaited.collect();
     let behind = behind_services(filters, endpoints, state);
     let mut by_labels: HashMap<&Labels, Met<'_>> = HashMap::new();
     for endpoint in endpoints.values() {
@@ -201,13 +228,32 @@ fn excess(meetings: &[Meeting<'_>]) -> Excess {
     }
 }
 
-/// Every filter with every one of its attachments.
-fn attachments(
-    filters: &[ResolvedFilter],
-) -> impl Iterator<Item = (&Arc<FilterSpec>, &Attachment)> {
+/// A version of a filter.
+#[derive(Debug, Clone, Copy)]
+struct Version<'f> {
+    filter: &'f Arc<FilterSpec>,
+    /// The version in force, where this one is awaited.
+    before: Option<&'f FilterKey>,
+}
+
+/// Every filter with every one of its attachments, and those that are awaited.
+fn attachments(filters: &[ResolvedFilter]) -> impl Iterator<Item = (Version<'_>, &Attachment)> {
     filters.iter().flat_map(|filter| {
+        let in_force = Version {
+            filter: &filter.spec,
+            before: None,
+        };
+        let awaited = filter.awaited.iter().flat_map(|awaited| {
+            let version = Version {
+                filter: &awaited.spec,
+                before: Some(&filter.spec.key),
+            };
+            let attachments = awaited.attachments.iter();
+            attachments.map(move |attachment| (version, attachment))
+        });
         let attachments = filter.attachments.iter();
-        attachments.map(|attachment| (&filter.spec, attachment))
+        let attachments = attachments.map(move |attachment| (in_force, attachment));
+        attachments.chain(awaited)
     })
 }
 
@@ -217,7 +263,7 @@ fn of_labels<'f>(filters: &'f [ResolvedFilter], labels: &Labels) -> Vec<Meeting<
         Subject::Pods(selector) => selector.matches(labels),
         Subject::Service { .. } => false,
     });
-    let meetings = selected.flat_map(|(filter, attachment)| {
+    let meetings = selected.flat_map(|(version, attachment)| {
         let all = [PortRange {
             first: 0,
             last: u16::MAX,
@@ -226,7 +272,7 @@ fn of_labels<'f>(filters: &'f [ResolvedFilter], labels: &Labels) -> Vec<Meeting<
             true => all.to_vec(),
             false => attachment.ports.clone(),
         };
-        let meeting = |ports| Meeting::new(filter, attachment, ports);
+        let meeting = move |ports| Meeting::new(version, attachment, ports);
         ports.into_iter().map(meeting)
     });
     meetings.collect()
@@ -242,24 +288,31 @@ fn behind_services<'f>(
 ) -> HashMap<Ipv4Addr, Vec<Meeting<'f>>> {
     let mut meetings: HashMap<Ipv4Addr, Vec<Meeting<'f>>> = HashMap::new();
     let mut targets: HashMap<ObjectKey, BTreeSet<Target>> = HashMap::new();
-    for (filter, attachment) in attachments(filters) {
+    for (version, attachment) in attachments(filters) {
         let Subject::Service { namespace, name } = &attachment.subject else {
             continue;
         };
         let targets = targets
             .entry(ObjectKey::new(namespace, name))
             .or_insert_with_key(|service| targets_of(service, endpoints, state));
+        // Whoever writes a Service without a selector can put anybody's pods behind it.
+        let own = |target: &Target| {
+            let of = &*version.filter.key.namespace;
+            let pod = endpoints.get(&target.ip);
+            of.is_empty() || pod.is_some_and(|pod| pod.key.namespace == of)
+        };
         let meant = |target: &&Target| {
             let mut ports = attachment.ports.iter();
-            attachment.ports.is_empty()
-                || ports.any(|range| (range.first..=range.last).contains(&target.port))
+            let port = attachment.ports.is_empty()
+                || ports.any(|range| (range.first..=range.last).contains(&target.port));
+            port && own(target)
         };
         for target in targets.iter().filter(meant) {
             let ports = PortRange {
                 first: target.own_port,
                 last: target.own_port,
             };
-            let meeting = Meeting::new(filter, attachment, ports);
+            let meeting = Meeting::new(version, attachment, ports);
             meetings.entry(target.ip).or_default().push(meeting);
         }
     }

@@ -6,7 +6,7 @@ pub mod filters;
 mod gate;
 mod names;
 mod policies;
-mod room;
+pub(crate) mod room;
 mod services;
 mod snapshot;
 

@@ -21,7 +21,7 @@ pub use work::Work;
 
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::Monitor;
-use crate::filter::{Needed, Resolved};
+use crate::filter::{Needed, Published, Resolved};
 use crate::identity::CidrIdentities;
 use crate::kube::Watched;
 use crate::metrics::Metrics;
@@ -64,6 +64,8 @@ pub struct Start<K> {
     pub metrics: Metrics,
     /// Told the filters that something on this node meets.
     pub needed: watch::Sender<Needed>,
+    /// Told which versions of them are in the snapshot.
+    pub published: watch::Sender<Published>,
 }
 
 /// What the reconciler listens to.

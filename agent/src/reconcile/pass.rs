@@ -106,7 +106,7 @@ pub(super) struct Engine<K> {
 
 impl<K: Kernel> Engine<K> {
     pub(super) fn new(start: Start<K>) -> Self {
-        let publisher = Publisher::new(start.control, &start.settings.bounds);
+        let publisher = Publisher::new(start.control, start.published, &start.settings.bounds);
         Self {
             compiled: Compiled::bounded(start.settings.bounds),
             settings: start.settings,
@@ -250,6 +250,7 @@ impl<K: Kernel> Engine<K> {
         let wish = Wish {
             policies: &compiled.policies,
             chains: &attached.chains,
+            filters: self.filters.as_deref().unwrap_or_default(),
             state: &self.state,
         };
         self.publisher

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use tokio::sync::watch;
 use tracing::warn;
+use weft_core::filter::FilterKey;
 use weft_core::policy::{Bounds, EndpointPolicy, IdentityTable, PortPolicy};
 
 use super::pass::Settings;
 use crate::control::{Control, ProxyStatus};
 use crate::endpoint::{LocalEndpoint, Table};
+use crate::filter::{Published, ResolvedFilter};
 use crate::metrics::Metrics;
 use crate::plan::filters::{Asked, Chains, callouts};
 use crate::plan::{
@@ -75,6 +78,8 @@ pub(super) struct Wish<'a> {
     pub(super) policies: &'a BTreeMap<u32, EndpointPolicy>,
     /// The filters by endpoint.
     pub(super) chains: &'a Chains,
+    /// The filters in force.
+    pub(super) filters: &'a [ResolvedFilter],
     /// What is behind Services.
     pub(super) state: &'a ClusterState,
 }
@@ -85,12 +90,15 @@ pub(super) struct Publisher {
     /// Asked before anything that redirects is written.
     pub(super) gate: Gate,
     control: Control,
+    published: watch::Sender<Published>,
     proxy: ProxyStatus,
     /// What the proxy is to judge, by endpoint: what the next snapshot says. It
     /// follows the policies, but for endpoints whose entries the kernel refused.
     judged: PortsByEndpoint,
     /// The filters that requests are to meet, likewise.
     met: Chains,
+    /// Which versions of filters these are.
+    revisions: BTreeMap<FilterKey, u64>,
     /// Services that filters may ask and that found no room in it.
     unanswered: BTreeSet<String>,
     /// What the last snapshot that was sent has it judge. The two differ while
@@ -101,13 +109,19 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(control: Control, bounds: &Bounds) -> Self {
+    pub(super) fn new(
+        control: Control,
+        published: watch::Sender<Published>,
+        bounds: &Bounds,
+    ) -> Self {
         Self {
             gate: Gate::bounded(bounds),
             control,
+            published,
             proxy: ProxyStatus::default(),
             judged: PortsByEndpoint::new(),
             met: Chains::new(),
+            revisions: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             in_force: PortsByEndpoint::new(),
             version: String::new(),
@@ -198,6 +212,7 @@ impl Publisher {
             self.in_force.clone_from(&self.judged);
         }
         self.version.clone_from(&snapshot.version);
+        self.tell_revisions();
         let number = self.control.publish(snapshot);
         self.gate.published(number, &self.version, coverage);
         // The proxy may be running it already (after a restart of the agent).
@@ -205,6 +220,8 @@ impl Publisher {
     }
 
     fn follow(&mut self, wish: &Wish<'_>, refused: &BTreeSet<u32>) {
+        let in_force = wish.filters.iter().map(|one| (&one.spec.key, one));
+        let in_force: BTreeMap<&FilterKey, &ResolvedFilter> = in_force.collect();
         self.judged.retain(|id, _| wish.policies.contains_key(id));
         self.met
             .retain(|id, _| refused.contains(id) && wish.policies.contains_key(id));
@@ -217,6 +234,31 @@ impl Publisher {
                 self.met.insert(*id, chains.clone());
             }
         }
+        // One filter has one version, also where the ports are those of before.
+        for chain in self.met.values_mut().flatten() {
+            chain.follow(|key| in_force.get(key).map(|one| &one.spec));
+        }
+        let steps = self.met.values().flatten();
+        let keys = steps.flat_map(|chain| chain.steps.iter().map(|step| &step.filter.key));
+        let keys: BTreeSet<&FilterKey> = keys.collect();
+        let met = keys.into_iter().filter_map(|key| in_force.get(key));
+        let revisions = met.map(|one| (one.spec.key.clone(), one.revision));
+        self.revisions = revisions.collect();
+    }
+
+    /// Before the proxy has it: what it says of this version is understood then.
+    fn tell_revisions(&self) {
+        let now = Published {
+            version: self.version.clone(),
+            revisions: self.revisions.clone(),
+        };
+        self.published.send_if_modified(|known| {
+            let news = *known != now;
+            if news {
+                *known = now;
+            }
+            news
+        });
     }
 
     fn tell_unanswered(&mut self, unanswered: &BTreeSet<String>) {

@@ -65,6 +65,8 @@ struct Rig {
     view: ViewHandle,
     /// The filters whose modules are to be fetched.
     modules: watch::Receiver<Needed>,
+    /// The versions of filters in the newest snapshot.
+    published: watch::Receiver<Published>,
     _dir: tempfile::TempDir,
 }
 
@@ -83,6 +85,7 @@ impl Rig {
         let (sender, status) = watch::channel(Arc::new(AgentStatus::default()));
         let view = ViewHandle::default();
         let (needed, modules) = watch::channel(None);
+        let (publish, published) = watch::channel(Published::default());
         let mut engine = Engine::new(Start {
             settings: Settings {
                 node: "one".into(),
@@ -106,6 +109,7 @@ impl Rig {
             status: sender,
             metrics: metrics.clone(),
             needed,
+            published: publish,
         });
         for change in [
             Change::Pods(Delta::Replace(vec![])),
@@ -143,6 +147,7 @@ impl Rig {
             metrics,
             view,
             modules,
+            published,
             _dir: dir,
         }
     }

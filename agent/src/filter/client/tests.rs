@@ -45,7 +45,7 @@ async fn redirects_are_followed_but_never_to_plain_text_nor_for_ever() {
     let router = Router::new()
         .route("/same", to("/end".to_owned()))
         .route("/other", to(elsewhere))
-        .route("/plain", to(format!("http://{other}/")))
+        .route("/plain", to(format!("http://{other}/?token=secret")))
         .route("/file", to("file:///etc/passwd".to_owned()))
         .route("/loop", to("/loop".to_owned()))
         .route("/end", get(shown));
@@ -66,7 +66,37 @@ async fn redirects_are_followed_but_never_to_plain_text_nor_for_ever() {
     ] {
         let told = told(&site, &uri(address, path), 100).await;
         assert!(told.contains(why), "{told}");
+        assert!(!told.contains("secret"), "{told}");
     }
+}
+
+#[tokio::test]
+async fn only_who_was_asked_may_ask_who_we_are() {
+    let site = Site::new();
+    let challenge = get(async || {
+        let realm = [(
+            "www-authenticate",
+            "Bearer realm=\"https://mallory.example/\"",
+        )];
+        (StatusCode::UNAUTHORIZED, realm)
+    });
+    let other = site
+        .serve(Router::new().route("/", challenge.clone()))
+        .await;
+    let elsewhere = format!("https://{other}/");
+    let router = Router::new().route("/own", challenge).route(
+        "/other",
+        get(move || async move { Redirect::temporary(&elsewhere) }),
+    );
+    let address = site.serve(router).await;
+    let own = uri(address, "/own");
+    let own = site.http().get(&own, &Ask::default(), 100).await;
+    let own = own.expect("an answer");
+    assert_eq!(own.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        told(&site, &uri(address, "/other"), 100).await,
+        format!("{other} answers 401 Unauthorized")
+    );
 }
 
 #[tokio::test]

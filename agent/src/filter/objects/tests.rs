@@ -2,6 +2,10 @@ use serde_json::json;
 use weft_api::k8s::filter::Location;
 
 use super::*;
+use crate::filter::ResolvedFilter;
+use crate::plan::filters::testing::pods;
+use crate::plan::filters::{Attached, attach};
+use crate::state::ClusterState;
 
 const KIND: FilterKind = FilterKind::WeftFilter;
 
@@ -130,9 +134,9 @@ fn a_version_comes_in_force_with_its_module() {
     // Both are wanted meanwhile.
     let wanted = rig.objects.sources(&BTreeSet::from([first.key.clone()]));
     assert_eq!(wanted.len(), 2);
-    assert!(wanted.values().all(|needed| *needed));
+    assert!(wanted.values().all(|one| one.needed));
     let elsewhere = rig.objects.sources(&BTreeSet::new());
-    assert!(elsewhere.values().all(|needed| !*needed));
+    assert!(elsewhere.values().all(|one| !one.needed));
 
     rig.modules.insert("b", 2);
     let second = rig.only();
@@ -142,6 +146,82 @@ fn a_version_comes_in_force_with_its_module() {
     );
     assert_eq!(second.problem, None);
     assert_eq!(rig.objects.sources(&BTreeSet::new()).len(), 1);
+}
+
+/// A version for the pods of an application, whose namespace is that of the pods
+/// of tests.
+fn version_for(generation: i64, file: &str, app: &Value) -> PolicyObject {
+    let url = format!("file://{file}");
+    let labels = json!({"matchLabels": app});
+    let spec = json!({"selector": labels, "module": {"url": url}});
+    let mut object = object("1", generation, &spec);
+    object.key = ObjectKey::new("default", "jwt");
+    let mut raw = Value::clone(&object.raw);
+    raw["metadata"]["namespace"] = json!("default");
+    object.raw = raw.into();
+    object
+}
+
+impl Rig {
+    /// What is in force comes to this on a pod of each of these applications.
+    fn attached(&mut self, apps: &[&str]) -> Attached {
+        let filters: Vec<ResolvedFilter> =
+            self.in_force().into_iter().map(|one| one.filter).collect();
+        attach(&filters, &pods(apps), &ClusterState::default())
+    }
+}
+
+#[test]
+fn a_version_with_another_selector_is_fetched_and_nobody_passes_it_by_meanwhile() {
+    let mut rig = Rig::new();
+    rig.modules.insert("a", 1);
+    rig.see(version_for(1, "a", &json!({"app": "absent"})));
+    let before = rig.attached(&["web", "shop"]);
+    assert!(before.keys().is_empty(), "it selects no pod of the node");
+
+    rig.see(version_for(2, "b", &json!({"app": "web"})));
+    let meanwhile = rig.attached(&["web", "shop"]);
+    assert_eq!(meanwhile.chains.keys().collect::<Vec<_>>(), [&1]);
+    let [chain] = &meanwhile.chains[&1][..] else {
+        panic!("{meanwhile:?}")
+    };
+    let [step] = &*chain.steps else {
+        panic!("{chain:?}")
+    };
+    assert!(step.fails_closed());
+    assert_eq!(step.filter.module, None);
+    assert_eq!(step.filter.problem.as_deref(), Some("no such file"));
+    // It is fetched under its own name.
+    let needed = meanwhile.keys();
+    let names: Vec<_> = needed.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["WeftFilter default/jwt"]);
+    let wanted = rig.objects.sources(&needed);
+    assert!(wanted.len() == 2 && wanted.values().all(|one| one.needed));
+
+    rig.modules.insert("b", 2);
+    let after = rig.attached(&["web", "shop"]);
+    let step = &after.chains[&1][0].steps[0];
+    assert_eq!(step.filter.module, digest(2));
+    assert_eq!(step.filter.key, rig.only().key);
+}
+
+#[test]
+fn a_version_in_force_serves_those_that_it_selects_and_no_others() {
+    let mut rig = Rig::new();
+    rig.modules.insert("a", 1);
+    rig.see(version_for(1, "a", &json!({"app": "web"})));
+    rig.attached(&[]);
+    rig.see(version_for(2, "b", &json!({})));
+    let meanwhile = rig.attached(&["web", "shop"]);
+    let met = |pod| {
+        let steps = meanwhile.chains[&pod].iter();
+        let steps = steps.flat_map(|chain| chain.steps.iter());
+        let steps = steps.map(|step| (&*step.filter.key.name, step.filter.module));
+        steps.collect::<Vec<_>>()
+    };
+    assert_eq!(met(1), [("jwt", digest(1))]);
+    assert_eq!(met(2), [("jwt@2", None)]);
+    assert_eq!(meanwhile.keys().len(), 1);
 }
 
 #[test]

@@ -8,13 +8,15 @@ use weft_core::filter::{FilterKey, FilterSpec, Intercept, Phase};
 use weft_core::model::Direction;
 use weft_core::policy::PortRange;
 
-use super::{Chain, Step};
+use super::{Chain, Step, Version};
 use crate::filter::Attachment;
 
 /// A filter on a range of ports.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meeting<'f> {
     pub filter: &'f Arc<FilterSpec>,
+    /// The version in force, where this one is awaited.
+    before: Option<&'f FilterKey>,
     direction: Direction,
     ports: PortRange,
     phase: Phase,
@@ -22,9 +24,10 @@ pub(super) struct Meeting<'f> {
 }
 
 impl<'f> Meeting<'f> {
-    pub fn new(filter: &'f Arc<FilterSpec>, attachment: &Attachment, ports: PortRange) -> Self {
+    pub fn new(version: Version<'f>, attachment: &Attachment, ports: PortRange) -> Self {
         Self {
-            filter,
+            filter: version.filter,
+            before: version.before,
             direction: attachment.direction,
             ports,
             phase: attachment.phase,
@@ -147,9 +150,12 @@ fn cut<'m, 'f: 'm>(
 }
 
 /// The filters in their order. One that is attached in two places runs in the
-/// first of them.
-fn steps_of<'m, 'f: 'm>(met: impl Iterator<Item = &'m Placed<'m, 'f>>) -> Vec<Step> {
+/// first of them, and one of which another version is awaited as it is.
+fn steps_of<'m, 'f: 'm>(met: impl Iterator<Item = &'m Placed<'m, 'f>> + Clone) -> Vec<Step> {
+    let in_force: BTreeSet<_> = met.clone().map(|placed| &placed.0.filter.key).collect();
+    let serves = |before: &FilterKey| in_force.contains(before);
     let mut known = BTreeSet::new();
+    let met = met.filter(|placed| !placed.0.before.is_some_and(serves));
     let first = met.filter(|placed| known.insert(&placed.0.filter.key));
     let steps = first.map(|Placed(one)| Step {
         phase: one.phase,

@@ -89,5 +89,7 @@ pub(crate) fn filter(spec: FilterSpec, attachments: &[Attachment]) -> ResolvedFi
     ResolvedFilter {
         spec: Arc::new(spec),
         attachments: attachments.into(),
+        awaited: None,
+        revision: 0,
     }
 }

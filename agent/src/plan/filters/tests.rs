@@ -198,6 +198,26 @@ fn a_service_means_the_ports_of_the_pods_behind_it() {
     assert_eq!(told(&both.chains[&3]), ["ingress 8000-9000: a"]);
 }
 
+#[test]
+fn a_service_leads_to_pods_of_its_own_namespace_alone() {
+    let mut endpoints = pods(&["web", "web"]);
+    // Someone else's, which a Service without a selector names by its address.
+    let foreign = endpoints.get_mut(&ip(1)).expect("a pod");
+    foreign.key = ObjectKey::new("bank", "web-1");
+    let state = state();
+    let met = |kind: FilterKind, namespace: &str| {
+        let mut spec = spec("a");
+        spec.key.kind = kind;
+        spec.key.namespace = namespace.into();
+        let filters = [filter(spec, &[on(service("web"), &[(80, 80)])])];
+        let attached = attach(&filters, &endpoints, &state);
+        attached.chains.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(met(FilterKind::WeftFilter, "default"), [2]);
+    assert_eq!(met(FilterKind::WasmPlugin, "default"), [2]);
+    assert_eq!(met(FilterKind::WeftClusterFilter, ""), [1, 2]);
+}
+
 fn open(name: &str) -> FilterSpec {
     FilterSpec {
         on_error: OnError {

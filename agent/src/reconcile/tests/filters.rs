@@ -196,6 +196,47 @@ async fn what_the_kernel_goes_on_redirecting_keeps_its_filters() {
 }
 
 #[tokio::test]
+async fn a_filter_has_one_version_also_on_ports_that_are_those_of_before() {
+    let mut rig = Rig::with_endpoint().await;
+    let first = ResolvedFilter {
+        revision: 1,
+        ..on_80(spec("jwt"))
+    };
+    rig.filters(&[first]);
+    rig.proxy_with(true, "");
+    rig.pass();
+    rig.accept();
+    assert_eq!(rig.snapshot().filters[0].sha256, "");
+    let version = rig.snapshot().version.clone();
+    let told = rig.published.borrow().clone();
+    let key = spec("jwt").key;
+    assert_eq!((told.version, &told.revisions[&key]), (version, &1));
+
+    rig.engine.kernel.fail = Some("policy");
+    let newer = FilterSpec {
+        module: ModuleDigest::parse(&"ab".repeat(32)),
+        ..spec("jwt")
+    };
+    let second = ResolvedFilter {
+        revision: 2,
+        ..filter(newer, &[on(empire(), &[(81, 81)])])
+    };
+    rig.filters(&[second]);
+    rig.pass();
+    rig.accept();
+    let snapshot = rig.snapshot();
+    let ports = snapshot
+        .chains
+        .iter()
+        .map(|one| (one.port_first, one.port_last));
+    assert_eq!(ports.collect::<Vec<_>>(), [(80, 80)], "the kernel's");
+    assert_eq!(snapshot.filters[0].sha256, "ab".repeat(32));
+    let told = rig.published.borrow().clone();
+    assert_eq!(told.version, snapshot.version);
+    assert_eq!(told.revisions[&key], 2);
+}
+
+#[tokio::test]
 async fn whom_a_filter_may_ask_follows_policy() {
     let mut rig = Rig::with_endpoint().await;
     rig.engine.change(Change::Services(Delta::Apply(Service {

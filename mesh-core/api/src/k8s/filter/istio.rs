@@ -215,7 +215,8 @@ type Sides = Vec<(Direction, Vec<PortRange>)>;
 /// What `match` selects, and whether it left the side open, which is then the
 /// server's alone.
 fn sides(reader: &mut Reader<'_>, text: &PluginText, path: &Path) -> Option<(Sides, bool)> {
-    let targeted = text.target_ref.is_some() || text.target_refs.is_some();
+    let targets = text.target_refs.as_deref().unwrap_or_default();
+    let targeted = text.target_ref.is_some() || !targets.is_empty();
     let path = path.field("match");
     let list = text.matches.as_deref().unwrap_or_default();
     if list.is_empty() {

@@ -82,6 +82,19 @@ impl std::fmt::Display for OciReference {
     }
 }
 
+impl Location {
+    /// As it is shown to people: of an address without what may be a secret in it.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Https(url) => match url.split_once('?') {
+                Some((place, _secret)) => format!("{place}?..."),
+                None => url.clone(),
+            },
+            other => other.to_string(),
+        }
+    }
+}
+
 impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -148,6 +148,16 @@ fn what_matches_becomes_directions_and_ports() {
 }
 
 #[test]
+fn an_empty_list_of_targets_targets_nothing() {
+    use Direction::{Egress, Ingress};
+    let filter = good(json!({ "targetRefs": [], "match": [{ "ports": [{ "number": 80 }] }] }));
+    let sides = filter.attachments.iter().map(|one| one.direction);
+    assert_eq!(sides.collect::<Vec<_>>(), [Ingress, Egress]);
+    let filter = good(json!({ "targetRefs": [] }));
+    assert!(filter.remark.is_some(), "the side was left open");
+}
+
+#[test]
 fn services_can_be_targeted() {
     let filter = good(json!({ "targetRefs": [
         { "group": "", "kind": "Service", "name": "a" },
