@@ -3,7 +3,7 @@
 //! For root only: header matches and configurations may hold secrets.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tracing::warn;
 use weft_core::policy::PolicyKind;
 
@@ -139,10 +140,22 @@ impl<K: KeptKind> LastGood<K> {
 
     /// Kubernetes names hold no `_`, so the parts cannot run into each other.
     fn path(&self, (kind, key): &(K, ObjectKey)) -> PathBuf {
-        let name = format!("{}_{}_{}.json", kind.name(), key.namespace, key.name);
-        self.directory.join(name)
+        let mut name = format!("{}_{}_{}", kind.name(), key.namespace, key.name);
+        if name.len() > LONGEST {
+            let digest = Sha256::digest(&name);
+            name.truncate(LONGEST);
+            for byte in digest {
+                // Into memory, which never fails.
+                let _written = write!(name, "{byte:02x}");
+            }
+        }
+        self.directory.join(format!("{name}.json"))
     }
 }
+
+/// Bytes of a file's name, which may have 255 with what is put behind: what is longer goes on as a
+/// digest.
+const LONGEST: usize = 150;
 
 fn read<K: KeptKind>(path: &Path) -> io::Result<(K, File)> {
     let file: File = serde_json::from_slice(&fs::read(path)?)?;

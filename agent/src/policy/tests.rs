@@ -93,6 +93,32 @@ fn a_restart_keeps_the_last_good_version() {
 }
 
 #[test]
+fn names_of_any_length_are_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || LastGood::open(dir.path().join("policies")).expect("opened");
+    let (disk, saved) = open();
+    let mut repository = Repository::new(saved);
+    // Alike but for their ends; Kubernetes allows 253 bytes.
+    let names = ["a", "b"].map(|end| format!("{}{end}", "x".repeat(252)));
+    let named = |name: &String| PolicyObject {
+        key: ObjectKey::new("default", name),
+        ..object("1", "empire", true)
+    };
+    let objects: BTreeMap<_, _> = names.iter().flat_map(|name| only(named(name))).collect();
+    let (_, keep) = repository.update(&objects);
+    assert_eq!(keep.len(), 2);
+    for change in &keep {
+        disk.keep(change).expect("kept");
+    }
+    assert_eq!(open().1.len(), 2, "each has a file of its own");
+    let (_, keep) = repository.update(&BTreeMap::new());
+    for change in &keep {
+        disk.keep(change).expect("forgotten");
+    }
+    assert!(open().1.is_empty());
+}
+
+#[test]
 fn the_same_object_again_changes_nothing() {
     let mut repository = Repository::default();
     repository.update(&only(object("1", "empire", true)));
