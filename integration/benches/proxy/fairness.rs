@@ -22,7 +22,7 @@ const GREEDY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Connections of the greedy one, each of which asks again at once.
 const BURNERS: usize = 8;
 /// Of a deadline of 5 ms.
-const BURNS: &str = "spin=4";
+const BURNS: &str = "spin=3";
 /// Requests a second of the others: a fraction of what a worker serves.
 const RATE: f64 = 4000.0;
 /// Seconds of each measurement. The greedy one is slowed at once, and in quarantine after five.
@@ -45,7 +45,7 @@ pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow:
     let stopped = steady()?;
     let (served, refused) = crowd.stop();
     println!(
-        "\nothers' requests beside a filter that burns 4 ms on each, {RATE} a second on one worker"
+        "\nothers' requests beside a filter that burns 3 ms on each, {RATE} a second on one worker"
     );
     line("alone", alone, alone);
     line("beside it, slowed", slowed, alone);

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, Metadata};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -332,7 +333,9 @@ pub(super) fn write(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()
         .mode(0o700)
         .create(folder)?;
     let mut new = path.as_os_str().to_owned();
-    new.push(format!(".{}.new", std::process::id()));
+    // Both may be process 1, each of its own container.
+    let random = RandomState::new().build_hasher().finish();
+    new.push(format!(".{random:016x}.new"));
     let new = PathBuf::from(new);
     let file = File::options()
         .write(true)

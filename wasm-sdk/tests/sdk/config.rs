@@ -1,7 +1,7 @@
 //! Configuration, and what a filter says of itself.
 
 use weft_sdk::prelude::*;
-use weft_sdk::testing::TestHost;
+use weft_sdk::testing::{TestHost, TestRequest, TestResponse};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -87,4 +87,57 @@ fn a_filter_describes_itself() {
     );
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["required"], serde_json::json!(["limit"]));
+}
+
+/// Marks requests, and responses if it is told to.
+struct Marking {
+    responses: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Marks {
+    responses: bool,
+}
+
+#[filter]
+impl Filter for Marking {
+    const NAME: &'static str = "marking";
+    type Config = Marks;
+
+    fn new(config: Marks, _plugin: &Plugin) -> Result<Self> {
+        Ok(Self {
+            responses: config.responses,
+        })
+    }
+
+    fn interests(&self) -> Interests {
+        Interests::of_methods(true, self.responses)
+    }
+
+    async fn on_request(self: Rc<Self>, request: Request) -> Result<Flow> {
+        request.keep(1_u8);
+        request.headers().set("x-mark", "1")?;
+        Ok(Flow::Continue)
+    }
+
+    async fn on_response(self: Rc<Self>, response: Response) -> Result<Flow> {
+        let kept = response.kept::<u8>().is_some();
+        response.headers().set("x-mark", kept.to_string())?;
+        Ok(Flow::Continue)
+    }
+}
+
+#[test]
+fn what_the_configuration_leaves_alone_is_not_shown() {
+    for (json, mark) in [
+        (r#"{"responses": true}"#, Some("true")),
+        (r#"{"responses": false}"#, None),
+    ] {
+        let host = TestHost::<Marking>::new(json).expect("a configuration");
+        let exchange = host.send(TestRequest::get("/"));
+        assert_eq!(exchange.request().header("x-mark").as_deref(), Some("1"));
+        exchange.respond(TestResponse::new(200));
+        let response = exchange.response();
+        assert_eq!(response.header("x-mark").as_deref(), mark, "{json}");
+    }
 }
