@@ -151,7 +151,8 @@ fn limits(wanted: &model::FilterLimits) -> Limits {
     }
 }
 
-fn on_error(wanted: &model::OnError) -> OnError {
+/// What becomes of requests, as the host has it.
+pub(super) fn on_error(wanted: &model::OnError) -> OnError {
     let policy = |wanted| match wanted {
         model::FailPolicy::Closed => FailPolicy::Closed,
         model::FailPolicy::Open => FailPolicy::Open,

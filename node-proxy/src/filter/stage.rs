@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
-use weft_core::filter::{FailPolicy, FilterSpec, Step as Place};
+use weft_core::filter::{FilterSpec, Step as Place};
 use weft_wasm_host::budget::{Admission, Reservation};
-use weft_wasm_host::{Abi, Event, Fault, FaultKind, Reply, Side, Step, side_of};
+use weft_wasm_host::{Abi, Event, FailPolicy, Fault, FaultKind, Reply, Side, Step, side_of};
 
+use super::build;
 use super::exchange::Lent;
 use super::fetch::Asker;
 use super::half::{Half, Part};
@@ -323,18 +324,10 @@ impl Stage {
     /// Whether its owner wants requests to go on without it.
     pub(super) fn goes_on_without(&self, kind: FaultKind) -> bool {
         match &self.opened {
-            Some(opened) => {
-                opened.filter.on_error().policy(kind) == weft_wasm_host::FailPolicy::Open
-            }
+            Some(opened) => opened.filter.on_error().policy(kind) == FailPolicy::Open,
             None => {
-                let policies = &self.spec.on_error;
-                let policy = match kind {
-                    FaultKind::Load => policies.load,
-                    FaultKind::Config => policies.config,
-                    FaultKind::Trap => policies.trap,
-                    FaultKind::Timeout => policies.timeout,
-                };
-                policy == FailPolicy::Open
+                let policies = build::on_error(&self.spec.on_error);
+                policies.policy(kind) == FailPolicy::Open
             }
         }
     }

@@ -98,6 +98,19 @@ pub enum Admission {
     },
 }
 
+impl Admission {
+    const fn refuses(self) -> bool {
+        matches!(self, Self::Refused | Self::Quarantined { .. })
+    }
+
+    const fn wait(self) -> Duration {
+        match self {
+            Self::Wait(wait) => wait,
+            Self::Run | Self::Refused | Self::Quarantined { .. } => Duration::ZERO,
+        }
+    }
+}
+
 /// Taken by [`Budget::admit`] for one call, to be given back with [`Budget::settle`] or
 /// [`Budget::cancel`].
 #[derive(Debug)]

@@ -25,6 +25,13 @@ pub struct Reservation {
     shared: Ticket,
 }
 
+impl Reservation {
+    const NONE: Self = Self {
+        own: Ticket { reserved: 0 },
+        shared: Ticket { reserved: 0 },
+    };
+}
+
 impl Allowance {
     /// The account of all filters of a namespace, each of which may use so much.
     #[must_use]
@@ -42,17 +49,21 @@ impl Allowance {
         }
     }
 
-    /// Asks before a call: both accounts have to let it run.
+    /// Asks before a call: both accounts have to let it run. Of a refusal nothing is reserved.
     pub fn admit(&self, now: u64) -> (Admission, Reservation) {
         let (own, of_own) = self.own.admit(now);
+        if own.refuses() {
+            return (own, Reservation::NONE);
+        }
         let (shared, of_shared) = self.shared.admit(now);
-        let admission = match (own, shared) {
-            (Admission::Run, Admission::Run) => Admission::Run,
-            (Admission::Run, Admission::Wait(wait)) | (Admission::Wait(wait), Admission::Run) => {
-                Admission::Wait(wait)
-            }
-            (Admission::Wait(one), Admission::Wait(other)) => Admission::Wait(one.max(other)),
-            (Admission::Run | Admission::Wait(_), refusal) | (refusal, _) => refusal,
+        if shared.refuses() {
+            self.own.cancel(of_own, now);
+            return (shared, Reservation::NONE);
+        }
+        let wait = own.wait().max(shared.wait());
+        let admission = match wait.is_zero() {
+            true => Admission::Run,
+            false => Admission::Wait(wait),
         };
         let reservation = Reservation {
             own: of_own,
@@ -132,7 +143,9 @@ mod tests {
             calls += 1;
         }
         assert!(calls <= 3, "{calls}");
-        assert!(matches!(greedy.admit(S).0, Admission::Refused));
+        for _refused in 0..1000 {
+            assert!(matches!(greedy.admit(S).0, Admission::Refused));
+        }
         let (admission, reservation) = modest.admit(S);
         assert_eq!(admission, Admission::Run);
         modest.cancel(reservation, S);
