@@ -29,7 +29,7 @@ pub(crate) fn read(argument: &str) -> Result<Option<Value>> {
     if !is_yaml {
         return serde_json::from_str(text)
             .map(Some)
-            .context("it is no JSON");
+            .context("it is no JSON (a file is named @FILE)");
     }
     let value: Value = serde_saphyr::from_str(text).context("it is no YAML")?;
     of_manifest(value)

@@ -91,8 +91,20 @@ fn filters_are_attached_and_their_status_says_how_they_fare() {
     until_landing(&lab, "503");
     let table = sh(&lab, "kubectl get weftfilters");
     let words: Vec<_> = table.split_whitespace().collect();
-    assert_eq!(words[..5], ["NAME", "PHASE", "DIRECTION", "LOADED", "AGE"]);
-    assert_eq!(words[5..9], ["teapot", "afterPolicy", "ingress", "False"]);
+    let columns = [
+        "NAME",
+        "PHASE",
+        "DIRECTION",
+        "ACCEPTED",
+        "LOADED",
+        "CONFIGURED",
+        "AGE",
+    ];
+    assert_eq!(words[..7], columns);
+    assert_eq!(
+        words[7..12],
+        ["teapot", "afterPolicy", "ingress", "True", "False"]
+    );
     assert_eq!(
         sh(&lab, "kubectl get wf -o name"),
         "weftfilter.weft.dev/teapot\n"

@@ -54,9 +54,9 @@ pub(super) struct Opened {
     pub(super) inbox: Rc<Inbox>,
 }
 
-/// When a filter's own work is tried again that its namespace has no CPU time
-/// for.
-const LATER: Duration = Duration::from_secs(1);
+/// When a call is made that there is no CPU time for now: a filter's own work,
+/// and what follows in an exchange that was let in.
+pub(super) const LATER: Duration = Duration::from_secs(1);
 
 /// What a fetch costs the namespace that asks: about what the worker has to do
 /// for it.

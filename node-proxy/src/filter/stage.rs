@@ -16,7 +16,7 @@ use super::build;
 use super::exchange::Lent;
 use super::fetch::Asker;
 use super::half::{Half, Part};
-use super::hub::{Hub, Opened};
+use super::hub::{Hub, LATER, Opened};
 use super::inbox::{Message, Poller};
 use super::node_filter::NodeFilter;
 use super::run::{Mark, Outcome, Run};
@@ -256,6 +256,11 @@ impl Stage {
                 return Poll::Ready(None);
             };
             let (admission, reserved) = Hub::admit(&self.node);
+            let admission = match admission {
+                // It was let in: what it began is not thrown away.
+                Admission::Refused if self.calls > 0 => Admission::Wait(LATER),
+                admission => admission,
+            };
             match admission {
                 Admission::Run => (event, reserved),
                 Admission::Wait(after) => {

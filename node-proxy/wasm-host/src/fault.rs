@@ -45,7 +45,7 @@ pub enum Fault {
     #[error("no instance could be made: {0}")]
     NoRoom(String),
     /// No instance is there: the last one failed, and its successor has to wait.
-    #[error("the filter has failed and is not back yet")]
+    #[error("{}", down(*.of))]
     Down {
         /// What it failed of; the policy for that holds on.
         of: FaultKind,
@@ -53,6 +53,17 @@ pub enum Fault {
     /// It was answered with something that it does not expect: an unknown context, a wrong order.
     #[error("the filter was driven wrongly: {0}")]
     Misuse(&'static str),
+}
+
+fn down(of: FaultKind) -> &'static str {
+    match of {
+        FaultKind::Load => "its module is not loaded",
+        FaultKind::Config => "it has refused its configuration",
+        FaultKind::Trap => "the filter has failed and is not back yet",
+        FaultKind::Timeout => {
+            "the filter has used up its CPU time, or was stopped and is not back yet"
+        }
+    }
 }
 
 impl Fault {

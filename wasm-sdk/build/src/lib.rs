@@ -51,9 +51,36 @@ impl Build {
             .folder
             .canonicalize()
             .with_context(|| format!("the folder {}", self.folder.display()))?;
-        let metadata = Metadata::of(&folder, toolchain)?;
-        let packages = self.wanted(&folder, &metadata)?;
+        let workspaces = workspaces(&folder, toolchain)?;
+        self.are_there(&folder, &workspaces)?;
         toolchain.check()?;
+        let mut built: Vec<Built> = Vec::new();
+        for workspace in &workspaces {
+            for one in self.build(&folder, workspace, toolchain)? {
+                if let Some(same) = built.iter().find(|other| other.name == one.name) {
+                    bail!(
+                        "two filters are called {}: their modules would be one file, {}",
+                        one.name,
+                        same.file.display()
+                    );
+                }
+                built.push(one);
+            }
+        }
+        Ok(built)
+    }
+
+    /// Those of one workspace.
+    fn build(
+        &self,
+        folder: &Path,
+        metadata: &Metadata,
+        toolchain: &Toolchain,
+    ) -> Result<Vec<Built>> {
+        let packages = self.wanted(folder, metadata);
+        if packages.is_empty() {
+            return Ok(Vec::new());
+        }
         let target_dir = metadata.target_directory.join("guest");
         let profile = metadata.profile();
         let mut arguments: Vec<OsString> = vec![
@@ -71,7 +98,7 @@ impl Build {
         // There, for a crate may have settings of cargo beside it.
         let status = toolchain
             .cargo_build(&arguments)
-            .current_dir(&folder)
+            .current_dir(packages[0].folder())
             .status()
             .context("starting cargo")?;
         if !status.success() {
@@ -89,30 +116,32 @@ impl Build {
             .collect()
     }
 
-    fn wanted<'a>(&self, folder: &Path, metadata: &'a Metadata) -> Result<Vec<&'a Package>> {
-        let mut packages: Vec<&Package> = metadata
-            .packages
-            .iter()
-            .filter(|package| package.manifest_path.starts_with(folder))
-            .filter(|package| package.module().is_some())
-            .collect();
-        if let Some(unknown) = self
-            .packages
-            .iter()
-            .find(|name| !packages.iter().any(|package| package.name == **name))
-        {
-            bail!("{unknown} is no filter in {}", self.folder.display());
-        }
+    fn wanted<'a>(&self, folder: &Path, metadata: &'a Metadata) -> Vec<&'a Package> {
+        let mut packages = metadata.filters(folder);
         if !self.packages.is_empty() {
             packages.retain(|package| self.packages.contains(&package.name));
         }
-        if packages.is_empty() {
+        packages
+    }
+
+    /// Whether there is something to build, and all that is asked for.
+    fn are_there(&self, folder: &Path, workspaces: &[Metadata]) -> Result<()> {
+        let filters = workspaces.iter().flat_map(|one| one.filters(folder));
+        let names: Vec<&str> = filters.map(|package| package.name.as_str()).collect();
+        if let Some(unknown) = self
+            .packages
+            .iter()
+            .find(|name| !names.contains(&name.as_str()))
+        {
+            bail!("{unknown} is no filter in {}", self.folder.display());
+        }
+        if names.is_empty() {
             bail!(
                 "no filter in {}: a filter is a library with crate-type = [\"cdylib\"]",
                 self.folder.display()
             );
         }
-        Ok(packages)
+        Ok(())
     }
 }
 
@@ -137,9 +166,30 @@ struct Target {
     crate_types: Vec<String>,
 }
 
+/// The workspaces of all crates in a folder: a crate that stands alone is one itself.
+fn workspaces(folder: &Path, toolchain: &Toolchain) -> Result<Vec<Metadata>> {
+    let mut workspaces: Vec<Metadata> = Vec::new();
+    for manifest in manifests_in(folder)? {
+        let known = workspaces.iter().flat_map(|one| &one.packages);
+        if !known.into_iter().any(|one| one.manifest_path == manifest) {
+            workspaces.push(Metadata::of(&manifest, toolchain)?);
+        }
+    }
+    Ok(workspaces)
+}
+
 impl Metadata {
-    fn of(folder: &Path, toolchain: &Toolchain) -> Result<Self> {
-        let manifest = manifest_in(folder)?;
+    /// The filters that are in a folder.
+    fn filters(&self, folder: &Path) -> Vec<&Package> {
+        let packages = self.packages.iter();
+        packages
+            .filter(|package| package.manifest_path.starts_with(folder))
+            .filter(|package| package.module().is_some())
+            .collect()
+    }
+
+    fn of(manifest: &Path, toolchain: &Toolchain) -> Result<Self> {
+        let folder = manifest.parent().context("it is in a folder")?;
         let output = toolchain
             .cargo()
             .args([
@@ -173,25 +223,29 @@ impl Metadata {
     }
 }
 
-/// The folder's own manifest, or that of the first crate in it.
-fn manifest_in(folder: &Path) -> Result<PathBuf> {
+/// The folder's own manifest, or those of the crates in it.
+fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let own = folder.join("Cargo.toml");
     if own.is_file() {
-        return Ok(own);
+        return Ok(vec![own]);
     }
     let mut below: Vec<PathBuf> = fs::read_dir(folder)
         .with_context(|| format!("the folder {}", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path().join("Cargo.toml")))
         .filter(|manifest| manifest.is_file())
         .collect();
+    if below.is_empty() {
+        bail!("no Cargo.toml in {} or below it", folder.display());
+    }
     below.sort();
-    below
-        .into_iter()
-        .next()
-        .with_context(|| format!("no Cargo.toml in {} or below it", folder.display()))
+    Ok(below)
 }
 
 impl Package {
+    fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(Path::new(""))
+    }
+
     /// File name of the module that cargo makes of it.
     fn module(&self) -> Option<String> {
         let target = self

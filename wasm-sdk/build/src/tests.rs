@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::toolchain::parse;
-use super::{Abi, Build, Toolchain, finish, write};
+use super::{Abi, Build, Toolchain, finish, workspaces, write};
 
 #[test]
 fn a_recorded_choice_is_read() {
@@ -133,4 +133,24 @@ fn a_folder_without_filters_is_named() {
     };
     let err = build.run(&Toolchain::Target).expect_err("there is none");
     assert!(format!("{err:#}").contains("no Cargo.toml"), "{err:#}");
+}
+
+#[test]
+fn crates_that_stand_alone_are_all_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["one", "other"] {
+        let crate_folder = folder.path().join(name);
+        fs::create_dir_all(crate_folder.join("src")).expect("made");
+        fs::write(crate_folder.join("src/lib.rs"), "").expect("written");
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\nedition = \"2024\"\n\
+             [lib]\ncrate-type = [\"cdylib\"]\n[workspace]\n"
+        );
+        fs::write(crate_folder.join("Cargo.toml"), manifest).expect("written");
+    }
+    let folder = folder.path().canonicalize().expect("there");
+    let found = workspaces(&folder, &Toolchain::Target).expect("workspaces");
+    let filters = found.iter().flat_map(|one| one.filters(&folder));
+    let names: Vec<_> = filters.map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["one", "other"]);
 }

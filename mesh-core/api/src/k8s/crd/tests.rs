@@ -114,7 +114,17 @@ fn filters_have_names_columns_and_defaults() {
     let columns = version["additionalPrinterColumns"].as_array().unwrap();
     let shown = columns.iter().filter(|column| column["priority"] != 1);
     let shown: Vec<_> = shown.map(|column| &column["name"]).collect();
-    assert_eq!(shown, ["Phase", "Direction", "Loaded", "Age"]);
+    assert_eq!(
+        shown,
+        [
+            "Phase",
+            "Direction",
+            "Accepted",
+            "Loaded",
+            "Configured",
+            "Age"
+        ]
+    );
     let spec = |crd: &Value| {
         crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
             .clone()

@@ -71,10 +71,10 @@ fn filter(kind: FilterKind) -> Value {
     let columns = [
         column("Phase", ".spec.phase", 0),
         column("Direction", ".spec.direction", 0),
+        column("Accepted", &condition(FilterStatus::ACCEPTED), 0),
         column("Loaded", &condition(FilterStatus::LOADED), 0),
+        column("Configured", &condition(FilterStatus::CONFIGURED), 0),
         age(),
-        column("Accepted", &condition(FilterStatus::ACCEPTED), 1),
-        column("Configured", &condition(FilterStatus::CONFIGURED), 1),
         column("Module", ".spec.module.url", 1),
     ];
     definition(&names, &version(&columns, spec))
