@@ -9,9 +9,7 @@ use weft_wasm_host::{
     Step, describe, side_of,
 };
 
-use crate::support::guest::{
-    Component, EMIT, FETCH_DONE, MORE, PASS, PENDING, PROCEED, REPLY, TIMER,
-};
+use crate::support::guest::{Component, EMIT, FETCH_DONE, MORE, PENDING, PROCEED, REPLY, TIMER};
 use crate::support::{
     FakeExchange, HEAD, Setup, body, commands, head, header, load, open, runtime,
 };
@@ -49,44 +47,6 @@ fn a_manifest_says_what_a_filter_is() {
         module.imports(),
         ["weft:filter/types@0.1.0", "weft:filter/host@0.1.0"]
     );
-}
-
-#[test]
-fn a_configured_filter_asks_for_less() {
-    // Only heads of requests.
-    let mut component =
-        Component::step(PROCEED).with(r#"(data (i32.const 340) "\00\00\00\00\01")"#);
-    component.configure = "i32.const 340".to_owned();
-    let wants = Setup::new().filter(&component.wasm()).manifest().interests;
-    assert!(wants.request_headers && !wants.request_body);
-    assert!(wants.any(Side::Request) && !wants.any(Side::Response));
-}
-
-#[test]
-fn an_exchange_of_which_all_has_passed_is_over() {
-    let close = |step: u32, interests: u8| {
-        let data = format!(r#"(data (i32.const 340) "\00\00\00\00\{interests:02x}")"#);
-        let mut component = Component::step(step).with(&data);
-        component.configure = "i32.const 340".to_owned();
-        component.drop = "unreachable".to_owned();
-        let mut guest = Setup::new().instance(&component.wasm());
-        let context = open(&mut *guest, FakeExchange::get("/"));
-        guest.on_event(context, HEAD).expect("a step");
-        let (exchange, closed) = guest.close(context);
-        assert!(exchange.is_some());
-        closed
-    };
-    const REQUEST_HEAD: u8 = 1;
-    const RESPONSE_HEAD: u8 = 8;
-    assert_eq!(close(PASS, REQUEST_HEAD), Ok(()), "it hears no more of it");
-    for (step, interests) in [
-        // The response may still come, and the request is not over.
-        (PASS, REQUEST_HEAD | RESPONSE_HEAD),
-        (PROCEED, REQUEST_HEAD),
-    ] {
-        let trapped = close(step, interests);
-        assert!(matches!(trapped, Err(Fault::Trap(_))), "{trapped:?}");
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod bad;
 mod bounds;
 mod component;
 mod hostile;
+mod interests;
 mod loading;
 mod marks;
 mod proxy_wasm;
