@@ -119,7 +119,7 @@ pub async fn start(options: Options) -> anyhow::Result<Proxy> {
 
     let manager = Manager::new(manager_setup(&options));
     let filters = manager.listings();
-    let registry = Registry::new(options.filters.of_workers(workers));
+    let registry = Registry::new(options.filters, workers);
     let publisher = Publisher::new(Arc::clone(&shared), commands, versions, manager, registry);
     let (requests, asked) = mpsc::channel(16);
     let (control, agent, mut tasks) = open_origin(&options.origin, publisher, &mut sinks)?;

@@ -80,7 +80,7 @@ impl Hub {
         spec: &Arc<FilterSpec>,
         asker: Asker,
     ) -> Result<Opened, Fault> {
-        if node.budget.is_closed(now()) {
+        if node.budget.is_closed(worker.id, now()) {
             return Err(Fault::Down {
                 of: FaultKind::Timeout,
             });
@@ -107,8 +107,8 @@ impl Hub {
     }
 
     /// Whether its namespace has CPU time for a call.
-    pub(super) fn admit(node: &NodeFilter) -> (Admission, Reservation) {
-        node.budget.admit(now())
+    pub(super) fn admit(worker: &Worker, node: &NodeFilter) -> (Admission, Reservation) {
+        node.budget.admit(worker.id, now())
     }
 
     /// A call that was admitted is not made after all.
@@ -198,7 +198,7 @@ impl Hub {
         for id in all {
             let _gone = with(worker, id, |local| {
                 local.slot.refresh(&local.node.published);
-                if !local.node.budget.is_closed(now()) {
+                if !local.node.budget.is_closed(worker.id, now()) {
                     local.slot.poll();
                 }
             });
@@ -221,9 +221,9 @@ fn with<R>(worker: &Rc<Worker>, id: u64, work: impl FnOnce(&mut Local) -> R) -> 
     let mut filters = worker.filters.filters.borrow_mut();
     let local = filters.get_mut(&id)?;
     let result = work(local);
-    local.bill();
+    local.bill(worker.id);
     local.collect(&mut asks);
-    let wanted = local.wants_instance();
+    let wanted = local.wants_instance(worker.id);
     if local.gone && local.slot.contexts() == 0 {
         filters.remove(&id);
     }
@@ -274,18 +274,18 @@ impl Drop for Local {
 
 impl Local {
     /// Pays for what was done outside of events.
-    fn bill(&mut self) {
+    fn bill(&mut self, worker: usize) {
         let spent = self.slot.take_spent();
         if !spent.is_zero() {
-            self.node.budget.charge(spent, now());
+            self.node.budget.charge(worker, spent, now());
         }
     }
 
-    fn wants_instance(&mut self) -> bool {
+    fn wants_instance(&self, worker: usize) -> bool {
         !self.making
             && !self.gone
             && self.slot.wanted().is_some()
-            && !self.node.budget.is_closed(now())
+            && !self.node.budget.is_closed(worker, now())
     }
 
     /// Takes what filters asked for and what became of them. What concerns an
@@ -416,7 +416,7 @@ fn answer_instance<T, F>(
 fn asking(worker: &Worker, id: u64) -> Option<(Arc<FilterSpec>, usize)> {
     let filters = worker.filters.filters.borrow();
     let local = filters.get(&id)?;
-    local.node.budget.charge(FETCH, now());
+    local.node.budget.charge(worker.id, FETCH, now());
     let most = local.slot.filter().limits().fetch_body;
     Some((Arc::clone(&local.spec), most))
 }
@@ -427,7 +427,7 @@ fn deliver(worker: &Rc<Worker>, id: u64, ticket: Ticket, number: u64, event: Eve
     let mut event = Some(event);
     let put_off = with(worker, id, |local| {
         local.own.remove(&(ticket, number))?;
-        let (admission, reserved) = local.node.budget.admit(now());
+        let (admission, reserved) = local.node.budget.admit(worker.id, now());
         let after = match admission {
             Admission::Run => None,
             Admission::Wait(after) => Some(after),
@@ -483,7 +483,7 @@ fn make(worker: &Rc<Worker>, id: u64) {
         });
         let _gone = with(&owner, id, |local| {
             local.making = false;
-            local.node.budget.charge_apart(spent, now());
+            local.node.budget.charge_apart(owner.id, spent, now());
             local.slot.install(&filter, made);
         });
     });

@@ -74,7 +74,7 @@ impl fmt::Debug for NodeFilter {
 #[cfg(test)]
 mod tests {
     use weft_core::filter::{FilterKey, FilterKind};
-    use weft_wasm_host::budget::{Allowance, BudgetLimits};
+    use weft_wasm_host::budget::{Allowance, BudgetLimits, Namespace};
     use weft_wasm_host::{ConfigureError, Fault, FaultKind, ReloadError};
 
     use super::NodeFilter;
@@ -87,7 +87,7 @@ mod tests {
             name: "jwt".into(),
         };
         let limits = BudgetLimits::default();
-        let budget = Allowance::new(limits, Allowance::of_namespace(limits));
+        let budget = Allowance::new(limits, 1, Namespace::new(limits, 1));
         let filter = NodeFilter::new(1, key, budget);
         assert_eq!(&*filter.name, "WeftFilter default/jwt");
         assert_eq!(filter.first_fault(), FaultKind::Load);

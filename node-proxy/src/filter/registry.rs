@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use weft_core::filter::{FilterKey, FilterSpec};
-use weft_wasm_host::budget::{Allowance, Budget, BudgetLimits};
+use weft_wasm_host::budget::{Allowance, BudgetLimits, Namespace};
 use weft_wasm_host::clock::{Clock, SystemClock};
 
 use super::NodeFilter;
@@ -15,21 +15,24 @@ use super::NodeFilter;
 pub struct Registry {
     last: u64,
     filters: HashMap<FilterKey, Arc<NodeFilter>>,
+    /// Of each worker.
     limits: BudgetLimits,
+    workers: usize,
     /// By namespace. Workers may hold filters for longer than snapshots name
     /// them, and what those use is still their namespace's.
-    budgets: HashMap<Box<str>, Arc<Budget>>,
+    namespaces: HashMap<Box<str>, Arc<Namespace>>,
 }
 
 impl Registry {
-    /// No filters yet; those of one namespace are to have so much.
+    /// No filters yet; they may use so much of each of so many workers.
     #[must_use]
-    pub fn new(limits: BudgetLimits) -> Self {
+    pub fn new(limits: BudgetLimits, workers: usize) -> Self {
         Self {
             last: 0,
             filters: HashMap::new(),
             limits,
-            budgets: HashMap::new(),
+            workers,
+            namespaces: HashMap::new(),
         }
     }
 
@@ -50,21 +53,22 @@ impl Registry {
         drop(before);
         // Who was in quarantine does not get out of it by coming back.
         let now = SystemClock.monotonic();
-        self.budgets
-            .retain(|_namespace, budget| Arc::strong_count(budget) > 1 || budget.remembers(now));
+        self.namespaces
+            .retain(|_name, one| Arc::strong_count(one) > 1 || one.remembers(now));
         resolved
     }
 
     fn add(&mut self, key: &FilterKey) -> Arc<NodeFilter> {
         self.last += 1;
-        let budget = Allowance::new(self.limits, self.budget(&key.namespace));
+        let namespace = self.namespace(&key.namespace);
+        let budget = Allowance::new(self.limits, self.workers, namespace);
         Arc::new(NodeFilter::new(self.last, key.clone(), budget))
     }
 
-    fn budget(&mut self, namespace: &str) -> Arc<Budget> {
-        let known = self.budgets.entry(namespace.into());
-        let budget = known.or_insert_with(|| Allowance::of_namespace(self.limits));
-        Arc::clone(budget)
+    fn namespace(&mut self, name: &str) -> Arc<Namespace> {
+        let known = self.namespaces.entry(name.into());
+        let namespace = known.or_insert_with(|| Namespace::new(self.limits, self.workers));
+        Arc::clone(namespace)
     }
 }
 
@@ -100,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_filter_stays_the_same_as_long_as_it_is_named() {
-        let mut registry = Registry::new(BudgetLimits::default());
+        let mut registry = Registry::new(BudgetLimits::default(), 1);
         let first = registry.resolve(&[spec("a", "x"), spec("a", "y")]);
         let mut changed = (*spec("a", "y")).clone();
         changed.config = Arc::from(&b"{}"[..]);
@@ -114,7 +118,7 @@ mod tests {
 
     #[test]
     fn filters_of_a_namespace_have_one_budget() {
-        let mut registry = Registry::new(BudgetLimits::default());
+        let mut registry = Registry::new(BudgetLimits::default(), 1);
         let first = registry.resolve(&[spec("a", "x"), spec("b", "x"), spec("a", "y")]);
         let same = |one: &NodeFilter, other: &NodeFilter| {
             Arc::ptr_eq(one.budget.memory(), other.budget.memory())
@@ -125,12 +129,12 @@ mod tests {
         assert!(same(&second[1], &first[0]));
         drop((first, second));
         registry.resolve(&[]);
-        assert!(registry.budgets.is_empty());
+        assert!(registry.namespaces.is_empty());
     }
 
     #[test]
     fn one_key_is_one_filter() {
-        let mut registry = Registry::new(BudgetLimits::default());
+        let mut registry = Registry::new(BudgetLimits::default(), 1);
         let twice = registry.resolve(&[spec("a", "x"), spec("a", "x")]);
         assert!(Arc::ptr_eq(&twice[0], &twice[1]));
     }

@@ -180,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use weft_core::filter::{FilterKey, FilterKind};
-    use weft_wasm_host::budget::{Allowance, BudgetLimits};
+    use weft_wasm_host::budget::{Allowance, BudgetLimits, Namespace};
     use weft_wasm_host::clock::{Clock, SystemClock};
 
     use super::super::NodeFilter;
@@ -192,7 +192,7 @@ mod tests {
             namespace: "a".into(),
             name: "x".into(),
         };
-        let budget = Allowance::new(limits, Allowance::of_namespace(limits));
+        let budget = Allowance::new(limits, 1, Namespace::new(limits, 1));
         FilterState {
             filter: Arc::new(NodeFilter::new(1, key, budget)),
             wanted: None,
@@ -224,7 +224,7 @@ mod tests {
         let budget = &state.filter.budget;
         let spend = || {
             let now = SystemClock.monotonic();
-            let (_admission, ticket) = budget.admit(now);
+            let (_admission, ticket) = budget.admit(0, now);
             budget.settle(ticket, Duration::from_secs(1), now);
         };
         spend();

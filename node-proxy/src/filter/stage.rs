@@ -255,7 +255,7 @@ impl Stage {
             let Some(event) = self.way(side).events.pop_front() else {
                 return Poll::Ready(None);
             };
-            let (admission, reserved) = Hub::admit(&self.node);
+            let (admission, reserved) = Hub::admit(worker, &self.node);
             let admission = match admission {
                 // It was let in: what it began is not thrown away.
                 Admission::Refused if self.calls > 0 => Admission::Wait(LATER),

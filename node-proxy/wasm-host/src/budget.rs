@@ -1,30 +1,26 @@
-//! How much CPU time and memory the filters of one namespace may use, and what becomes of those that
-//! use more.
+//! How much CPU time and memory filters may use, and what becomes of those that use more.
 //!
 //! A filter that burns just under its deadline on every request breaks no limit of a single call
-//! and takes the worker from everybody else. So the time of all calls of a namespace, on all
-//! workers, is paid from one account: it fills at a fixed rate, holds some reserve, and a call that
-//! finds it empty waits until it is paid for. A namespace that keeps it empty is put into
-//! quarantine, each time for longer.
+//! and takes the worker from everybody else. So the time of calls is paid from an account: it fills
+//! at a fixed rate, holds some reserve, and a call that finds it empty waits until it is paid for.
+//! Who keeps it empty is put into quarantine, each time for longer. A filter has an account on each
+//! worker, and shares one with its namespace ([`Allowance`]).
 //!
 //! Long calls are dear. While one runs, its worker does nothing else: the longer it is, the more
 //! requests of others come meanwhile, and the longer each of them waits. What it costs them grows
-//! with its square, and so does its price beyond [`BudgetLimits::slice`]; beyond half a millisecond, which
-//! is seen in others' p99, with its cube, up to 300 times its length. So the same account
-//! pays for many calls that nobody notices, or for few that last.
-//!
-//! A filter has an account of its own beside that of its namespace ([`Allowance`]).
+//! with its square, and so does its price beyond [`BudgetLimits::slice`]; beyond half a millisecond,
+//! which is seen in others' p99, with its cube, up to 300 times its length. So the same account pays
+//! for many calls that nobody notices, or for few that last.
 //!
 //! Pure: time comes from the caller, workers meet in atomics.
 
 mod allowance;
 mod memory;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use allowance::{Allowance, Reservation};
+pub use allowance::{Allowance, Namespace, Reservation};
 pub use memory::Memory;
 
 /// No call costs more than this many times its length.
@@ -32,10 +28,10 @@ const DEAREST: u128 = 300;
 /// Nanoseconds of a call that is seen in others' p99.
 const LONG: u128 = 500_000;
 
-/// What a namespace may use.
+/// What may be used of one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetLimits {
-    /// CPU time per second, over all workers.
+    /// CPU time per second.
     pub per_second: Duration,
     /// CPU time that can be saved up for bursts.
     pub reserve: Duration,
@@ -49,17 +45,18 @@ pub struct BudgetLimits {
     pub quarantine: Duration,
     /// The longest one.
     pub max_quarantine: Duration,
-    /// Bytes of memory of all instances, on all workers.
+    /// Bytes of memory of all instances of a namespace.
     pub memory: usize,
 }
 
 impl BudgetLimits {
-    /// So many times as much, where these are for one worker.
+    /// What may be used of so many workers together.
     #[must_use]
     pub fn of_workers(self, workers: usize) -> Self {
         let times = u32::try_from(workers).unwrap_or(u32::MAX);
         Self {
             per_second: self.per_second.saturating_mul(times),
+            reserve: self.reserve.saturating_mul(times),
             memory: self.memory.saturating_mul(workers),
             ..self
         }
@@ -120,7 +117,7 @@ pub struct Ticket {
     reserved: u64,
 }
 
-/// The account of one namespace.
+/// An account of CPU time.
 #[derive(Debug)]
 pub struct Budget {
     limits: BudgetLimits,
@@ -137,7 +134,6 @@ pub struct Budget {
     strikes: AtomicU32,
     /// What a call costs, as those lately did: nanoseconds of the clock.
     expected: AtomicU64,
-    memory: Arc<Memory>,
 }
 
 impl Budget {
@@ -155,14 +151,7 @@ impl Budget {
             released: AtomicU64::new(0),
             strikes: AtomicU32::new(0),
             expected: AtomicU64::new(0),
-            memory: Arc::new(Memory::new(limits.memory)),
         }
-    }
-
-    /// The memory of its instances.
-    #[must_use]
-    pub const fn memory(&self) -> &Arc<Memory> {
-        &self.memory
     }
 
     /// Asks before a call. What it will probably take is reserved, so that many that ask at once do

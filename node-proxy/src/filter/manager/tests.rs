@@ -106,7 +106,7 @@ impl Bench {
         Self {
             keeper,
             inbox: sender,
-            registry: Registry::new(BudgetLimits::default()),
+            registry: Registry::new(BudgetLimits::default(), 1),
             _control: control,
         }
     }
