@@ -158,18 +158,28 @@ fn module(name: &str) -> anyhow::Result<PathBuf> {
     Ok(modules()?.join(format!("{name}.wasm")))
 }
 
+/// One request on a connection of its own.
+pub fn land(mut stream: TcpStream) -> std::io::Result<String> {
+    stream.write_all(
+        b"POST /v1/request-landing HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\
+          connection: close\r\n\r\n",
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Whether it was served.
+pub fn is_good(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 200")
+}
+
 /// Waits until requests pass: until then the filter is being compiled.
 pub fn await_filter(connect: impl Fn() -> std::io::Result<TcpStream>) -> anyhow::Result<()> {
     let begin = Instant::now();
     loop {
-        let mut stream = connect()?;
-        stream.write_all(
-            b"POST /v1/request-landing HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\
-              connection: close\r\n\r\n",
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        if answer.starts_with("HTTP/1.1 200") {
+        let answer = land(connect()?)?;
+        if is_good(&answer) {
             return Ok(());
         }
         if begin.elapsed() > PATIENCE {

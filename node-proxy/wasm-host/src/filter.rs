@@ -210,12 +210,6 @@ impl Filter {
         self.instances.take(most).ok_or_else(full)
     }
 
-    /// Forgets shared values that are over, of which there may be many that nobody asks for any
-    /// more. To be called now and then, on a thread that has time. Returns how many there were.
-    pub fn sweep(&self) -> usize {
-        self.env.kv.sweep(self.now(), usize::MAX)
-    }
-
     /// Namespace and name of the object that it comes from.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -40,6 +40,7 @@ pub(crate) fn runtime(clock: Arc<OfflineClock>) -> Result<Arc<Runtime>> {
     let settings = RuntimeSettings {
         instances: INSTANCES,
         compilers: available_parallelism().map_or(1, usize::from),
+        steps_back: false,
     };
     Ok(Arc::new(Runtime::with_clock(settings, clock)?))
 }

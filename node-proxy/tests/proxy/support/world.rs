@@ -240,7 +240,9 @@ impl World {
         let wanted = format!("{metric} {value}\n");
         let name = metric.split('{').next().unwrap_or(metric);
         let begun = Instant::now();
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
         loop {
+            looks.tick().await;
             let metrics = self.proxy.metrics().expect("text");
             if metrics.contains(&wanted) {
                 return;
@@ -253,7 +255,6 @@ impl World {
                 begun.elapsed() < Duration::from_secs(20),
                 "{wanted}{there:#?}"
             );
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -48,6 +48,7 @@ fn main() -> Result<()> {
     let settings = RuntimeSettings {
         instances: 1100,
         compilers: 2,
+        steps_back: true,
     };
     let bench = Bench {
         runtime: Arc::new(Runtime::new(settings)?),

@@ -30,8 +30,11 @@ const MODULES_PER_COMPONENT: u32 = 6;
 pub struct RuntimeSettings {
     /// Instances at once. Each reserves 4 GiB of addresses, and takes memory only as it is used.
     pub instances: u32,
-    /// Threads that compile. They run when nobody else wants the processor.
+    /// Threads that compile.
     pub compilers: usize,
+    /// Compiling runs only when nobody else wants the processor: where requests are served, and not
+    /// where somebody waits for it.
+    pub steps_back: bool,
 }
 
 impl Default for RuntimeSettings {
@@ -39,6 +42,7 @@ impl Default for RuntimeSettings {
         Self {
             instances: 1024,
             compilers: 2,
+            steps_back: true,
         }
     }
 }
@@ -90,7 +94,11 @@ impl Runtime {
             .num_threads(settings.compilers.max(1))
             .thread_name(|number| format!("wasm-compile-{number}"))
             .stack_size(8 << 20)
-            .start_handler(|_number| step_back())
+            .start_handler(move |_number| {
+                if settings.steps_back {
+                    step_back();
+                }
+            })
             .build()
             .map_err(|error| thread(&error))?;
         Ok(Self {

@@ -72,6 +72,7 @@ pub fn runtime() -> Arc<Runtime> {
         let settings = RuntimeSettings {
             instances: 200,
             compilers: 1,
+            steps_back: true,
         };
         Arc::new(Runtime::new(settings).expect("an engine"))
     }))
@@ -82,6 +83,7 @@ pub fn own_runtime(clock: &Arc<ManualClock>, instances: u32) -> Arc<Runtime> {
     let settings = RuntimeSettings {
         instances,
         compilers: 1,
+        steps_back: true,
     };
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     Arc::new(Runtime::with_clock(settings, clock).expect("an engine"))
