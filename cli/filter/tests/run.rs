@@ -93,7 +93,17 @@ fn what_the_filter_asks_is_answered_as_it_is_said() {
         let done = with("ext-auth", &args);
         assert_eq!(done.code, code, "{done:?}");
         assert!(done.out.contains(expected), "{expected:?} in {done:?}");
+        let unasked = done
+            .out
+            .contains("--fetch other.default:80: the filter asked nothing");
+        assert_eq!(unasked, answer.starts_with("other"), "{done:?}");
     }
+}
+
+#[test]
+fn a_filter_of_the_sdk_has_no_root_id() {
+    let args = ["run", &module("header-transform"), "--root-id", "second"];
+    run(args).refused("--root-id");
 }
 
 #[test]

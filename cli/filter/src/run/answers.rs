@@ -13,7 +13,14 @@ use crate::config::text_or_file;
 
 /// Answers by service, in the order in which they are given.
 #[derive(Debug, Default)]
-pub(super) struct Answers(HashMap<String, Vec<Answer>>);
+pub(super) struct Answers(HashMap<String, Service>);
+
+/// What one of them answers.
+#[derive(Debug, Default)]
+struct Service {
+    answers: Vec<Answer>,
+    asked: bool,
+}
 
 #[derive(Debug, Clone)]
 enum Answer {
@@ -31,13 +38,14 @@ impl Answers {
                 .0
                 .entry(service.to_owned())
                 .or_default()
+                .answers
                 .push(parsed);
         }
         for text in headers {
             let (service, line) = cut("--fetch-header", text)?;
             let (name, value) = header(line).with_context(|| format!("--fetch-header {text:?}"))?;
-            let last = answers.0.get_mut(service).and_then(|all| all.last_mut());
-            match last {
+            let service_of = answers.0.get_mut(service);
+            match service_of.and_then(|service| service.answers.last_mut()) {
                 Some(Answer::Response(_, headers, _)) => headers.append(name, value),
                 _ => bail!("--fetch-header {text:?}: there is no --fetch {service}=STATUS"),
             };
@@ -47,9 +55,11 @@ impl Answers {
 
     /// What comes of a fetch. Who has no answer is not there.
     pub(super) fn next(&mut self, request: &FetchRequest) -> FetchResult {
-        let Some(answers) = self.0.get_mut(&request.service) else {
+        let Some(service) = self.0.get_mut(&request.service) else {
             return Err(FetchError::NoEndpoint);
         };
+        service.asked = true;
+        let answers = &mut service.answers;
         let answer = match answers.len() {
             0 => return Err(FetchError::NoEndpoint),
             1 => answers[0].clone(),
@@ -69,6 +79,14 @@ impl Answers {
                 },
             )),
         }
+    }
+
+    /// Services that have an answer and were not asked, in the order of their names.
+    pub(super) fn unasked(&self) -> Vec<String> {
+        let unasked = self.0.iter().filter(|(_, service)| !service.asked);
+        let mut names: Vec<String> = unasked.map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
     }
 
     /// Whether anything was said of a service.

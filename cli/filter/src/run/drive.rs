@@ -46,7 +46,7 @@ pub(super) struct Drive {
     pub(super) filter: Arc<Filter>,
     pub(super) guest: Box<dyn Guest>,
     interests: Interests,
-    script: Script,
+    pub(super) script: Script,
     clock: Arc<OfflineClock>,
     lines: Arc<Lines>,
     pub(super) shared: Shared,

@@ -39,6 +39,7 @@ impl Drive {
             response,
             reply,
             metrics,
+            unasked: self.script.answers.unasked(),
         }
     }
 

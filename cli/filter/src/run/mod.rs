@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use weft_wasm_host::budget::Memory;
@@ -77,6 +77,12 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Ended> {
     let (module, _bytes) = load(&runtime, &args.file)?;
     let manifest = describe(&runtime, &module).with_context(|| args.file.display().to_string())?;
     check(&manifest, config.as_ref())?;
+    if module.abi() == Abi::Weft && !args.root_id.is_empty() {
+        bail!(
+            "--root-id: {} is no module for proxy-wasm; it holds one filter",
+            args.file.display()
+        );
+    }
 
     let lines = Arc::new(Lines::default());
     let limits = Limits::default();

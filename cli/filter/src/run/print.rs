@@ -28,6 +28,12 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "  {} {}", metric_name(metric), metric.value)?;
         }
     }
+    for service in &report.unasked {
+        writeln!(
+            out,
+            "\n--fetch {service}: the filter asked nothing of it; is it what the filter calls it?"
+        )?;
+    }
     let outcome = match report.outcome {
         Outcome::Passed => "passed",
         Outcome::Replied => "answered by the filter",

@@ -33,6 +33,9 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reply: Option<Shown>,
     pub(super) metrics: Vec<Counted>,
+    /// Services that had an answer and were not asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) unasked: Vec<String>,
 }
 
 impl Report {
