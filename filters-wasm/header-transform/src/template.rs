@@ -1,5 +1,7 @@
 //! Values with variables: `${source.pod}`, `${header.user-agent}`.
 
+use std::borrow::Cow;
+
 use weft_sdk::{Attributes, Context as _, Error, Headers, Result};
 
 /// A value, cut at its variables.
@@ -77,7 +79,10 @@ impl Template {
     }
 
     /// The value for a request. What is not known is empty.
-    pub(crate) fn fill(&self, headers: &Headers, known: Option<&Attributes>) -> Vec<u8> {
+    pub(crate) fn fill(&self, headers: &Headers, known: Option<&Attributes>) -> Cow<'_, [u8]> {
+        if let [Piece::Text(text)] = self.0.as_slice() {
+            return Cow::Borrowed(text.as_bytes());
+        }
         let mut filled = Vec::new();
         for piece in &self.0 {
             match (piece, known) {
@@ -97,7 +102,7 @@ impl Template {
                 (Piece::Attribute(_) | Piece::Label(_), None) => {}
             }
         }
-        filled
+        Cow::Owned(filled)
     }
 }
 
