@@ -389,6 +389,16 @@ impl Connection {
         self.policy(direction).is_some()
     }
 
+    /// Whether headers, but for the host, may decide about a request in either
+    /// direction or are changed by a rule.
+    pub fn reads_headers(&self) -> bool {
+        let policies = [&self.egress, &self.ingress];
+        policies
+            .into_iter()
+            .flatten()
+            .any(PeerPolicy::reads_headers)
+    }
+
     /// Judges a request in one direction. `None`: there are no L7 rules in
     /// that direction; the datapath already allowed the connection.
     pub fn judge(&self, direction: Direction, request: &Request<'_>) -> Option<Verdict<'_>> {

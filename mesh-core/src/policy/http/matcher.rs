@@ -31,6 +31,8 @@ pub struct Matcher {
     source: Box<[PeerRule]>,
     peers: Vec<Peer>,
     rules: Vec<CompiledRule>,
+    /// A rule has something to say of headers.
+    reads_headers: bool,
     method: FieldMatcher,
     path: FieldMatcher,
     host: FieldMatcher,
@@ -100,6 +102,7 @@ impl Matcher {
             method: field("method", |rule| rule.method.as_deref())?,
             path: field("path", |rule| rule.path.as_deref())?,
             host: field("host", |rule| rule.host.as_deref())?,
+            reads_headers: rules.iter().any(|rule| !rule.conditions.is_empty()),
             rules,
         })
     }
@@ -162,6 +165,12 @@ pub struct PeerPolicy {
 }
 
 impl PeerPolicy {
+    /// Whether headers, but for the host, may decide about a request or are
+    /// changed by a rule.
+    pub fn reads_headers(&self) -> bool {
+        self.matcher.reads_headers
+    }
+
     /// Judges a request. Nothing is allocated for up to 512 HTTP rules.
     pub fn judge(&self, request: &Request<'_>) -> Verdict<'_> {
         if let Some(rule) = &self.denied {
