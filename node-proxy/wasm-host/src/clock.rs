@@ -16,6 +16,17 @@ pub trait Clock: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+static START: OnceLock<Instant> = OnceLock::new();
+
+impl SystemClock {
+    /// What [`Clock::monotonic`] said at that moment.
+    #[must_use]
+    pub fn at(moment: Instant) -> u64 {
+        let start = *START.get_or_init(Instant::now);
+        nanos(moment.saturating_duration_since(start).as_nanos())
+    }
+}
+
 impl Clock for SystemClock {
     fn wall(&self) -> u64 {
         SystemTime::now()
@@ -24,8 +35,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> u64 {
-        static START: OnceLock<Instant> = OnceLock::new();
-        nanos(START.get_or_init(Instant::now).elapsed().as_nanos())
+        Self::at(Instant::now())
     }
 }
 

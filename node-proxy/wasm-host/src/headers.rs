@@ -37,7 +37,7 @@ pub(crate) enum Put {
 /// Headers that say where a message ends or how the connection goes on, and the request's
 /// authority, which has a place of its own.
 pub(crate) fn frames(name: &HeaderName) -> bool {
-    const FRAMING: [HeaderName; 7] = [
+    static FRAMING: [HeaderName; 7] = [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
         header::CONNECTION,

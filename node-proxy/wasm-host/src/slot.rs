@@ -47,6 +47,23 @@ pub struct Outcome {
     pub step: Result<Step, Fault>,
     /// How long it took, to be paid from the namespace's budget.
     pub spent: Duration,
+    /// When, by the filter's clock.
+    pub ended: u64,
+    /// The filter has forgotten the exchange: closing it now costs nothing.
+    pub over: bool,
+}
+
+impl Outcome {
+    /// Nothing was called.
+    #[must_use]
+    pub const fn uncalled(fault: Fault, now: u64) -> Self {
+        Self {
+            step: Err(fault),
+            spent: Duration::ZERO,
+            ended: now,
+            over: false,
+        }
+    }
 }
 
 /// Something that is to be done, besides the step.
@@ -244,15 +261,20 @@ impl Slot {
 
     /// Tells the filter what happened.
     pub fn on_event(&mut self, ticket: Ticket, event: Event) -> Outcome {
+        let start = self.filter().now();
+        self.on_event_since(start, ticket, event)
+    }
+
+    /// The same where somebody has just read the filter's clock: the call begins then.
+    pub fn on_event_since(&mut self, start: u64, ticket: Ticket, event: Event) -> Outcome {
         let Some(live) = self.lives.get_mut(&ticket.instance) else {
-            return Outcome {
-                step: Err(self.version.health.why()),
-                spent: Duration::ZERO,
-            };
+            return Outcome::uncalled(self.version.health.why(), start);
         };
-        let start = live.filter.now();
         let step = live.guest.on_event(ticket.context, event);
-        let spent = live.spent(start);
+        let ended = live.filter.now();
+        let passed = Duration::from_nanos(ended.saturating_sub(start));
+        let spent = live.guest.used(passed);
+        let over = step.is_ok() && !ticket.is_instance() && live.guest.is_over(ticket.context);
         live.served |= step.is_ok();
         match &step {
             Ok(_) => self.collect(ticket.instance),
@@ -261,7 +283,12 @@ impl Slot {
                 self.failed(ticket.instance, Some(ticket.context), &fault);
             }
         }
-        Outcome { step, spent }
+        Outcome {
+            step,
+            spent,
+            ended,
+            over,
+        }
     }
 
     /// The exchange is over. What was lent comes back.
@@ -269,9 +296,10 @@ impl Slot {
         let Some(live) = self.lives.get_mut(&ticket.instance) else {
             return self.salvaged.remove(&ticket);
         };
-        let start = live.filter.now();
+        let is_called = !live.guest.is_over(ticket.context);
+        let start = is_called.then(|| live.filter.now());
         let (exchange, closed) = live.guest.close(ticket.context);
-        self.spent += live.spent(start);
+        self.spent += start.map_or(Duration::ZERO, |start| live.spent(start));
         self.collect(ticket.instance);
         match closed {
             Ok(()) => self.drop_idle(ticket.instance),

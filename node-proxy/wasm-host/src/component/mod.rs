@@ -119,18 +119,6 @@ impl Instance {
         self.go_on(call)
     }
 
-    /// Whether the filter let all of both messages pass, as far as it wants to see them, and waits
-    /// for nothing: it has forgotten the exchange already.
-    fn is_over(&self, context: ContextId) -> bool {
-        let Some(context) = self.store.data().contexts.get(context) else {
-            return true;
-        };
-        let passed = |side, message: &Message| message.passed || !self.interests.any(side);
-        passed(Side::Request, &context.request)
-            && passed(Side::Response, &context.response)
-            && context.waiting.is_empty()
-    }
-
     /// Another call in the time of the last one.
     fn go_on<R>(
         &mut self,
@@ -181,6 +169,16 @@ impl Guest for Instance {
             }
             _ => Ok(Step::Pending),
         }
+    }
+
+    fn is_over(&self, context: ContextId) -> bool {
+        let Some(context) = self.store.data().contexts.get(context) else {
+            return true;
+        };
+        let passed = |side, message: &Message| message.passed || !self.interests.any(side);
+        passed(Side::Request, &context.request)
+            && passed(Side::Response, &context.response)
+            && context.waiting.is_empty()
     }
 
     fn close(&mut self, context: ContextId) -> (Option<Box<dyn Exchange>>, Result<(), Fault>) {

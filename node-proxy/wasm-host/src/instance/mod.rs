@@ -83,6 +83,12 @@ pub trait Guest: Send {
     /// What came of it instead.
     fn on_event(&mut self, context: ContextId, event: Event) -> Result<Step, Fault>;
 
+    /// Whether the filter has let all of an exchange pass that it wants to see, and waits for
+    /// nothing: it has forgotten it already, and closing it calls none of its code.
+    fn is_over(&self, _context: ContextId) -> bool {
+        false
+    }
+
     /// The exchange is over: the filter is told, what it still waited for is cancelled, and what
     /// was lent comes back. The other half is what the filter's code did.
     fn close(&mut self, context: ContextId) -> (Option<Box<dyn Exchange>>, Result<(), Fault>);
