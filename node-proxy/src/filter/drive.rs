@@ -21,7 +21,7 @@ use weft_core::filter::Phase;
 use weft_wasm_host::{FaultKind, Reply, Side};
 
 use super::answer::AnswerBody;
-use super::exchange::{Known, Lent};
+use super::exchange::{Changed, Known, Lent};
 use super::fetch::Asker;
 use super::half::Part;
 use super::inbox::Poller;
@@ -32,7 +32,7 @@ use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::body::ClientBody;
 use crate::identity::Judged;
-use crate::memory::{Account, Held};
+use crate::memory::Held;
 use crate::telemetry::exchange::{Decisions, Exchange};
 use crate::upstream::Content;
 
@@ -63,12 +63,15 @@ pub struct Drive {
     stages: Vec<Stage>,
     /// The exchange, while no filter has it.
     lent: Option<Box<Lent>>,
-    account: Arc<Account>,
+    known: Arc<Known>,
     held: Held,
-    client: ClientBody,
+    /// None once the request has left all filters.
+    client: Option<ClientBody>,
     request: Progress,
     answer: AnswerBody,
     answered: Progress,
+    /// The request's head has come through so many filters.
+    through: usize,
     /// So many filters see the answer: those that the request has passed.
     answering: usize,
     /// Why it went no further, for whoever can answer.
@@ -101,7 +104,6 @@ impl Drive {
         known: Known,
         head: Parts,
         client: ClientBody,
-        account: &Arc<Account>,
     ) -> Self {
         let steps = judged
             .policies
@@ -120,14 +122,16 @@ impl Drive {
         let missing = stages.len() < steps.len();
         let stopped = missing.then_some(Stop::Failure(MISSING));
         let memory = EXCHANGE + STAGE * stages.len();
+        let known = Arc::new(known);
         Self {
             worker: Rc::clone(worker),
+            through: 0,
             answering: 0,
             stages,
-            lent: Some(Box::new(Lent::new(known, head))),
-            account: Arc::clone(account),
-            held: Held::new(account, memory),
-            client,
+            lent: Some(Box::new(Lent::new(Arc::clone(&known), head))),
+            held: Held::new(&known.account, memory),
+            known,
+            client: Some(client),
             request: Progress::default(),
             answer: AnswerBody::Empty,
             answered: Progress::default(),
@@ -163,7 +167,7 @@ impl Drive {
         if let Some(stop) = self.stopped.take() {
             return Poll::Ready(Err(stop));
         }
-        if filters == 0 {
+        if filters <= self.through {
             return Poll::Ready(Ok(()));
         }
         let part = ready!(self.poll_out(Side::Request, filters, context))?;
@@ -172,10 +176,32 @@ impl Drive {
         {
             stage.half(Side::Request).put_back(part);
         }
+        self.through = filters;
         let passed = self.stages.get(..filters).unwrap_or_default();
         let last = passed.iter().rposition(Stage::sees_answer);
         self.answering = last.map_or(0, |at| at + 1);
         Poll::Ready(Ok(()))
+    }
+
+    /// It goes no further, as whoever polls it next is told.
+    pub fn stop_at(&mut self, stop: Stop) {
+        self.stopped = Some(stop);
+    }
+
+    /// The request with what filters made of its head, its body, of which
+    /// nothing was read, and what they changed and did; none if one of them
+    /// looks at anything more of the exchange.
+    pub fn leave_all(&mut self) -> Option<(Parts, ClientBody, Changed, Runs)> {
+        let (last, before) = self.stages.split_last()?;
+        let untouched =
+            last.seen(Side::Request).is_head() && before.iter().all(|stage| stage.kept() == 0);
+        if !untouched || !self.stages.iter().all(Stage::is_over) {
+            return None;
+        }
+        let lent = self.lent.as_mut()?;
+        let (head, changed) = (lent.take()?, lent.changed);
+        let client = self.client.take()?;
+        Some((head, client, changed, self.runs()))
     }
 
     /// Takes the request's head, which is sent now.
@@ -201,7 +227,7 @@ impl Drive {
     pub fn decided(&mut self, decisions: Decisions) {
         if let Some(lent) = &mut self.lent {
             lent.decisions = decisions;
-            lent.changed = false;
+            lent.changed = Changed::Nothing;
         }
     }
 
@@ -347,14 +373,9 @@ impl Drive {
             return Ok(());
         };
         if !stage.is_open() && !stage.half(side).pass {
-            let lent = self.lent.as_deref().ok_or(LOST)?;
-            let known = lent.known();
             let asker = Asker {
-                ends: Arc::clone(&known.ends),
+                known: Arc::clone(&self.known),
                 direction: stage.step.direction,
-                request_id: known.request_id.clone(),
-                trace: known.trace.clone(),
-                account: Arc::clone(&self.account),
             };
             if let Err(fault) = stage.open(&self.worker, asker) {
                 self.failed(at, &fault)?;

@@ -13,6 +13,7 @@ use weft_wasm_host::exchange::{self as host, Target};
 use super::attributes;
 use crate::control::config::Config;
 use crate::identity::{Direction, Ends};
+use crate::memory::Account;
 use crate::pipeline::headers;
 use crate::pipeline::request_id::RequestId;
 use crate::pipeline::trace::Trace;
@@ -34,6 +35,19 @@ pub struct Known {
     pub request_id: RequestId,
     /// The trace it belongs to, if any.
     pub trace: Option<Trace>,
+    /// Who pays for the memory.
+    pub account: Arc<Account>,
+}
+
+/// What a filter may have changed of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// Nothing.
+    Nothing,
+    /// Headers, of which the host is none.
+    Headers,
+    /// Where it goes, and what it is to do there.
+    Target,
 }
 
 /// The head of the request: filters change it until it is sent.
@@ -76,7 +90,7 @@ impl Marks {
 /// One exchange, lent to each filter for the time of a call.
 #[derive(Debug)]
 pub struct Lent {
-    known: Known,
+    known: Arc<Known>,
     request: Request,
     /// Trailers of the request, once they have come.
     pub request_trailers: Option<HeaderMap>,
@@ -88,8 +102,8 @@ pub struct Lent {
     pub direction: Direction,
     /// What policy said, once it has.
     pub decisions: Decisions,
-    /// Whether a filter may have changed what policy judges since it did.
-    pub changed: bool,
+    /// What filters may have changed since policy judged it.
+    pub changed: Changed,
     /// For the request's span.
     pub marks: Marks,
 }
@@ -97,7 +111,7 @@ pub struct Lent {
 impl Lent {
     /// A request that nobody has changed yet.
     #[must_use]
-    pub fn new(known: Known, head: Parts) -> Self {
+    pub fn new(known: Arc<Known>, head: Parts) -> Self {
         Self {
             known,
             request: Request::Open(head),
@@ -107,15 +121,9 @@ impl Lent {
             response_trailers: None,
             direction: Direction::Egress,
             decisions: Decisions::default(),
-            changed: false,
+            changed: Changed::Nothing,
             marks: Marks::default(),
         }
-    }
-
-    /// What is known of it.
-    #[must_use]
-    pub fn known(&self) -> &Known {
-        &self.known
     }
 
     /// The request's head, as long as it can be changed.
@@ -187,7 +195,7 @@ impl host::Exchange for Lent {
                 let Request::Open(head) = &mut self.request else {
                     return None;
                 };
-                self.changed = true;
+                self.changed = self.changed.max(Changed::Headers);
                 Some(&mut head.headers)
             }
             Fields::RequestTrailers => self.request_trailers.as_mut(),
@@ -218,7 +226,9 @@ impl host::Exchange for Lent {
             Target::Authority => set_authority(head, value),
             Target::Path => set_path(head, value),
         };
-        self.changed |= set;
+        if set {
+            self.changed = Changed::Target;
+        }
         set
     }
 

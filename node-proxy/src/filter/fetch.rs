@@ -22,16 +22,16 @@ use weft_core::model::EndpointId;
 use weft_core::snapshot::Cluster;
 use weft_wasm_host::{FetchError, FetchRequest, FetchResponse, FetchResult};
 
+use super::exchange::Known;
 use crate::accept::addr::{Local, OriginalDst, Source};
 use crate::accept::worker::Worker;
 use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::body::RequestBody;
-use crate::identity::{Direction, Ends, Judged};
+use crate::identity::{Direction, Judged};
 use crate::memory::{Account, Held};
 use crate::pipeline::headers::Trust;
-use crate::pipeline::request_id::{self, RequestId};
-use crate::pipeline::trace::Trace;
+use crate::pipeline::request_id;
 use crate::pipeline::{admit, forward, headers, policy, route};
 use crate::settings;
 use crate::upstream::UpstreamBody;
@@ -40,23 +40,17 @@ use crate::upstream::target::Protocol;
 /// In whose name a filter asks, and on account of which request.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
-    /// Both ends of the request.
-    pub(super) ends: Arc<Ends>,
-    /// Which of them the filter works for.
+    /// The request.
+    pub(super) known: Arc<Known>,
+    /// Which of its ends the filter works for.
     pub(super) direction: Direction,
-    /// Ties what is asked to the request.
-    pub(super) request_id: RequestId,
-    /// The trace that it belongs to.
-    pub(super) trace: Option<Trace>,
-    /// Who pays for the memory.
-    pub(super) account: Arc<Account>,
 }
 
 impl Asker {
     fn subject(&self) -> Option<EndpointId> {
         let end = match self.direction {
-            Direction::Egress => &self.ends.source,
-            Direction::Ingress => &self.ends.destination,
+            Direction::Egress => &self.known.ends.source,
+            Direction::Ingress => &self.known.ends.destination,
         };
         end.endpoint.map(EndpointId)
     }
@@ -113,7 +107,7 @@ async fn ask(
     headers::sanitise(&mut head, Trust::Cluster, &[]);
     if let Some(asker) = asker {
         head.headers
-            .insert(request_id::NAME, asker.request_id.header());
+            .insert(request_id::NAME, asker.known.request_id.header());
     }
     if !policy::judge(&judged, &mut head).allowed() {
         return Err(FetchError::Denied);
@@ -123,10 +117,10 @@ async fn ask(
         false => Protocol::Http1,
     };
     let target = route::towards(&config, &judged, protocol, Cluster::CONNECT_TIMEOUT);
-    let trace = asker.and_then(|asker| asker.trace.as_ref());
+    let trace = asker.and_then(|asker| asker.known.trace.as_ref());
     forward::prepare(&mut head, &target, trace, config.spans);
     let account = match asker {
-        Some(asker) => Arc::clone(&asker.account),
+        Some(asker) => Arc::clone(&asker.known.account),
         None => worker.account(source),
     };
     if account.is_full() {

@@ -1,11 +1,10 @@
 //! One message inside of one filter: what the filter holds of it, and what it
 //! has let go.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, Bytes};
 use weft_wasm_host::Step;
 
+use super::queue::Queue;
 use crate::upstream::Content;
 
 /// A part of a message. The fields of heads and trailers are where the exchange
@@ -53,12 +52,14 @@ pub(super) struct Half {
     pub(super) pass: bool,
     /// The filter holds it until a fetch or a timer decides.
     pub(super) waiting: bool,
-    held: Vec<Part>,
+    /// Other bytes came in place of its body.
+    pub(super) replaced: bool,
+    held: Queue<Part>,
     /// So many of those, the last ones, the filter has not been told of.
     untold: usize,
     /// Bytes of body that are held.
     bytes: usize,
-    out: VecDeque<Part>,
+    out: Queue<Part>,
     /// Memory of all parts.
     kept: usize,
     /// The first part has come.
@@ -75,7 +76,7 @@ impl Half {
         self.bytes += part.length();
         self.kept += part.memory();
         self.untold += 1;
-        self.held.push(part);
+        self.held.push_back(part);
     }
 
     /// It is told of the next one.
@@ -89,6 +90,12 @@ impl Half {
         self.ended = part.ends();
         self.kept += part.memory();
         self.out.push_back(part);
+    }
+
+    /// Whether the head is all that is here, as it came and let go.
+    pub(super) fn is_head(&self) -> bool {
+        let head = matches!(self.out.iter().next(), Some(Part::Head { .. }));
+        head && self.out.len() == 1 && !self.holds() && !self.replaced
     }
 
     /// Whether the filter holds something.
@@ -113,7 +120,7 @@ impl Half {
         self.waiting = matches!(step, Step::Pending) && self.holds() && untold.is_empty();
         match step {
             Step::Pending | Step::More | Step::Reply(_) => {
-                self.held.extend(untold);
+                self.held.append(untold);
                 return;
             }
             Step::Proceed => self.release(),
@@ -123,12 +130,12 @@ impl Half {
             }
             Step::Pass => self.pass(),
         }
-        self.held.extend(untold);
+        self.held.append(untold);
         if self.pass {
             self.release();
         }
         self.bytes = self.held.iter().map(Part::length).sum();
-        let parts = self.held.iter().chain(&self.out);
+        let parts = self.held.iter().chain(self.out.iter());
         self.kept = parts.map(Part::memory).sum();
     }
 
@@ -155,7 +162,7 @@ impl Half {
 
     /// Bytes of body that are let go, when that is all there is.
     pub(super) fn whole(&self) -> Option<usize> {
-        let last = self.out.back()?;
+        let last = self.out.iter().last()?;
         if !last.ends() {
             return None;
         }
@@ -170,29 +177,30 @@ impl Half {
 
     fn release(&mut self) {
         self.bytes = 0;
-        self.out.extend(self.held.drain(..));
+        self.out.append(std::mem::take(&mut self.held));
     }
 
     /// These bytes come in place of all held parts of the body, with the last
     /// of which the message is over if it `ended`.
     fn replace(&mut self, bytes: Bytes, ended: bool) {
-        let trailers = matches!(self.held.last(), Some(Part::Trailers));
-        let head = matches!(self.held.first(), Some(Part::Head { .. }));
+        let trailers = matches!(self.held.iter().last(), Some(Part::Trailers));
+        let head = matches!(self.held.iter().next(), Some(Part::Head { .. }));
         let over = ended && !trailers;
-        self.held.clear();
+        self.replaced = true;
+        self.held = Queue::default();
         if head {
             let end = over && bytes.is_empty();
-            self.held.push(Part::Head { end });
+            self.held.push_back(Part::Head { end });
         }
         if !bytes.is_empty() || over && !head {
             let length = bytes.len();
-            self.held.push(Part::Data {
+            self.held.push_back(Part::Data {
                 content: Content::alone(bytes, length),
                 end: over,
             });
         }
         if trailers {
-            self.held.push(Part::Trailers);
+            self.held.push_back(Part::Trailers);
         }
     }
 }

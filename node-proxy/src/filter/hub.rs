@@ -4,22 +4,25 @@
 //! for in a call is started here, and its answer goes to the exchange's inbox;
 //! what it asks for on its own account is answered here too.
 
+mod asks;
+
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tokio::task::AbortHandle;
 use weft_core::filter::FilterSpec;
-use weft_wasm_host::budget::{Admission, Reservation};
+use weft_wasm_host::budget::Reservation;
 use weft_wasm_host::clock::{Clock, SystemClock};
+use weft_wasm_host::exchange::Exchange;
 use weft_wasm_host::{
     Command, Effect, Event, Fault, FaultKind, Filter, Outcome, Slot, Ticket, thread_time,
 };
 
 use super::exchange::Lent;
-use super::fetch::{self, Asker};
+use super::fetch::Asker;
 use super::inbox::{Inbox, Message};
 use super::node_filter::NodeFilter;
 use crate::accept::worker::Worker;
@@ -28,7 +31,7 @@ use crate::control::config::Config;
 /// Filters of one worker.
 #[derive(Debug, Default)]
 pub struct Hub {
-    filters: RefCell<HashMap<u64, Local>>,
+    filters: RefCell<FxHashMap<u64, Local>>,
 }
 
 /// A filter on this worker.
@@ -37,9 +40,9 @@ struct Local {
     node: Arc<NodeFilter>,
     spec: Arc<FilterSpec>,
     slot: Slot,
-    inboxes: HashMap<Ticket, Weak<Inbox>>,
+    inboxes: FxHashMap<Ticket, Weak<Inbox>>,
     /// What instances wait for on their own account.
-    own: HashMap<(Ticket, u64), AbortHandle>,
+    own: FxHashMap<(Ticket, u64), AbortHandle>,
     /// An instance is being made elsewhere.
     making: bool,
     /// No manifest names it any more.
@@ -52,6 +55,18 @@ pub(super) struct Opened {
     pub(super) ticket: Ticket,
     pub(super) filter: Arc<Filter>,
     pub(super) inbox: Rc<Inbox>,
+}
+
+/// A call that is paid for.
+pub(super) struct Call {
+    /// The exchange in the filter.
+    pub(super) ticket: Ticket,
+    /// What happened.
+    pub(super) event: Event,
+    /// What its namespace has set aside for it.
+    pub(super) reserved: Reservation,
+    /// Now, by [`now`].
+    pub(super) start: u64,
 }
 
 /// When a call is made that there is no CPU time for now: a filter's own work,
@@ -79,8 +94,9 @@ impl Hub {
         node: &Arc<NodeFilter>,
         spec: &Arc<FilterSpec>,
         asker: Asker,
+        began: Instant,
     ) -> Result<Opened, Fault> {
-        if node.budget.is_closed(worker.id, now()) {
+        if node.budget.is_closed(worker.id, SystemClock::at(began)) {
             return Err(Fault::Down {
                 of: FaultKind::Timeout,
             });
@@ -106,46 +122,42 @@ impl Hub {
         })
     }
 
-    /// Whether its namespace has CPU time for a call.
-    pub(super) fn admit(worker: &Worker, node: &NodeFilter) -> (Admission, Reservation) {
-        node.budget.admit(worker.id, now())
-    }
-
     /// A call that was admitted is not made after all.
     pub(super) fn give_back(node: &NodeFilter, reserved: Reservation) {
         node.budget.cancel(reserved, now());
     }
 
-    /// Tells a filter what happened. The exchange is lent to it meanwhile.
+    /// Tells a filter what happened. The exchange is lent to it meanwhile, and
+    /// leaves it if the filter has forgotten it then.
     pub(super) fn call(
         worker: &Rc<Worker>,
         node: &NodeFilter,
-        ticket: Ticket,
-        event: Event,
+        call: Call,
         lent: &mut Option<Box<Lent>>,
-        reserved: Reservation,
     ) -> Outcome {
-        let mut reserved = Some(reserved);
+        let (ticket, start) = (call.ticket, call.start);
+        let mut call = Some(call);
         let called = with(worker, node.id, |local| {
+            let call = call.take()?;
             if let Some(exchange) = lent.take() {
                 local.slot.lend(ticket, exchange);
             }
-            let outcome = local.slot.on_event(ticket, event);
-            *lent = local.slot.reclaim(ticket).and_then(own);
-            if let Some(reserved) = reserved.take() {
-                let spent = outcome.spent + local.slot.take_spent();
-                node.budget.settle(reserved, spent, now());
-            }
-            outcome
+            let outcome = local.slot.on_event_since(start, ticket, call.event);
+            let exchange = match outcome.over {
+                true => local.leave(ticket),
+                false => local.slot.reclaim(ticket),
+            };
+            *lent = exchange.and_then(own);
+            let spent = outcome.spent + local.slot.take_spent();
+            node.budget.settle(call.reserved, spent, outcome.ended);
+            Some(outcome)
         });
-        if let Some(reserved) = reserved {
-            node.budget.cancel(reserved, now());
+        if let Some(call) = call {
+            node.budget.cancel(call.reserved, start);
         }
-        called.unwrap_or_else(|| Outcome {
-            step: Err(Fault::Down {
-                of: node.first_fault(),
-            }),
-            spent: Duration::ZERO,
+        called.flatten().unwrap_or_else(|| {
+            let of = node.first_fault();
+            Outcome::uncalled(Fault::Down { of }, start)
         })
     }
 
@@ -160,8 +172,7 @@ impl Hub {
             if let Some(exchange) = lent.take() {
                 local.slot.lend(ticket, exchange);
             }
-            *lent = local.slot.close(ticket).and_then(own);
-            local.inboxes.remove(&ticket);
+            *lent = local.leave(ticket).and_then(own);
         });
     }
 
@@ -229,7 +240,7 @@ fn with<R>(worker: &Rc<Worker>, id: u64, work: impl FnOnce(&mut Local) -> R) -> 
     }
     // Both call filters again.
     drop(filters);
-    start(worker, id, asks);
+    asks::start(worker, id, asks);
     if wanted {
         make(worker, id);
     }
@@ -238,7 +249,7 @@ fn with<R>(worker: &Rc<Worker>, id: u64, work: impl FnOnce(&mut Local) -> R) -> 
 
 /// The filter on this worker; none while nothing is in force.
 fn local<'a>(
-    filters: &'a mut HashMap<u64, Local>,
+    filters: &'a mut FxHashMap<u64, Local>,
     node: &Arc<NodeFilter>,
     spec: &Arc<FilterSpec>,
 ) -> Option<&'a mut Local> {
@@ -251,8 +262,8 @@ fn local<'a>(
                 node: Arc::clone(node),
                 spec: Arc::clone(spec),
                 slot: Slot::new(filter),
-                inboxes: HashMap::new(),
-                own: HashMap::new(),
+                inboxes: FxHashMap::default(),
+                own: FxHashMap::default(),
                 making: false,
                 gone: false,
             }))
@@ -261,7 +272,7 @@ fn local<'a>(
 }
 
 /// The exchange that comes back is the one that was lent.
-fn own(exchange: Box<dyn weft_wasm_host::exchange::Exchange>) -> Option<Box<Lent>> {
+fn own(exchange: Box<dyn Exchange>) -> Option<Box<Lent>> {
     let exchange: Box<dyn std::any::Any> = exchange;
     exchange.downcast().ok()
 }
@@ -273,6 +284,13 @@ impl Drop for Local {
 }
 
 impl Local {
+    /// An exchange is over, or the filter has forgotten it. What was lent comes
+    /// back.
+    fn leave(&mut self, ticket: Ticket) -> Option<Box<dyn Exchange>> {
+        self.inboxes.remove(&ticket);
+        self.slot.close(ticket)
+    }
+
     /// Pays for what was done outside of events.
     fn bill(&mut self, worker: usize) {
         let spent = self.slot.take_spent();
@@ -318,143 +336,6 @@ impl Local {
             }
         }
     }
-}
-
-/// Starts what was asked for.
-fn start(worker: &Rc<Worker>, id: u64, asks: Vec<Ask>) {
-    for (ticket, inbox, command) in asks {
-        let (number, answer) = match command {
-            Command::SetTimer { id: number, after } => {
-                let timer = async move {
-                    tokio::time::sleep(after).await;
-                    Event::Timer { id: number }
-                };
-                (number, Answer::Timer(timer))
-            }
-            Command::StartFetch {
-                id: number,
-                request,
-            } => {
-                let Some((spec, most)) = asking(worker, id) else {
-                    continue;
-                };
-                let asker = inbox.as_ref().map(|inbox| inbox.asker.clone());
-                let asking = fetch::fetch(Rc::clone(worker), spec, asker, *request, most);
-                let fetch = async move {
-                    let result = asking.await;
-                    Event::FetchDone { id: number, result }
-                };
-                (number, Answer::Fetch(Box::pin(fetch)))
-            }
-            Command::CancelFetch { .. } | Command::CancelTimer { .. } | Command::Decide { .. } => {
-                continue;
-            }
-        };
-        match inbox {
-            Some(inbox) => answer_exchange(&inbox, number, answer),
-            None => answer_instance(worker, id, ticket, number, answer),
-        }
-    }
-}
-
-/// What a filter waits for.
-enum Answer<T, F> {
-    Timer(T),
-    Fetch(F),
-}
-
-impl<T, F> Answer<T, F>
-where
-    T: Future<Output = Event>,
-    F: Future<Output = Event>,
-{
-    async fn wait(self) -> Event {
-        match self {
-            Self::Timer(timer) => timer.await,
-            Self::Fetch(fetch) => fetch.await,
-        }
-    }
-}
-
-fn answer_exchange<T, F>(inbox: &Rc<Inbox>, number: u64, answer: Answer<T, F>)
-where
-    T: Future<Output = Event> + 'static,
-    F: Future<Output = Event> + 'static,
-{
-    let to = Rc::downgrade(inbox);
-    let task = tokio::task::spawn_local(async move {
-        let event = answer.wait().await;
-        if let Some(inbox) = to.upgrade() {
-            inbox.arrived(number, event);
-        }
-    });
-    inbox.started(number, task.abort_handle());
-}
-
-fn answer_instance<T, F>(
-    worker: &Rc<Worker>,
-    id: u64,
-    ticket: Ticket,
-    number: u64,
-    answer: Answer<T, F>,
-) where
-    T: Future<Output = Event> + 'static,
-    F: Future<Output = Event> + 'static,
-{
-    let owner = Rc::clone(worker);
-    let task = tokio::task::spawn_local(async move {
-        let event = answer.wait().await;
-        deliver(&owner, id, ticket, number, event);
-    });
-    let mut filters = worker.filters.filters.borrow_mut();
-    if let Some(local) = filters.get_mut(&id) {
-        local.own.insert((ticket, number), task.abort_handle());
-    }
-}
-
-/// Who asks, and how much it may be answered.
-fn asking(worker: &Worker, id: u64) -> Option<(Arc<FilterSpec>, usize)> {
-    let filters = worker.filters.filters.borrow();
-    let local = filters.get(&id)?;
-    local.node.budget.charge(worker.id, FETCH, now());
-    let most = local.slot.filter().limits().fetch_body;
-    Some((Arc::clone(&local.spec), most))
-}
-
-/// Tells an instance what it asked for on its own account. In the end its step
-/// is nobody's.
-fn deliver(worker: &Rc<Worker>, id: u64, ticket: Ticket, number: u64, event: Event) {
-    let mut event = Some(event);
-    let put_off = with(worker, id, |local| {
-        local.own.remove(&(ticket, number))?;
-        let (admission, reserved) = local.node.budget.admit(worker.id, now());
-        let after = match admission {
-            Admission::Run => None,
-            Admission::Wait(after) => Some(after),
-            Admission::Refused => Some(LATER),
-            Admission::Quarantined { until } => {
-                Some(Duration::from_nanos(until.saturating_sub(now())).max(LATER))
-            }
-        };
-        match after.is_none().then(|| event.take()).flatten() {
-            Some(event) => {
-                let outcome = local.slot.on_event(ticket, event);
-                let spent = outcome.spent + local.slot.take_spent();
-                local.node.budget.settle(reserved, spent, now());
-            }
-            None => local.node.budget.cancel(reserved, now()),
-        }
-        after
-    });
-    let (Some(after), Some(event)) = (put_off.flatten(), event) else {
-        return;
-    };
-    let later = async move {
-        tokio::time::sleep(after).await;
-        event
-    };
-    let answer = Answer::Timer::<_, std::future::Ready<Event>>(later);
-    answer_instance(worker, id, ticket, number, answer);
 }
 
 /// Makes an instance where it holds up nobody.

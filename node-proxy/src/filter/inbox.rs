@@ -2,10 +2,11 @@
 //! asked for, and what became of it meanwhile.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use rustc_hash::FxHashMap;
 use tokio::task::AbortHandle;
 use weft_wasm_host::{Event, Fault, Side, Step};
 
@@ -41,7 +42,7 @@ pub(super) struct Inbox {
     /// that another deals with.
     wakers: RefCell<[Option<Waker>; 3]>,
     /// Fetches and timers under way, by their numbers.
-    under_way: RefCell<HashMap<u64, AbortHandle>>,
+    under_way: RefCell<FxHashMap<u64, AbortHandle>>,
     /// In whose name the filter asks here.
     pub(super) asker: Asker,
 }

@@ -21,6 +21,7 @@ pub mod log;
 pub mod manager;
 pub mod modules;
 pub mod node_filter;
+mod queue;
 pub mod registry;
 pub mod report;
 pub mod run;

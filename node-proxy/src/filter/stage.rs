@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -16,9 +16,10 @@ use super::build;
 use super::exchange::Lent;
 use super::fetch::Asker;
 use super::half::{Half, Part};
-use super::hub::{Hub, LATER, Opened};
+use super::hub::{self, Hub, LATER, Opened};
 use super::inbox::{Message, Poller};
 use super::node_filter::NodeFilter;
+use super::queue::Queue;
 use super::run::{Mark, Outcome, Run};
 use crate::accept::worker::Worker;
 
@@ -45,10 +46,10 @@ pub(super) struct Stage {
 #[derive(Debug, Default)]
 struct Way {
     half: Half,
-    events: VecDeque<Event>,
+    events: Queue<Event>,
     /// Decided in another exchange's event.
     decided: VecDeque<Step>,
-    slowed: Option<Slowed>,
+    slowed: Option<Box<Slowed>>,
 }
 
 /// An event that waits until its namespace has CPU time.
@@ -120,14 +121,20 @@ impl Stage {
         }
     }
 
+    /// Nothing of the exchange is its business any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.opened.is_some()
     }
 
     /// The exchange comes to the filter.
     pub(super) fn open(&mut self, worker: &Rc<Worker>, asker: Asker) -> Result<(), Fault> {
-        self.began = Some(Instant::now());
-        let opened = Hub::open(worker, &self.node, &self.spec, asker)?;
+        let began = Instant::now();
+        self.began = Some(began);
+        let opened = Hub::open(worker, &self.node, &self.spec, asker, began)?;
         self.opened = Some(opened);
         Ok(())
     }
@@ -234,48 +241,45 @@ impl Stage {
         let Some(opened) = &self.opened else {
             return Poll::Ready(None);
         };
-        opened.inbox.register(by, context);
         let ticket = opened.ticket;
         if let Some(step) = self.way(side).decided.pop_front() {
             return Poll::Ready(Some(Ok(step)));
         }
-        let slowed = match &mut self.way(side).slowed {
-            Some(slowed) => {
-                ready!(slowed.until.as_mut().poll(context));
-                true
+        let (event, reserved, start) = if let Some(mut slowed) = self.way(side).slowed.take() {
+            if slowed.until.as_mut().poll(context).is_pending() {
+                self.way(side).slowed = Some(slowed);
+                self.register(by, context);
+                return Poll::Pending;
             }
-            None => false,
-        };
-        let (event, reserved) = if slowed {
-            match self.way(side).slowed.take() {
-                Some(slowed) => (slowed.event, slowed.reserved),
-                None => return Poll::Ready(None),
-            }
+            (slowed.event, slowed.reserved, hub::now())
         } else {
             let Some(event) = self.way(side).events.pop_front() else {
+                self.register(by, context);
                 return Poll::Ready(None);
             };
-            let (admission, reserved) = Hub::admit(worker, &self.node);
+            let now = hub::now();
+            let (admission, reserved) = self.node.budget.admit(worker.id, now);
             let admission = match admission {
                 // It was let in: what it began is not thrown away.
                 Admission::Refused if self.calls > 0 => Admission::Wait(LATER),
                 admission => admission,
             };
             match admission {
-                Admission::Run => (event, reserved),
+                Admission::Run => (event, reserved, now),
                 Admission::Wait(after) => {
                     let mut until = Box::pin(tokio::time::sleep(after));
                     // A sleep of no length is over at once.
                     let over = until.as_mut().poll(context).is_ready();
                     if !over {
-                        self.way(side).slowed = Some(Slowed {
+                        self.way(side).slowed = Some(Box::new(Slowed {
                             until,
                             event,
                             reserved,
-                        });
+                        }));
+                        self.register(by, context);
                         return Poll::Pending;
                     }
-                    (event, reserved)
+                    (event, reserved, now)
                 }
                 Admission::Refused | Admission::Quarantined { .. } => {
                     return Poll::Ready(Some(Err(Fault::Down {
@@ -290,10 +294,29 @@ impl Stage {
         if event.side().is_some() {
             self.half(side).told();
         }
-        let called = Hub::call(worker, &self.node, ticket, event, lent, reserved);
+        let call = hub::Call {
+            ticket,
+            event,
+            reserved,
+            start,
+        };
+        let called = Hub::call(worker, &self.node, call, lent);
         self.calls += 1;
         self.spent += called.spent;
+        if called.over {
+            // What another task waits for is decided as well.
+            self.wake();
+            self.opened = None;
+            self.over = true;
+        }
         Poll::Ready(Some(called.step))
+    }
+
+    /// The task is woken when something more comes for the exchange.
+    fn register(&self, by: Poller, context: &Context<'_>) {
+        if let Some(opened) = &self.opened {
+            opened.inbox.register(by, context);
+        }
     }
 
     /// Does what the filter wants done; gives back its answer, if it has one.
@@ -306,6 +329,9 @@ impl Stage {
             }
             step => {
                 self.half(side).step(&step);
+                if self.over {
+                    self.skip_silently();
+                }
                 None
             }
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Version;
 use http::request::Parts;
 
 use super::made::Made;
@@ -10,6 +11,7 @@ use super::{admit, forward, headers, policy, request_id, route, trace};
 use crate::accept::connection::Connection;
 use crate::control::config::Config;
 use crate::failure::Failure;
+use crate::filter::exchange::Changed;
 use crate::http::strict;
 use crate::identity::Judged;
 use crate::settings;
@@ -133,6 +135,40 @@ impl Entered {
         }
         let redirect = self.path == admit::Path::Redirect;
         redirect.then(|| Plan::Redirect(head.uri.to_string()))
+    }
+
+    /// Whether policy may say something else of the request, now that filters
+    /// have changed so much of it.
+    #[must_use]
+    pub fn is_stale(&self, head: &Parts, changed: Changed) -> bool {
+        match changed {
+            Changed::Nothing => false,
+            // Fields of HTTP/2 are counted and joined when they are admitted.
+            Changed::Headers => {
+                head.version >= Version::HTTP_2 || self.judged.policies.reads_headers()
+            }
+            Changed::Target => true,
+        }
+    }
+
+    /// Judges the request as filters have changed it; none if it may be sent
+    /// on.
+    ///
+    /// # Errors
+    /// What filters made of it is no request that may come in.
+    pub fn judge_changed(
+        &mut self,
+        head: &mut Parts,
+        changed: Changed,
+        config: &Config,
+    ) -> Result<Option<Plan>, Failure> {
+        if changed != Changed::Nothing {
+            let most = config.settings.max_headers as usize;
+            if admit::admit(head, settings::MAX_URI_BYTES, most)? == admit::Path::Redirect {
+                return Err(Failure::Malformed("path of a filter"));
+            }
+        }
+        Ok(self.judge(head))
     }
 
     /// Where an allowed request goes; its head is made ready for that.

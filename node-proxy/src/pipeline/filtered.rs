@@ -5,6 +5,9 @@
 //! sent: again, whenever a filter changed something, and whenever one has taken
 //! its time.
 
+mod answer;
+mod at_once;
+
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -13,33 +16,30 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, DATE};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::SizeHint;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use weft_core::filter::Phase;
 use weft_wasm_host::{Reply, Side};
 
+pub use self::at_once::{Met, Past, at_once};
 use super::decide::{Entered, Plan};
+use super::inflight;
 use super::made::Made;
 use super::record::Recorder;
-use super::{admit, forward, headers, inflight};
+
 use crate::accept::addr::OriginalDst;
 use crate::accept::connection::{Connection, Running};
 use crate::control::config::Config;
 use crate::failure::Failure;
-use crate::filter::answer::AnswerBody;
 use crate::filter::drive::{Drive, Stop};
-use crate::filter::exchange::{Answer, Known};
-use crate::http::body::{ClientBody, RequestBody, ResponseBody};
+use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
-use crate::settings;
 use crate::upstream::UpstreamBody;
 use crate::upstream::target::{Protocol, Target};
 
-/// A request that has come in.
+/// A request that filters go on looking at.
 #[derive(Debug)]
 pub struct Arrival {
     /// The connection that it came on.
@@ -48,14 +48,12 @@ pub struct Arrival {
     pub running: Running,
     /// The newest snapshot.
     pub config: Arc<Config>,
-    /// Its head, admitted and sanitised.
-    pub head: Parts,
-    /// Its body.
-    pub body: Incoming,
     /// The connection, should it switch protocols.
     pub upgraded: Option<OnUpgrade>,
     /// When its head was complete.
     pub started: Instant,
+    /// How failures are answered.
+    pub dialect: Dialect,
 }
 
 /// Why a request goes no further.
@@ -94,47 +92,37 @@ struct Way {
 
 impl Arrival {
     /// Serves the request.
-    pub async fn serve(self, mut entered: Entered) -> Response<ResponseBody> {
-        let dialect = Dialect::of(&self.head);
-        let request = Rc::clone(&self.running.request);
-        let client = ClientBody::new(self.body, Rc::clone(&request), Rc::clone(&self.connection));
-        let known = Known {
-            config: Arc::clone(&self.config),
-            ends: Arc::clone(&entered.made.ends),
-            request_id: entered.made.request_id.clone(),
-            trace: entered.made.trace.clone(),
-        };
-        let drive = Drive::new(
-            &self.connection.worker,
-            &self.config,
-            &entered.judged,
-            known,
-            self.head,
-            client,
-            self.connection.account(),
-        );
+    pub async fn serve(self, met: Met) -> Response<ResponseBody> {
+        let Met {
+            mut entered,
+            drive,
+            judged,
+        } = met;
         let way = Way {
             drive: Rc::new(RefCell::new(drive)),
             connection: self.connection,
-            request,
+            request: Rc::clone(&self.running.request),
             config: RefCell::new(self.config),
-            dialect,
+            dialect: self.dialect,
             suspended: Cell::new(false),
         };
-        let ended = way.request(&mut entered).await;
+        let ended = way.request(&mut entered, judged).await;
         way.answer(ended, entered, self.running, self.started, self.upgraded)
             .await
     }
 }
 
 impl Way {
-    /// Brings the request through its filters and past policy.
-    async fn request(&self, entered: &mut Entered) -> Result<Target, Ended> {
-        self.through(Phase::BeforePolicy).await?;
-        self.judge(entered)?;
+    /// Brings the request through its filters and past policy, which may have
+    /// judged it before.
+    async fn request(&self, entered: &mut Entered, judged: bool) -> Result<Target, Ended> {
+        if !judged {
+            self.through(Phase::BeforePolicy).await?;
+            self.judge(entered)?;
+        }
         self.through(Phase::AfterPolicy).await?;
         self.through(Phase::Upstream).await?;
-        if self.suspended.get() || self.drive.borrow_mut().lent()?.changed {
+        if self.is_stale(entered)? {
             self.judge(entered)?;
         }
         let mut drive = self.drive.borrow_mut();
@@ -160,6 +148,16 @@ impl Way {
         .await
     }
 
+    /// Whether policy may say something else of the request than when it was
+    /// asked.
+    fn is_stale(&self, entered: &Entered) -> Result<bool, Failure> {
+        let mut drive = self.drive.borrow_mut();
+        let lent = drive.lent()?;
+        let changed = lent.changed;
+        let head = lent.open().ok_or(Failure::Answered)?;
+        Ok(self.suspended.get() || entered.is_stale(head, changed))
+    }
+
     /// Asks policy about the request as it is now.
     fn judge(&self, entered: &mut Entered) -> Result<(), Ended> {
         if self.suspended.replace(false) {
@@ -169,13 +167,7 @@ impl Way {
         let lent = drive.lent()?;
         let changed = lent.changed;
         let head = lent.open().ok_or(Failure::Answered)?;
-        if changed {
-            let most = self.config.borrow().settings.max_headers as usize;
-            if admit::admit(head, settings::MAX_URI_BYTES, most)? == admit::Path::Redirect {
-                return Err(Failure::Malformed("path of a filter").into());
-            }
-        }
-        let denied = entered.judge(head);
+        let denied = entered.judge_changed(head, changed, &self.config.borrow())?;
         drive.decided(entered.made.decisions.clone());
         match denied {
             None => Ok(()),
@@ -244,8 +236,10 @@ impl Way {
     ) -> Result<Recorder, Failure> {
         let mut drive = self.drive.borrow_mut();
         let mut head = drive.send()?;
-        let over = drive.is_sent(Side::Request);
-        fix_length(&mut head.headers, &drive.size_hint(Side::Request), over);
+        if drive.changes_length(Side::Request) {
+            let over = drive.is_sent(Side::Request);
+            fix_length(&mut head.headers, &drive.size_hint(Side::Request), over);
+        }
         let refused = match ended {
             Ok(_) | Err(Ended::Reply(_)) => None,
             Err(Ended::Plan(plan)) => plan.failure(),
@@ -254,7 +248,7 @@ impl Way {
             answered: matches!(ended, Err(Ended::Reply(_))),
             ..entered.made
         };
-        let exchange = made.exchange(head, started, refused, running.lend());
+        let exchange = made.exchange(head, started, refused, running.lend(), None);
         if let Some(mark) = drive.mark() {
             let _first = exchange.filter.set(Box::new(mark.clone()));
         }
@@ -299,162 +293,6 @@ impl Way {
         })
         .await
     }
-
-    /// An answer of the proxy's own, or of a filter's.
-    fn own(&self, ended: Ended, recorder: &mut Recorder, config: &Config) -> (Answer, AnswerBody) {
-        let server = config.server.as_ref();
-        let response = match ended {
-            Ended::Reply(reply) => return replied(*reply),
-            Ended::Plan(Plan::Deny) => respond::denied(self.dialect, server),
-            Ended::Plan(Plan::Redirect(location)) => respond::redirect(&location, server),
-            Ended::Plan(Plan::Refuse(failure)) => {
-                recorder.note(failure);
-                respond::failed(failure, self.dialect, server)
-            }
-            Ended::Plan(Plan::Forward(_)) => {
-                respond::failed(Failure::Answered, self.dialect, server)
-            }
-        };
-        let (head, body) = response.into_parts();
-        let answer = Answer {
-            status: head.status,
-            headers: head.headers,
-        };
-        (answer, AnswerBody::Own(body.into_full()))
-    }
-
-    /// Brings an answer through the filters that the request has passed. One of
-    /// them may put another in its place, which those before it still see.
-    /// Returns whether it is the one that was given.
-    async fn back(&self, answer: (Answer, AnswerBody), recorder: &mut Recorder) -> bool {
-        let mut answer = answer;
-        let mut given = true;
-        loop {
-            let (head, body) = answer;
-            self.drive.borrow_mut().answer(head, body);
-            let Err(stop) = self.through_answer().await else {
-                return given;
-            };
-            given = false;
-            let config = Arc::clone(&self.config.borrow());
-            answer = self.own(stop.into(), recorder, &config);
-            if let Some(mark) = self.drive.borrow().mark() {
-                let _first = recorder.exchange().filter.set(Box::new(mark.clone()));
-            }
-        }
-    }
-
-    async fn through_answer(&self) -> Result<(), Stop> {
-        poll_fn(|context| {
-            Drive::send_on(&self.drive, context);
-            let mut drive = self.drive.borrow_mut();
-            if let Some(reason) = self.request.poll_cut(inflight::Side::Response, context)
-                && drive.leave()
-            {
-                return Poll::Ready(Err(reason.into()));
-            }
-            if let Poll::Ready(stop) = drive.poll_answer(context)? {
-                return Poll::Ready(Ok(stop));
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Passes the upstream's answer on.
-    async fn pass_on(
-        &self,
-        response: Response<UpstreamBody>,
-        mut recorder: Recorder,
-        upgraded: Option<OnUpgrade>,
-        config: &Config,
-    ) -> Response<ResponseBody> {
-        let server = config.server.as_ref();
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // Filters see HTTP: what follows is something else.
-            let passed = forward::response(&self.connection, response, recorder, upgraded, server);
-            return match passed {
-                Ok(response) => response,
-                Err((failure, mut recorder)) => {
-                    let answer = self.own(failure.into(), &mut recorder, config);
-                    self.finish(answer, recorder).await
-                }
-            };
-        }
-        let (mut head, body) = response.into_parts();
-        headers::sanitise_response(&mut head.headers, false);
-        let latency = forward::received(&mut head.headers, &recorder);
-        let answer = Answer {
-            status: head.status,
-            headers: std::mem::take(&mut head.headers),
-        };
-        let given = self
-            .back((answer, AnswerBody::Upstream(body)), &mut recorder)
-            .await;
-        if !given {
-            return self.hand_over(recorder);
-        }
-        let Some(mut own) = self.answer_head(&recorder) else {
-            return respond::failed(Failure::Answered, self.dialect, server);
-        };
-        head.status = own.status;
-        head.headers = std::mem::take(&mut own.headers);
-        let handed = forward::hand_on(&self.connection, &mut head, &recorder, latency, server);
-        if let Err(failure) = handed {
-            recorder.note(failure);
-            let answer = respond::failed(failure, self.dialect, server);
-            return forward::own(answer, recorder);
-        }
-        let body = self.answer_body().recorded(recorder);
-        Response::from_parts(head, body)
-    }
-
-    /// Gives an answer of the proxy's own, or of a filter's.
-    async fn finish(
-        &self,
-        answer: (Answer, AnswerBody),
-        mut recorder: Recorder,
-    ) -> Response<ResponseBody> {
-        self.back(answer, &mut recorder).await;
-        self.hand_over(recorder)
-    }
-
-    fn hand_over(&self, recorder: Recorder) -> Response<ResponseBody> {
-        let config = self.config.borrow();
-        let Some(answer) = self.answer_head(&recorder) else {
-            return respond::failed(Failure::Answered, self.dialect, config.server.as_ref());
-        };
-        let mut response = Response::new(self.answer_body());
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
-        respond::complete(response.headers_mut(), config.server.as_ref());
-        forward::own(response, recorder)
-    }
-
-    /// The answer's head, as it goes to the client.
-    fn answer_head(&self, recorder: &Recorder) -> Option<Answer> {
-        let mut drive = self.drive.borrow_mut();
-        let mut answer = drive.send_answer()?;
-        let bodiless = recorder.exchange().head.method == Method::HEAD
-            || matches!(
-                answer.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
-        if !bodiless {
-            let over = drive.is_sent(Side::Response);
-            fix_length(&mut answer.headers, &drive.size_hint(Side::Response), over);
-        }
-        Some(answer)
-    }
-
-    fn answer_body(&self) -> ResponseBody {
-        let mut drive = self.drive.borrow_mut();
-        if drive.is_sent(Side::Response) {
-            return ResponseBody::empty();
-        }
-        let unseen = drive.take_answer().map(ResponseBody::upstream);
-        unseen.unwrap_or_else(|| ResponseBody::filtered(Rc::clone(&self.drive)))
-    }
 }
 
 /// A length that was said of a body is said of what filters made of it, or not
@@ -474,15 +312,4 @@ fn fix_length(headers: &mut HeaderMap, hint: &SizeHint, over: bool) {
             headers.remove(CONTENT_LENGTH);
         }
     }
-}
-
-fn replied(reply: Reply) -> (Answer, AnswerBody) {
-    let mut headers = reply.headers;
-    headers.remove(DATE);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
-    let answer = Answer {
-        status: reply.status,
-        headers,
-    };
-    (answer, AnswerBody::Own(reply.body))
 }

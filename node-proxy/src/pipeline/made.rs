@@ -11,6 +11,7 @@ use super::request_id::RequestId;
 use super::trace::Trace;
 use crate::accept::connection::Connection;
 use crate::failure::Failure;
+use crate::filter::run::Runs;
 use crate::identity::{End, Ends};
 use crate::memory::Lent;
 use crate::telemetry::exchange::{Decisions, Exchange};
@@ -56,7 +57,8 @@ impl Made {
         }
     }
 
-    /// The record of the request with this head.
+    /// The record of the request with this head; with what filters did to it,
+    /// where that is known already.
     #[must_use]
     pub fn exchange(
         self,
@@ -64,6 +66,7 @@ impl Made {
         started: Instant,
         refused: Option<Failure>,
         memory: Option<Lent>,
+        runs: Option<Runs>,
     ) -> Arc<Exchange> {
         Arc::new(Exchange {
             ends: self.ends,
@@ -77,7 +80,7 @@ impl Made {
             refused,
             memory,
             filter: OnceLock::new(),
-            runs: OnceLock::new(),
+            runs: runs.map_or_else(OnceLock::new, |runs| OnceLock::from(Box::new(runs))),
             response: OnceLock::new(),
             end: OnceLock::new(),
         })

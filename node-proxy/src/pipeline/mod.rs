@@ -16,11 +16,11 @@ pub mod policy;
 pub mod record;
 pub mod request_id;
 pub mod route;
+pub mod send;
 pub mod trace;
 pub mod tunnel;
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,8 +34,7 @@ use crate::accept::connection::{Connection, Running};
 use crate::failure::Failure;
 use crate::http::body::{ClientBody, RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
-use crate::upstream::UpstreamBody;
-use crate::upstream::target::{Protocol, Target};
+use crate::upstream::target::Protocol;
 
 use self::decide::Plan;
 use self::record::Recorder;
@@ -72,25 +71,34 @@ async fn serve(
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
 
+    let mut body = ClientBody::new(body, Rc::clone(&running.request), Rc::clone(&connection));
+    let mut runs = None;
     let (plan, made) = match decide::enter(&config, &connection, &mut head) {
         Ok(entered) if entered.judged.policies.chain().is_some() => {
-            let arrival = filtered::Arrival {
-                connection,
-                running,
-                config,
-                head,
-                body,
-                upgraded,
-                started,
-            };
-            // Apart, since its state is large and few requests meet filters.
-            return Ok(Box::pin(arrival.serve(entered)).await);
+            match filtered::at_once(&connection, &config, entered, head, body) {
+                Ok(past) => {
+                    (head, body, runs) = (past.head, past.body, past.runs);
+                    (past.plan, past.made)
+                }
+                Err(met) => {
+                    let arrival = filtered::Arrival {
+                        connection,
+                        running,
+                        config,
+                        upgraded,
+                        started,
+                        dialect,
+                    };
+                    // Apart, since its state is large and few requests stay with filters.
+                    return Ok(Box::pin(arrival.serve(*met)).await);
+                }
+            }
         }
         Ok(entered) => entered.decide(&config, &connection, &mut head),
         Err(refused) => (Plan::Refuse(refused.failure), refused.made),
     };
     let memory = running.lend();
-    let exchange = made.exchange(head, started, plan.failure(), memory);
+    let exchange = made.exchange(head, started, plan.failure(), memory, runs);
     running.request.decided(Arc::clone(&exchange));
     let mut recorder = Recorder::decided(&connection.worker, running, exchange);
     let server = config.server.as_ref();
@@ -103,11 +111,9 @@ async fn serve(
             respond::failed(failure, dialect, server)
         }
         Plan::Forward(target) => {
-            let request = Rc::clone(&recorder.running().request);
             let queued = target.protocol == Protocol::Http2;
-            let body = ClientBody::new(body, request, Rc::clone(&connection));
             let body = RequestBody::client(body, queued);
-            match proceed(&connection, &target, recorder, body, upgraded, server).await {
+            match send::proceed(&connection, &target, recorder, body, upgraded, server).await {
                 Ok(response) => return Ok(response),
                 Err((failure, returned)) => {
                     recorder = returned;
@@ -118,34 +124,4 @@ async fn serve(
         }
     };
     Ok(forward::own(answer, recorder))
-}
-
-/// Forwards an allowed request and passes the response on.
-async fn proceed(
-    connection: &Rc<Connection>,
-    target: &Target,
-    recorder: Recorder,
-    body: RequestBody,
-    upgraded: Option<OnUpgrade>,
-    server: Option<&http::HeaderValue>,
-) -> Result<Response<ResponseBody>, (Failure, Recorder)> {
-    let exchange = Arc::clone(recorder.exchange());
-    let upstream = connection.worker.upstream();
-    let sending = pin!(upstream.send(target, &exchange.head, body, connection.account()));
-    match until_cut(&recorder, sending).await {
-        Ok(response) => forward::response(connection, response, recorder, upgraded, server),
-        Err(failure) => Err((failure, recorder)),
-    }
-}
-
-/// Polls the upstream, unless the request has to end before it answers.
-async fn until_cut(
-    recorder: &Recorder,
-    mut sending: Pin<&mut impl Future<Output = Result<Response<UpstreamBody>, Failure>>>,
-) -> Result<Response<UpstreamBody>, Failure> {
-    poll_fn(|context| match recorder.poll_cut(context) {
-        Some(reason) => Err(reason).into(),
-        None => sending.as_mut().poll(context),
-    })
-    .await
 }

@@ -1,5 +1,6 @@
 //! What filters did, as metrics and as events of spans.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,16 @@ pub(super) struct FilterMetrics {
     requests: Family<OutcomeLabels, Counter>,
     calls: Family<FilterLabels, Counter>,
     cpu: Family<FilterLabels, Histogram, fn() -> Histogram>,
+    /// Those of filters that requests have met, at hand.
+    known: HashMap<Arc<str>, Series>,
+}
+
+/// What nearly every request counts of a filter.
+#[derive(Debug, Clone)]
+struct Series {
+    passed: Counter,
+    calls: Counter,
+    cpu: Histogram,
 }
 
 fn seconds() -> Histogram {
@@ -47,6 +58,7 @@ impl FilterMetrics {
             requests: Family::default(),
             calls: Family::default(),
             cpu: Family::new_with_constructor(seconds),
+            known: HashMap::new(),
         };
         registry.register(
             "filter_requests",
@@ -67,22 +79,47 @@ impl FilterMetrics {
     }
 
     /// Counts what filters did to an exchange that is over.
-    pub(super) fn ended(&self, exchange: &Exchange) {
+    pub(super) fn ended(&mut self, exchange: &Exchange) {
         let Some(runs) = exchange.runs.get() else {
             return;
         };
         for run in &runs.runs {
-            let filter = run.filter.to_string();
-            let outcome = OutcomeLabels {
-                filter: filter.clone(),
-                outcome: outcome(run.outcome),
+            if !self.known.contains_key(&run.filter) {
+                let series = self.series(&run.filter);
+                self.known.insert(Arc::clone(&run.filter), series);
+            }
+            let Some(series) = self.known.get(&run.filter) else {
+                continue;
             };
-            self.requests.get_or_create(&outcome).inc();
-            let labels = FilterLabels { filter };
-            self.calls.get_or_create(&labels).inc_by(run.calls.into());
-            let spent = run.spent.as_secs_f64();
-            self.cpu.get_or_create(&labels).observe(spent);
+            match run.outcome {
+                Outcome::Passed => series.passed.inc(),
+                other => self
+                    .requests
+                    .get_or_create(&labels(&run.filter, other))
+                    .inc(),
+            };
+            series.calls.inc_by(run.calls.into());
+            series.cpu.observe(run.spent.as_secs_f64());
         }
+    }
+
+    fn series(&self, filter: &str) -> Series {
+        let passed = labels(filter, Outcome::Passed);
+        let filter = FilterLabels {
+            filter: filter.to_owned(),
+        };
+        Series {
+            passed: self.requests.get_or_create_owned(&passed),
+            calls: self.calls.get_or_create_owned(&filter),
+            cpu: self.cpu.get_or_create_owned(&filter),
+        }
+    }
+}
+
+fn labels(filter: &str, of: Outcome) -> OutcomeLabels {
+    OutcomeLabels {
+        filter: filter.to_owned(),
+        outcome: outcome(of),
     }
 }
 

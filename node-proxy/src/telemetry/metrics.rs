@@ -249,7 +249,7 @@ impl Metrics {
     }
 
     /// Counts an event.
-    pub fn observe(&self, event: &Event) {
+    pub fn observe(&mut self, event: &Event) {
         match event {
             Event::Decided(exchange) => self.decided(exchange),
             Event::Answered(exchange)
@@ -279,7 +279,7 @@ impl Metrics {
         }
     }
 
-    fn ended(&self, exchange: &Exchange) {
+    fn ended(&mut self, exchange: &Exchange) {
         let Some(end) = exchange.end.get() else {
             return;
         };

@@ -57,6 +57,13 @@ impl Drive {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether no filter looks at the exchange any more: an answer goes to the
+    /// client as it is.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.answering == 0 && self.request.sent && !self.answered.stopped
+    }
+
     /// The answer goes past all filters. False if it does already.
     pub fn leave(&mut self) -> bool {
         std::mem::take(&mut self.answering) > 0

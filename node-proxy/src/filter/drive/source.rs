@@ -9,9 +9,21 @@ use weft_wasm_host::Side;
 use super::{Drive, Stop};
 use crate::filter::half::Part;
 use crate::filter::stage::Stage;
+use crate::http::body::ClientBody;
 use crate::upstream::Content;
 
 impl Drive {
+    /// Whether a message may be of another length than where it comes from.
+    #[must_use]
+    pub fn changes_length(&self, side: Side) -> bool {
+        let seen = match side {
+            Side::Request => &self.stages[..],
+            Side::Response => self.stages.get(..self.answering).unwrap_or_default(),
+        };
+        seen.iter()
+            .any(|stage| stage.seen(side).replaced || length(stage, side).is_some())
+    }
+
     /// What is known of the length of what is still to come of a message.
     #[must_use]
     pub fn size_hint(&self, side: Side) -> SizeHint {
@@ -27,9 +39,20 @@ impl Drive {
             }
         };
         known.unwrap_or_else(|| match side {
-            Side::Request => self.client.size_hint(),
+            Side::Request => self
+                .client
+                .as_ref()
+                .map_or_else(|| SizeHint::with_exact(0), ClientBody::size_hint),
             Side::Response => self.answer.size_hint(),
         })
+    }
+
+    /// Whether nothing more comes from where a message comes from.
+    fn is_read(&self, side: Side) -> bool {
+        match side {
+            Side::Request => self.client.as_ref().is_none_or(ClientBody::is_end_stream),
+            Side::Response => self.answer.is_over(),
+        }
     }
 
     /// The next part from where a message comes from.
@@ -38,10 +61,7 @@ impl Drive {
         side: Side,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Part>, Stop>> {
-        let over = match side {
-            Side::Request => self.client.is_end_stream(),
-            Side::Response => self.answer.is_over(),
-        };
+        let over = self.is_read(side);
         let progress = self.progress_mut(side);
         if !progress.begun {
             progress.begun = true;
@@ -53,17 +73,17 @@ impl Drive {
         }
         let frame = match side {
             Side::Request => {
-                let frame = ready!(self.client.poll_frame(context));
+                let Some(client) = &mut self.client else {
+                    return Poll::Ready(Ok(None));
+                };
+                let frame = ready!(client.poll_frame(context));
                 frame.map(|frame| {
                     frame.map(|frame| frame.map_data(|bytes| Content::alone(bytes, 0)))
                 })
             }
             Side::Response => ready!(self.answer.poll_frame(context)),
         };
-        let over = match side {
-            Side::Request => self.client.is_end_stream(),
-            Side::Response => self.answer.is_over(),
-        };
+        let over = self.is_read(side);
         let frame = frame.transpose().inspect_err(|_failure| {
             if side == Side::Response {
                 // What comes in its place is not for filters that have seen a part.
