@@ -57,71 +57,15 @@ pub(super) fn build(
     Ok(plain.finish())
 }
 
-/// The entries without what plain allows would add to what is `held`: keys that
-/// the endpoint has as allows now. Denies, redirects and what holds without any
-/// policy are complete, so nothing is let through that [`build`] would not.
-pub(super) fn build_held(
-    side: &Side,
-    held: &[EntryKey],
-    limit: Limit,
-    table: &mut RuleTable,
-) -> Result<Vec<MapEntry>, Bounded> {
-    let (adding, kept): (Vec<&Atom>, Vec<&Atom>) = side
-        .atoms
-        .iter()
-        .partition(|atom| atom.decision == Decision::Allow && atom.rule.is_some());
-    let steps = kept.iter().map(|atom| keys_of(atom, &side.intercepted));
-    if steps.sum::<usize>() > limit.steps {
-        return Err(Bounded::EntrySteps);
-    }
-    let mut plain = Plain::new(side, limit.entries);
-    for atom in kept {
-        plain.add(atom, table)?;
-    }
-    let mut left: HashMap<Prefix, HashSet<NumericIdentity>> = HashMap::new();
-    for key in held.iter().filter(|key| key.direction == side.direction) {
-        let prefix = (key.protocol, key.port, key.prefix_len);
-        left.entry(prefix).or_default().insert(key.identity);
-    }
-    let mut steps = 0;
-    for atom in adding {
-        let rule = rule_of(atom, table);
-        for prefix in prefixes(atom.scope) {
-            let Some(left) = left.get_mut(&prefix) else {
-                continue;
-            };
-            steps += left.len().min(identities(&atom.peers).len());
-            if steps > limit.steps {
-                return Err(Bounded::EntrySteps);
-            }
-            // The first rule that allows a key has it: the others say the same.
-            for identity in take(left, identities(&atom.peers)) {
-                plain.put(identity, prefix, atom, rule)?;
-                plain.intercept(identity, prefix, atom, rule)?;
-            }
-        }
-    }
-    Ok(plain.finish())
-}
-
-/// Takes out what is among these, which are sorted.
-fn take(left: &mut HashSet<NumericIdentity>, these: &[NumericIdentity]) -> Vec<NumericIdentity> {
-    if these.len() <= left.len() {
-        let named = these.iter().filter(|identity| left.remove(identity));
-        return named.copied().collect();
-    }
-    left.extract_if(|identity| these.binary_search(identity).is_ok())
-        .collect()
-}
-
 /// Protocol, port and length of a key.
-type Prefix = (u8, u16, u8);
+pub(super) type Prefix = (u8, u16, u8);
 
 /// What rules say before shorter keys are folded into longer ones.
-struct Plain<'s> {
+pub(super) struct Plain<'s> {
     direction: Direction,
     intercepted: &'s Intercepted,
-    limit: usize,
+    /// How many entries there may be.
+    pub limit: usize,
     entries: HashMap<EntryKey, EntryValue, BuildHasherDefault<Quick>>,
     /// A bit for every length of a key that occurs, from [`PREFIX_PEER`].
     lengths: u32,
@@ -130,9 +74,9 @@ struct Plain<'s> {
 
 /// What of an atom makes its entries, the rule's name apart: of atoms that are
 /// alike the first one counts.
-type Likeness = (usize, Scope, Decision, u8);
+pub(super) type Likeness = (usize, Scope, Decision, u8);
 
-fn likeness(atom: &Atom) -> Likeness {
+pub(super) fn likeness(atom: &Atom) -> Likeness {
     // The atoms keep their lists, so an address is of one list only.
     let peers = match &atom.peers {
         PeerSet::Any => 0,
@@ -142,7 +86,7 @@ fn likeness(atom: &Atom) -> Likeness {
 }
 
 impl<'s> Plain<'s> {
-    fn new(side: &'s Side, limit: usize) -> Self {
+    pub(super) fn new(side: &'s Side, limit: usize) -> Self {
         Self {
             direction: side.direction,
             intercepted: &side.intercepted,
@@ -154,7 +98,7 @@ impl<'s> Plain<'s> {
     }
 
     /// What an atom says, and what of it leads to the proxy.
-    fn add(&mut self, atom: &Atom, table: &mut RuleTable) -> Result<(), Bounded> {
+    pub(super) fn add(&mut self, atom: &Atom, table: &mut RuleTable) -> Result<(), Bounded> {
         if !self.seen.insert(likeness(atom)) {
             return Ok(());
         }
@@ -175,43 +119,79 @@ impl<'s> Plain<'s> {
         Ok(())
     }
 
-    /// What of one key of an atom leads to the proxy.
-    fn intercept(
+    /// One key of what an atom says and what of it leads to the proxy: all of it
+    /// or, where there is no room, nothing.
+    pub(super) fn keep(
+        &mut self,
+        key: &EntryKey,
+        atom: &Atom,
+        table: &mut RuleTable,
+    ) -> Result<(), Bounded> {
+        let own = (key.protocol, key.port, key.prefix_len);
+        let part = scope_of(own).map(|scope| Atom {
+            scope,
+            ..atom.clone()
+        });
+        let copies = part.iter().flat_map(|part| self.intercepted.copies(part));
+        let copies: Vec<Atom> = copies.collect();
+        let mut parts = vec![(own, atom)];
+        for copy in &copies {
+            parts.extend(
+                prefixes(copy.scope)
+                    .into_iter()
+                    .map(|prefix| (prefix, copy)),
+            );
+        }
+        let prefixes: HashSet<Prefix> = parts.iter().map(|(prefix, _)| *prefix).collect();
+        let new = prefixes.into_iter().filter(|prefix| {
+            let key = self.key(key.identity, *prefix);
+            !self.entries.contains_key(&key)
+        });
+        if self.len() + new.count() > self.limit {
+            return Ok(());
+        }
+        let rule = rule_of(atom, table);
+        for (prefix, atom) in parts {
+            self.put(key.identity, prefix, atom, rule)?;
+        }
+        Ok(())
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether all of a key is plainly allowed by entries of wider keys.
+    pub(super) fn allows_around(&self, key: &EntryKey) -> bool {
+        let anybody = EntryKey {
+            identity: NumericIdentity::UNKNOWN,
+            ..*key
+        };
+        let same = (anybody != *key).then_some(anybody);
+        let mut wider = covering(key).chain(same).chain(covering(&anybody));
+        wider.any(|wider| self.entries.get(&wider).is_some_and(EntryValue::is_plain))
+    }
+
+    fn key(&self, identity: NumericIdentity, (protocol, port, prefix_len): Prefix) -> EntryKey {
+        EntryKey {
+            direction: self.direction,
+            identity,
+            protocol,
+            port,
+            prefix_len,
+        }
+    }
+
+    fn put(
         &mut self,
         identity: NumericIdentity,
         prefix: Prefix,
         atom: &Atom,
         rule: RuleId,
     ) -> Result<(), Bounded> {
-        let Some(scope) = scope_of(prefix) else {
-            return Ok(());
-        };
-        let part = Atom {
-            scope,
-            ..atom.clone()
-        };
-        for copy in self.intercepted.copies(&part) {
-            for prefix in prefixes(copy.scope) {
-                self.put(identity, prefix, &copy, rule)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn put(
-        &mut self,
-        identity: NumericIdentity,
-        (protocol, port, prefix_len): Prefix,
-        atom: &Atom,
-        rule: RuleId,
-    ) -> Result<(), Bounded> {
-        let key = EntryKey {
-            direction: self.direction,
-            identity,
-            protocol,
-            port,
-            prefix_len,
-        };
+        let key = self.key(identity, prefix);
+        let (_, _, prefix_len) = prefix;
         let value = EntryValue {
             decision: atom.decision,
             priority: atom.priority,
@@ -229,7 +209,7 @@ impl<'s> Plain<'s> {
         Ok(())
     }
 
-    fn finish(&self) -> Vec<MapEntry> {
+    pub(super) fn finish(&self) -> Vec<MapEntry> {
         let folded = |(key, value): (&EntryKey, &EntryValue)| MapEntry {
             key: *key,
             value: covering(key)
@@ -275,7 +255,7 @@ pub(super) fn keys_of(atom: &Atom, intercepted: &Intercepted) -> usize {
     identities(&atom.peers).len() * prefixes
 }
 
-fn prefixes(scope: Scope) -> Vec<Prefix> {
+pub(super) fn prefixes(scope: Scope) -> Vec<Prefix> {
     match scope {
         Scope::Everything => vec![(0, 0, PREFIX_PEER)],
         Scope::Protocol(protocol) => vec![(protocol.number(), 0, PREFIX_PROTOCOL)],
@@ -311,7 +291,7 @@ fn scope_of((protocol, port, length): Prefix) -> Option<Scope> {
 }
 
 /// The keys of all shorter prefixes that hold a key, longest first.
-fn covering(key: &EntryKey) -> impl Iterator<Item = EntryKey> + use<> {
+pub(super) fn covering(key: &EntryKey) -> impl Iterator<Item = EntryKey> + use<> {
     let key = *key;
     let ports = (PREFIX_PROTOCOL..key.prefix_len).rev().map(move |length| {
         let free = u32::from(PREFIX_PORT - length);

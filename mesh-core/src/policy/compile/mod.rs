@@ -3,6 +3,7 @@
 mod atoms;
 mod bounds;
 mod entries;
+mod held;
 mod intercepts;
 mod l7;
 mod others;
@@ -208,9 +209,11 @@ impl<'a> Compiler<'a> {
     }
 
     /// As [`Self::compile`], for an endpoint that has something already: where
-    /// its policy exceeds its bounds, it gets nothing new. Of the plain allows it
-    /// keeps those among `held` that the rules still allow; denies and redirects
-    /// are complete. When these are too many as well, everything is denied. But
+    /// its policy exceeds its bounds, it gets nothing new. Denies and redirects
+    /// are complete; when these are too many as well, everything is denied. Of the
+    /// plain allows it keeps, as long as there is room, the keys among `held` of
+    /// which one rule still allows all, in the same words or in wider ones. A key
+    /// that rules allow in parts only is not kept: its parts would be new. But
     /// where it is within them without the ranges of addresses that none of its
     /// own rules names, it is only allowed nothing more of these.
     pub fn compile_over<'r>(
@@ -328,10 +331,7 @@ impl<'a> Compiler<'a> {
         let excess = Excess::new(of, most, atoms);
         policy.excess.push(excess);
         let held = held();
-        let kept = within(sides, limit, |side, limit| {
-            entries::build_held(side, &held, limit, table)
-        });
-        let Ok(kept) = kept else {
+        let Ok(kept) = held::build(sides, &held, limit, table) else {
             policy.close();
             return false;
         };
@@ -387,8 +387,12 @@ fn within(
             },
         )?);
     }
-    entries.sort_unstable_by_key(|entry: &MapEntry| entry.key);
-    Ok(entries.into())
+    Ok(sorted(entries))
+}
+
+fn sorted(mut entries: Vec<MapEntry>) -> Arc<[MapEntry]> {
+    entries.sort_unstable_by_key(|entry| entry.key);
+    entries.into()
 }
 
 /// Whether a rule says anything: an object may select pods and name no traffic.

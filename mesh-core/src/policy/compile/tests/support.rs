@@ -2,11 +2,13 @@
 
 use crate::filter::Intercept;
 use crate::model::{Direction, EndpointId, Labels, NamedPorts, NumericIdentity, Protocol};
+use crate::policy::entry::{PREFIX_PORT, PREFIX_PROTOCOL};
 use crate::policy::http::{HttpRule, HttpRules};
+use crate::policy::ports::port_prefixes;
 use crate::policy::{
     CidrPeer, Compiler, Decision, DirectionRules, EndpointPolicy, EndpointSelector, Entity,
-    IdentityTable, L7Rules, Operator, Origin, Peer, Peers, PolicyKind, PortMatch, PortRange,
-    PortRule, PortSpec, Requirement, Rule, RuleTable, Subject, TrafficRule, lookup,
+    EntryKey, IdentityTable, L7Rules, Operator, Origin, Peer, Peers, PolicyKind, PortMatch,
+    PortRange, PortRule, PortSpec, Requirement, Rule, RuleTable, Subject, TrafficRule, lookup,
 };
 
 pub(super) const EMPIRE: NumericIdentity = NumericIdentity(300);
@@ -169,4 +171,38 @@ impl Compiled {
         let rule = entry.and_then(|entry| self.1.get(entry.value.rule));
         rule.map_or(String::new(), |rule| rule.rule.to_string())
     }
+}
+
+/// The TCP ports of a key.
+fn tcp_ports(key: &EntryKey) -> Option<(u16, u16)> {
+    let bits = u32::from(key.prefix_len.saturating_sub(PREFIX_PROTOCOL));
+    let any = key.prefix_len < PREFIX_PROTOCOL;
+    let last = key.port | u16::MAX.checked_shr(bits).unwrap_or(0);
+    (any || key.protocol == TCP).then_some((key.port, last))
+}
+
+/// Whether all that a key means is meant by another one.
+pub(super) fn lies_in(key: &EntryKey, other: &EntryKey) -> bool {
+    let anybody = other.identity == NumericIdentity::UNKNOWN;
+    let free = u32::from(PREFIX_PORT.saturating_sub(other.prefix_len));
+    let bits = |port: u16| port.checked_shr(free).unwrap_or(0);
+    let ports = key.protocol == other.protocol
+        && key.prefix_len >= other.prefix_len
+        && bits(key.port) == bits(other.port);
+    key.direction == other.direction
+        && (anybody || key.identity == other.identity)
+        && (ports || other.prefix_len < PREFIX_PROTOCOL)
+}
+
+/// How many entries a key may need with what of it leads to the proxy.
+pub(super) fn most_entries(key: &EntryKey, intercepts: &[Intercept]) -> usize {
+    let of = intercepts
+        .iter()
+        .filter(|one| one.direction == key.direction);
+    let meet = of.filter_map(|one| {
+        let (first, last) = tcp_ports(key)?;
+        let (first, last) = (first.max(one.first), last.min(one.last));
+        (first <= last).then(|| port_prefixes(first, last).len())
+    });
+    1 + meet.sum::<usize>()
 }
