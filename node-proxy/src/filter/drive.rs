@@ -22,7 +22,6 @@ use weft_wasm_host::{FaultKind, Reply, Side};
 
 use super::answer::AnswerBody;
 use super::exchange::{Changed, Known, Lent};
-use super::fetch::Asker;
 use super::half::Part;
 use super::inbox::Poller;
 use super::run::{Mark, Runs};
@@ -63,7 +62,6 @@ pub struct Drive {
     stages: Vec<Stage>,
     /// The exchange, while no filter has it.
     lent: Option<Box<Lent>>,
-    known: Arc<Known>,
     held: Held,
     /// None once the request has left all filters.
     client: Option<ClientBody>,
@@ -122,15 +120,13 @@ impl Drive {
         let missing = stages.len() < steps.len();
         let stopped = missing.then_some(Stop::Failure(MISSING));
         let memory = EXCHANGE + STAGE * stages.len();
-        let known = Arc::new(known);
         Self {
             worker: Rc::clone(worker),
             through: 0,
             answering: 0,
             stages,
-            lent: Some(Box::new(Lent::new(Arc::clone(&known), head))),
             held: Held::new(&known.account, memory),
-            known,
+            lent: Some(Box::new(Lent::new(known, head))),
             client: Some(client),
             request: Progress::default(),
             answer: AnswerBody::Empty,
@@ -373,11 +369,8 @@ impl Drive {
             return Ok(());
         };
         if !stage.is_open() && !stage.half(side).pass {
-            let asker = Asker {
-                known: Arc::clone(&self.known),
-                direction: stage.step.direction,
-            };
-            if let Err(fault) = stage.open(&self.worker, asker) {
+            let known = self.lent.as_deref().ok_or(LOST)?.known();
+            if let Err(fault) = stage.open(&self.worker, known) {
                 self.failed(at, &fault)?;
             }
         }
@@ -385,7 +378,7 @@ impl Drive {
             return Ok(());
         };
         if !stage.asks_about(side, &part) {
-            stage.half(side).let_through(part);
+            stage.let_through(side, part);
             return Ok(());
         }
         stage.give(side, part);

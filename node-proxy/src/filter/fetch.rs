@@ -22,7 +22,7 @@ use weft_core::model::EndpointId;
 use weft_core::snapshot::Cluster;
 use weft_wasm_host::{FetchError, FetchRequest, FetchResponse, FetchResult};
 
-use super::exchange::Known;
+use super::exchange::{Known, Lent};
 use crate::accept::addr::{Local, OriginalDst, Source};
 use crate::accept::worker::Worker;
 use crate::control::config::Config;
@@ -41,12 +41,20 @@ use crate::upstream::target::Protocol;
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
     /// The request.
-    pub(super) known: Arc<Known>,
+    pub(super) known: Known,
     /// Which of its ends the filter works for.
     pub(super) direction: Direction,
 }
 
 impl Asker {
+    /// The filter that an exchange is lent to.
+    pub(super) fn of(lent: &Lent) -> Self {
+        Self {
+            known: lent.known().clone(),
+            direction: lent.direction,
+        }
+    }
+
     fn subject(&self) -> Option<EndpointId> {
         let end = match self.direction {
             Direction::Egress => &self.known.ends.source,

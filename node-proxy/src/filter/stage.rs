@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use weft_core::filter::{FilterSpec, Step as Place};
 use weft_wasm_host::budget::{Admission, Reservation};
+use weft_wasm_host::clock::SystemClock;
 use weft_wasm_host::{Abi, Event, FailPolicy, Fault, FaultKind, Reply, Side, Step, side_of};
 
 use super::build;
-use super::exchange::Lent;
+use super::exchange::{Known, Lent};
 use super::fetch::Asker;
 use super::half::{Half, Part};
 use super::hub::{self, Hub, LATER, Opened};
@@ -37,6 +38,8 @@ pub(super) struct Stage {
     /// Its instance failed in another exchange's event.
     pub(super) failed: Option<Fault>,
     began: Option<Instant>,
+    /// The clock as it was opened, until something else has happened.
+    opened_at: Option<u64>,
     spent: Duration,
     calls: u32,
     pub(super) outcome: Outcome,
@@ -97,6 +100,7 @@ impl Stage {
             answer: Way::default(),
             failed: None,
             began: None,
+            opened_at: None,
             spent: Duration::ZERO,
             calls: 0,
             outcome: Outcome::default(),
@@ -131,11 +135,17 @@ impl Stage {
     }
 
     /// The exchange comes to the filter.
-    pub(super) fn open(&mut self, worker: &Rc<Worker>, asker: Asker) -> Result<(), Fault> {
+    pub(super) fn open(&mut self, worker: &Rc<Worker>, known: &Known) -> Result<(), Fault> {
         let began = Instant::now();
         self.began = Some(began);
-        let opened = Hub::open(worker, &self.node, &self.spec, asker, began)?;
+        let asker = || Asker {
+            known: known.clone(),
+            direction: self.step.direction,
+        };
+        let now = SystemClock::at(began);
+        let opened = Hub::open(worker, &self.node, &self.spec, asker, now)?;
         self.opened = Some(opened);
+        self.opened_at = Some(now);
         Ok(())
     }
 
@@ -195,6 +205,12 @@ impl Stage {
             })
     }
 
+    /// The filter is not asked about this part.
+    pub(super) fn let_through(&mut self, side: Side, part: Part) {
+        self.opened_at = None;
+        self.half(side).let_through(part);
+    }
+
     /// The filter is to be told of this part.
     pub(super) fn give(&mut self, side: Side, part: Part) {
         let event = event(side, &part);
@@ -205,8 +221,10 @@ impl Stage {
 
     /// Brings what came for the exchange to where it belongs.
     pub(super) fn sort_mail(&mut self) {
-        let Some(opened) = &self.opened else { return };
-        let inbox = Rc::clone(&opened.inbox);
+        let opened = self.opened.as_ref();
+        let Some(inbox) = opened.and_then(|opened| opened.inbox.clone()) else {
+            return;
+        };
         let mut any = false;
         while let Some(message) = inbox.pop() {
             any = true;
@@ -257,7 +275,7 @@ impl Stage {
                 self.register(by, context);
                 return Poll::Ready(None);
             };
-            let now = hub::now();
+            let now = self.opened_at.take().unwrap_or_else(hub::now);
             let (admission, reserved) = self.node.budget.admit(worker.id, now);
             let admission = match admission {
                 // It was let in: what it began is not thrown away.
@@ -300,7 +318,10 @@ impl Stage {
             reserved,
             start,
         };
-        let called = Hub::call(worker, &self.node, call, lent);
+        let mut none = None;
+        let opened = self.opened.as_mut();
+        let inbox = opened.map_or(&mut none, |opened| &mut opened.inbox);
+        let called = Hub::call(worker, &self.node, call, lent, inbox);
         self.calls += 1;
         self.spent += called.spent;
         if called.over {
@@ -314,8 +335,9 @@ impl Stage {
 
     /// The task is woken when something more comes for the exchange.
     fn register(&self, by: Poller, context: &Context<'_>) {
-        if let Some(opened) = &self.opened {
-            opened.inbox.register(by, context);
+        let opened = self.opened.as_ref();
+        if let Some(inbox) = opened.and_then(|opened| opened.inbox.as_ref()) {
+            inbox.register(by, context);
         }
     }
 
@@ -393,8 +415,9 @@ impl Stage {
     }
 
     pub(super) fn wake(&self) {
-        if let Some(opened) = &self.opened {
-            opened.inbox.wake();
+        let opened = self.opened.as_ref();
+        if let Some(inbox) = opened.and_then(|opened| opened.inbox.as_ref()) {
+            inbox.wake();
         }
     }
 
