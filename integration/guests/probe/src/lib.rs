@@ -20,6 +20,9 @@ pub struct Config {
     /// Commands of requests that bring none.
     #[serde(default)]
     usual: String,
+    /// It wants to see nothing of answers.
+    #[serde(default)]
+    requests_only: bool,
 }
 
 /// The filter.
@@ -41,6 +44,10 @@ impl Filter for Probe {
         }
         let requests = plugin.counter("probed", &[])?;
         Ok(Self { config, requests })
+    }
+
+    fn interests(&self) -> Interests {
+        Interests::of_methods(true, !self.config.requests_only)
     }
 
     async fn on_request(self: Rc<Self>, request: Request) -> Result<Flow> {

@@ -9,7 +9,7 @@ use crate::support::server::Server;
 use crate::support::world::{Rules, World};
 
 /// Answers each request with the body that it had, between brackets.
-async fn echo() -> Server {
+pub async fn echo() -> Server {
     Server::script(|mut conversation| async move {
         while let Some(body) = conversation.request_with_body().await {
             let body = format!("[{body}]");

@@ -1,5 +1,6 @@
 //! Requests that meet filters: real modules in the whole proxy.
 
+mod at_once;
 mod bodies;
 mod budget;
 mod calls;
@@ -21,6 +22,12 @@ use crate::support::world::{Rules, World, open};
 /// The probe's configuration: it reads this header, and marks what passes it.
 pub fn config(header: &str, mark: &str) -> String {
     format!(r#"{{"header": "{header}", "mark": "{mark}"}}"#)
+}
+
+/// The same for a probe that wants to see nothing of answers: it is done with
+/// most requests when it has seen their heads.
+pub fn requests_only(header: &str, mark: &str) -> String {
+    format!(r#"{{"header": "{header}", "mark": "{mark}", "requests_only": true}}"#)
 }
 
 /// Everything is allowed, and one probe is at the deathstar's door: it reads
