@@ -22,6 +22,7 @@ use weft_wasm_host::{FaultKind, Reply, Side};
 
 use super::answer::AnswerBody;
 use super::exchange::{Changed, Known, Lent};
+use super::fetch::Asker;
 use super::half::Part;
 use super::inbox::Poller;
 use super::run::{Mark, Runs};
@@ -62,6 +63,7 @@ pub struct Drive {
     stages: Vec<Stage>,
     /// The exchange, while no filter has it.
     lent: Option<Box<Lent>>,
+    known: Arc<Known>,
     held: Held,
     /// None once the request has left all filters.
     client: Option<ClientBody>,
@@ -120,13 +122,15 @@ impl Drive {
         let missing = stages.len() < steps.len();
         let stopped = missing.then_some(Stop::Failure(MISSING));
         let memory = EXCHANGE + STAGE * stages.len();
+        let known = Arc::new(known);
         Self {
             worker: Rc::clone(worker),
             through: 0,
             answering: 0,
             stages,
+            lent: Some(Box::new(Lent::new(Arc::clone(&known), head))),
             held: Held::new(&known.account, memory),
-            lent: Some(Box::new(Lent::new(known, head))),
+            known,
             client: Some(client),
             request: Progress::default(),
             answer: AnswerBody::Empty,
@@ -191,7 +195,7 @@ impl Drive {
         let (last, before) = self.stages.split_last()?;
         let untouched =
             last.seen(Side::Request).is_head() && before.iter().all(|stage| stage.kept() == 0);
-        if !untouched || !self.stages.iter().all(Stage::is_over) {
+        if !untouched || !self.stages.iter().all(Stage::is_left) {
             return None;
         }
         let lent = self.lent.as_mut()?;
@@ -369,8 +373,11 @@ impl Drive {
             return Ok(());
         };
         if !stage.is_open() && !stage.half(side).pass {
-            let known = self.lent.as_deref().ok_or(LOST)?.known();
-            if let Err(fault) = stage.open(&self.worker, known) {
+            let asker = Asker {
+                known: Arc::clone(&self.known),
+                direction: stage.step.direction,
+            };
+            if let Err(fault) = stage.open(&self.worker, asker) {
                 self.failed(at, &fault)?;
             }
         }
@@ -378,7 +385,7 @@ impl Drive {
             return Ok(());
         };
         if !stage.asks_about(side, &part) {
-            stage.let_through(side, part);
+            stage.half(side).let_through(part);
             return Ok(());
         }
         stage.give(side, part);

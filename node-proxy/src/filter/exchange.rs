@@ -25,7 +25,7 @@ const MARKS: usize = 64;
 const MARK: usize = 1024;
 
 /// Who asks whom, for filters that want to know.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Known {
     /// Has the labels of both ends.
     pub config: Arc<Config>,
@@ -90,7 +90,7 @@ impl Marks {
 /// One exchange, lent to each filter for the time of a call.
 #[derive(Debug)]
 pub struct Lent {
-    known: Known,
+    known: Arc<Known>,
     request: Request,
     /// Trailers of the request, once they have come.
     pub request_trailers: Option<HeaderMap>,
@@ -111,7 +111,7 @@ pub struct Lent {
 impl Lent {
     /// A request that nobody has changed yet.
     #[must_use]
-    pub fn new(known: Known, head: Parts) -> Self {
+    pub fn new(known: Arc<Known>, head: Parts) -> Self {
         Self {
             known,
             request: Request::Open(head),
@@ -124,12 +124,6 @@ impl Lent {
             changed: Changed::Nothing,
             marks: Marks::default(),
         }
-    }
-
-    /// What is known of it.
-    #[must_use]
-    pub fn known(&self) -> &Known {
-        &self.known
     }
 
     /// The request's head, as long as it can be changed.

@@ -22,7 +22,7 @@ use weft_core::model::EndpointId;
 use weft_core::snapshot::Cluster;
 use weft_wasm_host::{FetchError, FetchRequest, FetchResponse, FetchResult};
 
-use super::exchange::{Known, Lent};
+use super::exchange::Known;
 use crate::accept::addr::{Local, OriginalDst, Source};
 use crate::accept::worker::Worker;
 use crate::control::config::Config;
@@ -41,20 +41,12 @@ use crate::upstream::target::Protocol;
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
     /// The request.
-    pub(super) known: Known,
+    pub(super) known: Arc<Known>,
     /// Which of its ends the filter works for.
     pub(super) direction: Direction,
 }
 
 impl Asker {
-    /// The filter that an exchange is lent to.
-    pub(super) fn of(lent: &Lent) -> Self {
-        Self {
-            known: lent.known().clone(),
-            direction: lent.direction,
-        }
-    }
-
     fn subject(&self) -> Option<EndpointId> {
         let end = match self.direction {
             Direction::Egress => &self.known.ends.source,

@@ -9,7 +9,7 @@ mod asks;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::task::AbortHandle;
@@ -18,7 +18,7 @@ use weft_wasm_host::budget::Reservation;
 use weft_wasm_host::clock::{Clock, SystemClock};
 use weft_wasm_host::exchange::Exchange;
 use weft_wasm_host::{
-    Abi, Command, Effect, Event, Fault, FaultKind, Filter, Outcome, Slot, Ticket, thread_time,
+    Command, Effect, Event, Fault, FaultKind, Filter, Outcome, Slot, Ticket, thread_time,
 };
 
 use super::exchange::Lent;
@@ -54,8 +54,7 @@ struct Local {
 pub(super) struct Opened {
     pub(super) ticket: Ticket,
     pub(super) filter: Arc<Filter>,
-    /// A component has one once it stays with the exchange.
-    pub(super) inbox: Option<Rc<Inbox>>,
+    pub(super) inbox: Rc<Inbox>,
 }
 
 /// A call that is paid for.
@@ -94,34 +93,33 @@ impl Hub {
         worker: &Rc<Worker>,
         node: &Arc<NodeFilter>,
         spec: &Arc<FilterSpec>,
-        asker: impl FnOnce() -> Asker,
-        now: u64,
+        asker: Asker,
+        began: Instant,
     ) -> Result<Opened, Fault> {
-        if node.budget.is_closed(worker.id, now) {
+        if node.budget.is_closed(worker.id, SystemClock::at(began)) {
             return Err(Fault::Down {
                 of: FaultKind::Timeout,
             });
         }
+        let inbox = Rc::new(Inbox::new(asker));
         let there = local(&mut worker.filters.filters.borrow_mut(), node, spec).is_some();
         let opened = there.then(|| {
             with(worker, node.id, |local| {
                 local.slot.refresh(&node.published);
                 let ticket = local.slot.open()?;
-                let filter = Arc::clone(local.slot.filter());
-                // It may have asked for something when it heard of the exchange.
-                let hears = filter.module().abi() != Abi::Weft;
-                let inbox = hears.then(|| local.inbox(ticket, asker()));
-                Ok(Opened {
-                    ticket,
-                    filter,
-                    inbox,
-                })
+                local.inboxes.insert(ticket, Rc::downgrade(&inbox));
+                Ok((ticket, Arc::clone(local.slot.filter())))
             })
         });
         let down = || Fault::Down {
             of: node.first_fault(),
         };
-        opened.flatten().ok_or_else(down)?
+        let (ticket, filter) = opened.flatten().ok_or_else(down)??;
+        Ok(Opened {
+            ticket,
+            filter,
+            inbox,
+        })
     }
 
     /// A call that was admitted is not made after all.
@@ -136,7 +134,6 @@ impl Hub {
         node: &NodeFilter,
         call: Call,
         lent: &mut Option<Box<Lent>>,
-        inbox: &mut Option<Rc<Inbox>>,
     ) -> Outcome {
         let (ticket, start) = (call.ticket, call.start);
         let mut call = Some(call);
@@ -151,9 +148,6 @@ impl Hub {
                 false => local.slot.reclaim(ticket),
             };
             *lent = exchange.and_then(own);
-            if let (false, None, Some(lent)) = (outcome.over, &inbox, &lent) {
-                *inbox = Some(local.inbox(ticket, Asker::of(lent)));
-            }
             let spent = outcome.spent + local.slot.take_spent();
             node.budget.settle(call.reserved, spent, outcome.ended);
             Some(outcome)
@@ -290,13 +284,6 @@ impl Drop for Local {
 }
 
 impl Local {
-    /// Where what comes for an exchange waits from now on.
-    fn inbox(&mut self, ticket: Ticket, asker: Asker) -> Rc<Inbox> {
-        let inbox = Rc::new(Inbox::new(asker));
-        self.inboxes.insert(ticket, Rc::downgrade(&inbox));
-        inbox
-    }
-
     /// An exchange is over, or the filter has forgotten it. What was lent comes
     /// back.
     fn leave(&mut self, ticket: Ticket) -> Option<Box<dyn Exchange>> {

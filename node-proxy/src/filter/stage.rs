@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use weft_core::filter::{FilterSpec, Step as Place};
 use weft_wasm_host::budget::{Admission, Reservation};
-use weft_wasm_host::clock::SystemClock;
 use weft_wasm_host::{Abi, Event, FailPolicy, Fault, FaultKind, Reply, Side, Step, side_of};
 
 use super::build;
-use super::exchange::{Known, Lent};
+use super::exchange::Lent;
 use super::fetch::Asker;
 use super::half::{Half, Part};
 use super::hub::{self, Hub, LATER, Opened};
@@ -38,8 +37,6 @@ pub(super) struct Stage {
     /// Its instance failed in another exchange's event.
     pub(super) failed: Option<Fault>,
     began: Option<Instant>,
-    /// The clock as it was opened, until something else has happened.
-    opened_at: Option<u64>,
     spent: Duration,
     calls: u32,
     pub(super) outcome: Outcome,
@@ -100,7 +97,6 @@ impl Stage {
             answer: Way::default(),
             failed: None,
             began: None,
-            opened_at: None,
             spent: Duration::ZERO,
             calls: 0,
             outcome: Outcome::default(),
@@ -125,9 +121,9 @@ impl Stage {
         }
     }
 
-    /// Nothing of the exchange is its business any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.over
+    /// It sees no more of the exchange, and has been told so.
+    pub(super) fn is_left(&self) -> bool {
+        self.over && self.opened.is_none()
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -135,17 +131,11 @@ impl Stage {
     }
 
     /// The exchange comes to the filter.
-    pub(super) fn open(&mut self, worker: &Rc<Worker>, known: &Known) -> Result<(), Fault> {
+    pub(super) fn open(&mut self, worker: &Rc<Worker>, asker: Asker) -> Result<(), Fault> {
         let began = Instant::now();
         self.began = Some(began);
-        let asker = || Asker {
-            known: known.clone(),
-            direction: self.step.direction,
-        };
-        let now = SystemClock::at(began);
-        let opened = Hub::open(worker, &self.node, &self.spec, asker, now)?;
+        let opened = Hub::open(worker, &self.node, &self.spec, asker, began)?;
         self.opened = Some(opened);
-        self.opened_at = Some(now);
         Ok(())
     }
 
@@ -205,12 +195,6 @@ impl Stage {
             })
     }
 
-    /// The filter is not asked about this part.
-    pub(super) fn let_through(&mut self, side: Side, part: Part) {
-        self.opened_at = None;
-        self.half(side).let_through(part);
-    }
-
     /// The filter is to be told of this part.
     pub(super) fn give(&mut self, side: Side, part: Part) {
         let event = event(side, &part);
@@ -221,10 +205,8 @@ impl Stage {
 
     /// Brings what came for the exchange to where it belongs.
     pub(super) fn sort_mail(&mut self) {
-        let opened = self.opened.as_ref();
-        let Some(inbox) = opened.and_then(|opened| opened.inbox.clone()) else {
-            return;
-        };
+        let Some(opened) = &self.opened else { return };
+        let inbox = Rc::clone(&opened.inbox);
         let mut any = false;
         while let Some(message) = inbox.pop() {
             any = true;
@@ -259,6 +241,7 @@ impl Stage {
         let Some(opened) = &self.opened else {
             return Poll::Ready(None);
         };
+        opened.inbox.register(by, context);
         let ticket = opened.ticket;
         if let Some(step) = self.way(side).decided.pop_front() {
             return Poll::Ready(Some(Ok(step)));
@@ -266,16 +249,14 @@ impl Stage {
         let (event, reserved, start) = if let Some(mut slowed) = self.way(side).slowed.take() {
             if slowed.until.as_mut().poll(context).is_pending() {
                 self.way(side).slowed = Some(slowed);
-                self.register(by, context);
                 return Poll::Pending;
             }
             (slowed.event, slowed.reserved, hub::now())
         } else {
             let Some(event) = self.way(side).events.pop_front() else {
-                self.register(by, context);
                 return Poll::Ready(None);
             };
-            let now = self.opened_at.take().unwrap_or_else(hub::now);
+            let now = hub::now();
             let (admission, reserved) = self.node.budget.admit(worker.id, now);
             let admission = match admission {
                 // It was let in: what it began is not thrown away.
@@ -294,7 +275,6 @@ impl Stage {
                             event,
                             reserved,
                         }));
-                        self.register(by, context);
                         return Poll::Pending;
                     }
                     (event, reserved, now)
@@ -318,10 +298,7 @@ impl Stage {
             reserved,
             start,
         };
-        let mut none = None;
-        let opened = self.opened.as_mut();
-        let inbox = opened.map_or(&mut none, |opened| &mut opened.inbox);
-        let called = Hub::call(worker, &self.node, call, lent, inbox);
+        let called = Hub::call(worker, &self.node, call, lent);
         self.calls += 1;
         self.spent += called.spent;
         if called.over {
@@ -331,14 +308,6 @@ impl Stage {
             self.over = true;
         }
         Poll::Ready(Some(called.step))
-    }
-
-    /// The task is woken when something more comes for the exchange.
-    fn register(&self, by: Poller, context: &Context<'_>) {
-        let opened = self.opened.as_ref();
-        if let Some(inbox) = opened.and_then(|opened| opened.inbox.as_ref()) {
-            inbox.register(by, context);
-        }
     }
 
     /// Does what the filter wants done; gives back its answer, if it has one.
@@ -415,9 +384,8 @@ impl Stage {
     }
 
     pub(super) fn wake(&self) {
-        let opened = self.opened.as_ref();
-        if let Some(inbox) = opened.and_then(|opened| opened.inbox.as_ref()) {
-            inbox.wake();
+        if let Some(opened) = &self.opened {
+            opened.inbox.wake();
         }
     }
 

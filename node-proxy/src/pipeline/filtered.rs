@@ -23,7 +23,7 @@ use hyper::upgrade::OnUpgrade;
 use weft_core::filter::Phase;
 use weft_wasm_host::{Reply, Side};
 
-pub use self::at_once::{Met, Past, at_once};
+pub use self::at_once::{Met, Past, Unread, at_once};
 use super::decide::{Entered, Plan};
 use super::inflight;
 use super::made::Made;
@@ -120,7 +120,8 @@ impl Way {
             self.through(Phase::BeforePolicy).await?;
             self.judge(entered)?;
         }
-        self.through(Phase::AfterPolicy).await?;
+        // Those after policy and then those before the upstream, with no stop in
+        // between: it may have come past some of them already.
         self.through(Phase::Upstream).await?;
         if self.is_stale(entered)? {
             self.judge(entered)?;

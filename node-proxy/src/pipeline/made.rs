@@ -80,7 +80,7 @@ impl Made {
             refused,
             memory,
             filter: OnceLock::new(),
-            runs: runs.map_or_else(OnceLock::new, OnceLock::from),
+            runs: runs.map_or_else(OnceLock::new, |runs| OnceLock::from(Box::new(runs))),
             response: OnceLock::new(),
             end: OnceLock::new(),
         })

@@ -32,11 +32,12 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::accept::connection::{Connection, Running};
 use crate::failure::Failure;
-use crate::http::body::{ClientBody, RequestBody, ResponseBody};
+use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
 use crate::upstream::target::Protocol;
 
 use self::decide::Plan;
+use self::filtered::Unread;
 use self::record::Recorder;
 
 /// Serves one request. Every failure is answered; an `Err` would tear the
@@ -71,11 +72,11 @@ async fn serve(
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
 
-    let mut body = ClientBody::new(body, Rc::clone(&running.request), Rc::clone(&connection));
+    let mut body = Unread::Fresh(body);
     let mut runs = None;
     let (plan, made) = match decide::enter(&config, &connection, &mut head) {
         Ok(entered) if entered.judged.policies.chain().is_some() => {
-            match filtered::at_once(&connection, &config, entered, head, body) {
+            match filtered::at_once(&connection, &running.request, &config, entered, head, body) {
                 Ok(past) => {
                     (head, body, runs) = (past.head, past.body, past.runs);
                     (past.plan, past.made)
@@ -112,6 +113,7 @@ async fn serve(
         }
         Plan::Forward(target) => {
             let queued = target.protocol == Protocol::Http2;
+            let body = body.read(&recorder.running().request, &connection);
             let body = RequestBody::client(body, queued);
             match send::proceed(&connection, &target, recorder, body, upgraded, server).await {
                 Ok(response) => return Ok(response),

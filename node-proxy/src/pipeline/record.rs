@@ -124,7 +124,7 @@ impl Recorder {
             if let Some(mark) = filters.mark() {
                 let _first = self.exchange.filter.set(Box::new(mark.clone()));
             }
-            let _first = self.exchange.runs.set(filters.runs());
+            let _first = self.exchange.runs.set(Box::new(filters.runs()));
         }
         // Set once, here; a second end would be a second record.
         if self.exchange.end.set(end).is_err() {

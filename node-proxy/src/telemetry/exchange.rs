@@ -44,7 +44,7 @@ pub struct Exchange {
     /// The filter that answered it or that it failed in, if one did.
     pub filter: OnceLock<Box<Mark>>,
     /// What filters did, set before its end is.
-    pub runs: OnceLock<Runs>,
+    pub runs: OnceLock<Box<Runs>>,
     /// Set with the head of the response.
     pub response: OnceLock<ResponseHead>,
     /// Set when the last byte was sent, or when that failed.

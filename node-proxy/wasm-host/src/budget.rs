@@ -194,11 +194,15 @@ impl Budget {
     /// Pays for a call.
     pub fn settle(&self, ticket: Ticket, spent: Duration, now: u64) {
         let cost = self.cost(spent);
-        let expected = self.expected.load(Ordering::Relaxed);
-        let average = (expected - expected / 8).saturating_add(cost / 8);
-        // Those that wait together are not to find the room of one. Of two that meet here one
-        // counts, as for an estimate it may.
-        self.expected.store(average.max(cost), Ordering::Relaxed);
+        let average = |expected: u64| {
+            let average = (expected - expected / 8).saturating_add(cost / 8);
+            // Those that wait together are not to find the room of one.
+            Some(average.max(cost))
+        };
+        // It is never refused.
+        let _before = self
+            .expected
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
         self.pay(now, cost, ticket.reserved);
     }
 

@@ -26,7 +26,7 @@ impl Drive {
             return Err(self.held_too_much(at, side));
         }
         let holds = self.stages.iter().any(Stage::holds_body);
-        if holds && self.held.account().is_full() {
+        if holds && self.known.account.is_full() {
             return Err(Failure::MEMORY.into());
         }
         Ok(())

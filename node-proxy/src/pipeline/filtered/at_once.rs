@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::request::Parts;
+use hyper::body::Incoming;
 use weft_core::filter::Phase;
 
 use crate::accept::connection::Connection;
@@ -15,6 +16,7 @@ use crate::filter::exchange::{Changed, Known};
 use crate::filter::run::Runs;
 use crate::http::body::ClientBody;
 use crate::pipeline::decide::{Entered, Plan};
+use crate::pipeline::inflight::InFlight;
 use crate::pipeline::made::Made;
 
 /// A request that no filter looks at any more.
@@ -27,9 +29,29 @@ pub struct Past {
     /// Its head, as filters left it.
     pub head: Parts,
     /// Its body, of which nothing was read.
-    pub body: ClientBody,
+    pub body: Unread,
     /// What filters did to it.
     pub runs: Option<Runs>,
+}
+
+/// A request's body before anybody has read of it.
+#[derive(Debug)]
+pub enum Unread {
+    /// As it came.
+    Fresh(Incoming),
+    /// Filters could have read it.
+    Met(ClientBody),
+}
+
+impl Unread {
+    /// The body, for somebody who reads it.
+    #[must_use]
+    pub fn read(self, request: &Rc<InFlight>, connection: &Rc<Connection>) -> ClientBody {
+        match self {
+            Self::Fresh(body) => ClientBody::new(body, Rc::clone(request), Rc::clone(connection)),
+            Self::Met(body) => body,
+        }
+    }
 }
 
 /// A request that is still with its filters.
@@ -51,10 +73,11 @@ pub struct Met {
 /// its time, or stops it.
 pub fn at_once(
     connection: &Rc<Connection>,
+    request: &Rc<InFlight>,
     config: &Arc<Config>,
     mut entered: Entered,
     mut head: Parts,
-    body: ClientBody,
+    body: Unread,
 ) -> Result<Past, Box<Met>> {
     let chain = entered.judged.policies.chain();
     let first = chain.and_then(|chain| chain.steps().first());
@@ -68,6 +91,7 @@ pub fn at_once(
             runs: None,
         });
     }
+    let body = body.read(request, connection);
     let mut drive = drive(connection, config, &entered, head, body);
     if judged {
         drive.decided(entered.made.decisions.clone());
@@ -151,7 +175,7 @@ fn past(
         plan,
         made: entered.made,
         head,
-        body,
+        body: Unread::Met(body),
         runs: Some(runs),
     }
 }

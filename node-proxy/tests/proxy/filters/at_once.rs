@@ -86,6 +86,20 @@ async fn one_that_stays_keeps_the_request_from_going_past() {
 }
 
 #[tokio::test]
+async fn one_that_takes_its_time_behind_another_waits_for_no_body() {
+    let rules = at_the_door(&[requests_only("x-do", ""), requests_only("x-other", "")]);
+    let server = echo().await;
+    let world = World::new(server.address, &rules).await;
+    let mut client = Client::connect(world.address).await;
+    let request = told_with("/x", "set=x-a:1", "hello");
+    let head = request.strip_suffix("hello").expect("its body");
+    let commands = "host: deathstar\r\nx-other: sleep=50;reply=418:tea";
+    client.send(head.replace("host: deathstar", commands)).await;
+    assert_eq!(client.answer().await.status, 418);
+    server.assert_nothing_arrived().await;
+}
+
+#[tokio::test]
 async fn one_that_answers_or_fails_does_so() {
     let cases = [
         ("reply=418:tea", false, 418),
