@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "benchmark")]
 
+mod compiling;
 #[path = "../../tests/host/support/exchange.rs"]
 #[expect(dead_code, reason = "tests use more of it")]
 mod exchange;
@@ -47,8 +48,7 @@ struct Bench {
 fn main() -> Result<()> {
     let settings = RuntimeSettings {
         instances: 1100,
-        compilers: 2,
-        steps_back: true,
+        ..RuntimeSettings::default()
     };
     let bench = Bench {
         runtime: Arc::new(Runtime::new(settings)?),

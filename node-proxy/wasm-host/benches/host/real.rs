@@ -1,13 +1,12 @@
 //! What users have: a filter of headers, requests that wait for an answer, a module that is there
-//! already, one that is compiled while others work.
+//! already.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use weft_wasm_host::exchange::Exchange;
-use weft_wasm_host::{Command, Effect, LoadError, Loader, Slot, Step};
+use weft_wasm_host::{Command, Effect, Loader, Slot, Step};
 
 use super::{BATCHES, Bench, HEAD, Result, guests, report, request, whole};
 
@@ -16,13 +15,13 @@ const HEADER_TRANSFORM: &str = r#"{"request": {"remove": ["x-debug"],
     "set": {"x-caller": "${source.namespace}/${source.pod}"}},
   "response": {"remove": ["server"], "set": {"x-frame-options": "DENY"}}}"#;
 /// The same without a variable: one header is set.
-const HEADER_SET: &str = r#"{"request": {"set": {"x-out": "value"}}}"#;
+pub(crate) const HEADER_SET: &str = r#"{"request": {"set": {"x-out": "value"}}}"#;
 const EXT_AUTH: &str = r#"{"service": "authz.default:80", "path_prefix": "/check",
   "send_headers": ["authorization", "cookie"], "accept_headers": ["x-user"],
   "timeout_ms": 300}"#;
 
 const PARKED: usize = 10_000;
-const MIB: f64 = 1024.0 * 1024.0;
+pub(crate) const MIB: f64 = 1024.0 * 1024.0;
 
 /// A filter that `weft-filter-build` has made; none where it has not.
 fn built(name: &str) -> Option<Vec<u8>> {
@@ -37,7 +36,7 @@ fn built(name: &str) -> Option<Vec<u8>> {
 }
 
 /// That filter with this configuration, or another guest where it was not built.
-fn guest(
+pub(crate) fn guest(
     name: &str,
     config: &'static str,
     instead: fn() -> Vec<u8>,
@@ -132,59 +131,6 @@ impl Bench {
         );
         Ok(())
     }
-
-    /// How long a large module takes, and what a worker notices of it.
-    pub(crate) fn compiling(&self) -> Result<()> {
-        let large = guests::large();
-        let (_name, wasm, config) = guest("header-transform", HEADER_SET, guests::component);
-        let mut slot = Slot::new(self.filter(&wasm, config)?);
-        let mut exchange: Option<Box<dyn Exchange>> = Some(Box::new(request()));
-        let quiet = latencies(&mut slot, &mut exchange, |took| {
-            took < Duration::from_secs(1)
-        });
-        let loader = Loader::new(Arc::clone(&self.runtime));
-        let alone = loader.load(&large, None)?.took();
-        let compiling = thread::spawn(move || {
-            let module = loader.load(&large, None)?;
-            Ok::<_, LoadError>((module.size(), module.took()))
-        });
-        let busy = latencies(&mut slot, &mut exchange, |_took| !compiling.is_finished());
-        let (size, took) = compiling.join().map_err(|_panic| "a panic")??;
-        for (how, took) in [("", alone), (", beside a worker", took)] {
-            let what = format!("compile {:.1} MiB{how}", size as f64 / MIB);
-            println!("{what:>62}  {:>10.1} ms", millis(took));
-        }
-        for (when, mut latencies) in [("before", quiet), ("meanwhile", busy)] {
-            latencies.sort_unstable();
-            for (name, of) in [("p50", 0.5), ("p99", 0.99)] {
-                let at = (latencies.len() as f64 * of) as usize;
-                let nanos = latencies.get(at).map_or(0, Duration::as_nanos);
-                let what = format!("{name} of a request in the header filter {when}");
-                println!("{what:>62}  {nanos:>10} ns");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How long requests take, one after another, for as long as it is told.
-fn latencies(
-    slot: &mut Slot,
-    exchange: &mut Option<Box<dyn Exchange>>,
-    go_on: impl Fn(Duration) -> bool,
-) -> Vec<Duration> {
-    let begin = Instant::now();
-    let mut latencies = Vec::new();
-    while go_on(begin.elapsed()) {
-        for _request in 0..100 {
-            let start = Instant::now();
-            assert!(whole(slot, exchange), "it goes on");
-            latencies.push(start.elapsed());
-        }
-        // A worker waits for requests now and then, and is woken.
-        thread::sleep(Duration::from_millis(1));
-    }
-    latencies
 }
 
 fn print_memory(what: &str, bytes: usize) {
@@ -201,7 +147,7 @@ fn print_median(what: &str, times: &mut [Duration]) {
     );
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 

@@ -6,6 +6,7 @@ mod limiter;
 mod ticker;
 
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
@@ -25,6 +26,9 @@ const STACK: usize = 512 * 1024;
 /// Core modules that a component may be made of: itself, its adapters.
 const MODULES_PER_COMPONENT: u32 = 6;
 
+/// Threads that compile on a large machine.
+const MOST_COMPILERS: usize = 4;
+
 /// How much room there is for instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuntimeSettings {
@@ -41,10 +45,17 @@ impl Default for RuntimeSettings {
     fn default() -> Self {
         Self {
             instances: 1024,
-            compilers: 2,
+            compilers: half_of_the_processors(),
             steps_back: true,
         }
     }
+}
+
+/// Threads that compile beside requests: half of the processors, so that they leave one alone where
+/// there are more. A worker waits longer when it wakes on a processor that has two of them.
+fn half_of_the_processors() -> usize {
+    let all = thread::available_parallelism().map_or(1, usize::from);
+    (all / 2).clamp(1, MOST_COMPILERS)
 }
 
 /// Why there is no runtime.
