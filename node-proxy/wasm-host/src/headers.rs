@@ -92,8 +92,8 @@ pub(crate) fn put(
     if after > MAX_WRITTEN {
         return Err(Refusal::TooLarge);
     }
-    let replaces = how == Put::Replace && fields.contains_key(&name);
-    if !replaces && fields.len() >= MAX_FIELDS {
+    let is_full = fields.len() >= MAX_FIELDS;
+    if is_full && !(how == Put::Replace && fields.contains_key(&name)) {
         return Err(Refusal::TooLarge);
     }
     let put = match how {

@@ -226,7 +226,7 @@ impl Slot {
         };
         // A component does not hear of it before its first event.
         let hears = live.filter.module().abi() != Abi::Weft;
-        let start = hears.then(|| live.filter.now());
+        let start = hears.then(|| live.begin());
         let opened = live.guest.open();
         self.spent += start.map_or(Duration::ZERO, |start| live.spent(start));
         match opened {
@@ -270,11 +270,15 @@ impl Slot {
         let Some(live) = self.lives.get_mut(&ticket.instance) else {
             return Outcome::uncalled(self.version.health.why(), start);
         };
+        live.guest.begins_at(start);
         let step = live.guest.on_event(ticket.context, event);
         let ended = live.filter.now();
         let passed = Duration::from_nanos(ended.saturating_sub(start));
         let spent = live.guest.used(passed);
-        let over = step.is_ok() && !ticket.is_instance() && live.guest.is_over(ticket.context);
+        // Only what it lets pass ends so: a reply is still to be given.
+        let over = matches!(step, Ok(Step::Pass))
+            && !ticket.is_instance()
+            && live.guest.is_over(ticket.context);
         live.served |= step.is_ok();
         match &step {
             Ok(_) => self.collect(ticket.instance),
@@ -297,10 +301,12 @@ impl Slot {
             return self.salvaged.remove(&ticket);
         };
         let is_called = !live.guest.is_over(ticket.context);
-        let start = is_called.then(|| live.filter.now());
+        let start = is_called.then(|| live.begin());
         let (exchange, closed) = live.guest.close(ticket.context);
         self.spent += start.map_or(Duration::ZERO, |start| live.spent(start));
-        self.collect(ticket.instance);
+        if is_called {
+            self.collect(ticket.instance);
+        }
         match closed {
             Ok(()) => self.drop_idle(ticket.instance),
             Err(fault) => self.failed(ticket.instance, None, &fault),
@@ -316,7 +322,7 @@ impl Slot {
         if let Some(current) = self.current
             && let Some(live) = self.lives.get_mut(&current)
         {
-            let start = live.filter.now();
+            let start = live.begin();
             let polled = live.guest.poll();
             self.spent += live.spent(start);
             match polled {

@@ -129,6 +129,10 @@ impl Instance {
 }
 
 impl Guest for Instance {
+    fn begins_at(&mut self, now: u64) {
+        self.store.data_mut().begins_at(now);
+    }
+
     fn open(&mut self) -> Result<ContextId, Fault> {
         self.store.data_mut().open()
     }

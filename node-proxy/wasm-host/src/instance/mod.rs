@@ -63,6 +63,10 @@ pub struct Plugin {
 /// After a fault that [`Fault::is_fatal`] it must not be called again, but for
 /// [`Guest::retire`].
 pub trait Guest: Send {
+    /// The next call begins now, by the filter's clock. It lets calls that follow closely share one
+    /// reading of the CPU time.
+    fn begins_at(&mut self, now: u64);
+
     /// A new exchange begins.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::headers::{self, Put, Refusal};
 use crate::log::{LogRecord, one_line, one_line_of};
-use crate::runtime::{Deadline, FIRST_LOOK, Limiter, MEMORY_OF_ALL, Pulse};
+use crate::runtime::{Deadline, LOOK_EVERY, Limiter, MEMORY_OF_ALL, Pace, Pulse};
 use crate::shared::metrics::{Metric, MetricKind};
 use crate::types::{Command, ContextId, FetchError, FetchRequest, Fields, Labels, Level, Side};
 
@@ -38,7 +38,9 @@ pub(crate) struct State<X> {
     pub(crate) limiter: Limiter,
     pub(crate) deadline: Deadline,
     metrics: Vec<Arc<Metric>>,
-    pulse: Pulse,
+    pace: Pace,
+    /// When the next call begins, by the filter's clock.
+    now: Option<u64>,
     next: u64,
     /// The context that the running event is of.
     pub(crate) running: ContextId,
@@ -61,12 +63,12 @@ impl<X: Default> State<X> {
     pub(crate) fn new(env: Arc<Env>, pulse: Pulse) -> Self {
         Self {
             limiter: Limiter::new(&env.limits, Arc::clone(&env.memory)),
-            env,
             contexts: Contexts::new(),
             commands: Vec::new(),
             deadline: Deadline::default(),
             metrics: Vec::new(),
-            pulse,
+            pace: Pace::new(pulse, env.limits.deadline.min(env.limits.start_deadline)),
+            now: None,
             next: 0,
             running: ContextId::INSTANCE,
             fetches: 0,
@@ -74,17 +76,24 @@ impl<X: Default> State<X> {
             marks: 0,
             asked: 0,
             given: 0,
+            env,
         }
+    }
+
+    /// The next call begins then, by the filter's clock. Nothing runs until it does.
+    pub(crate) const fn begins_at(&mut self, now: u64) {
+        self.now = Some(now);
+        self.deadline.rest();
     }
 
     /// A call of the filter's code begins.
     pub(crate) fn begin(&mut self, limit: Duration) {
-        self.deadline.start(limit);
+        self.deadline.start(limit, self.now.take());
         self.lines = 0;
         self.marks = 0;
         self.asked = 0;
         self.given = 0;
-        self.pulse.beat();
+        self.pace.beat();
     }
 
     /// A new context, if there is room for it.
@@ -305,9 +314,9 @@ impl<X: Default> State<X> {
         self.exchange(id)
     }
 
-    /// The call is still running: the ticker must not go to sleep before it is over.
+    /// The call is still running after a tick.
     pub(crate) fn look(&mut self) -> UpdateDeadline {
-        self.pulse.beat();
+        self.pace.watch();
         self.deadline.look()
     }
 
@@ -343,7 +352,7 @@ impl<X: Default> State<X> {
 
 /// The epoch from which on the deadline of a call is looked at.
 pub(crate) fn arm<T: 'static>(store: &mut Store<T>) {
-    store.set_epoch_deadline(FIRST_LOOK);
+    store.set_epoch_deadline(LOOK_EVERY);
 }
 
 fn size_of_fields(fields: &HeaderMap) -> usize {

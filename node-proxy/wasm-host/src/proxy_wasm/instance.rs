@@ -317,6 +317,10 @@ impl Instance {
 }
 
 impl Guest for Instance {
+    fn begins_at(&mut self, now: u64) {
+        self.vm_mut().state.begins_at(now);
+    }
+
     fn open(&mut self) -> Result<ContextId, Fault> {
         self.begin(ContextId::INSTANCE);
         let context = self.vm_mut().state.open()?;

@@ -17,9 +17,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::limits::{MAX_MEMORY, MAX_TABLE};
 
 pub use deadline::thread_time;
-pub(crate) use deadline::{Deadline, FIRST_LOOK};
+pub(crate) use deadline::{Deadline, LOOK_EVERY};
 pub(crate) use limiter::{Limiter, MEMORY_OF_ALL};
-pub(crate) use ticker::Pulse;
+pub(crate) use ticker::{Pace, Pulse};
 
 /// Deep enough for parsers that recurse; a worker's stack has 2 MiB.
 const STACK: usize = 512 * 1024;

@@ -23,6 +23,13 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// A call begins. Returns when, by the clock of the filter.
+    pub(super) fn begin(&mut self) -> u64 {
+        let now = self.filter.now();
+        self.guest.begins_at(now);
+        now
+    }
+
     /// CPU time of a call that began then, by the clock of the filter.
     pub(super) fn spent(&self, start: u64) -> Duration {
         let passed = self.filter.now().saturating_sub(start);
@@ -89,7 +96,9 @@ impl Slot {
             return;
         };
         live.guest.commands(&mut self.scratch);
-        self.tell(instance);
+        if !self.scratch.is_empty() {
+            self.tell(instance);
+        }
     }
 
     fn tell(&mut self, instance: u32) {
@@ -111,9 +120,10 @@ impl Slot {
             let Some(live) = self.lives.get_mut(&number) else {
                 continue;
             };
-            let start = live.filter.now();
+            // Of many calls.
+            let start = thread_time();
             let swept = live.guest.sweep();
-            self.spent += live.spent(start);
+            self.spent += thread_time().saturating_sub(start);
             self.collect(number);
             match swept {
                 Ok(()) => self.drop_idle(number),

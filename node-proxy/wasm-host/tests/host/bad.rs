@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use weft_wasm_host::{
     Command, ConfigureError, ContextId, Event, Fault, FetchResponse, LoadError, Loader, Step,
+    thread_time,
 };
 
 use crate::support::guest::{Component, EMIT, PROCEED, ProxyWasm};
@@ -49,6 +50,23 @@ fn an_infinite_loop_is_stopped() {
     }
     // Twice 5 ms of CPU time, on a machine that does other things too.
     assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_call_is_stopped_soon_after_its_deadline() {
+    // Shorter and longer than the engine's tick, each after it has slept.
+    for limit in [1, 5].map(Duration::from_millis) {
+        let mut setup = Setup::of(own_runtime(&Arc::new(ManualClock::default()), 4));
+        setup.spec.limits.deadline = limit;
+        let component = Component::new(&format!("{LOOP} (call $step (i32.const {PROCEED}))"));
+        let mut guest = setup.instance(&component.wasm());
+        let before = thread_time();
+        assert_eq!(head(&mut *guest), Err(Fault::Timeout { limit }));
+        let used = thread_time() - before;
+        assert!(used >= limit, "it has its time: {used:?}");
+        // A ticker that slept on would look a second later.
+        assert!(used < Duration::from_millis(500), "{used:?}");
+    }
 }
 
 #[test]

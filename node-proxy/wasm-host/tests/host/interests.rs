@@ -1,6 +1,6 @@
 //! What a filter wants to see as it is configured, and when an exchange is over for it.
 
-use weft_wasm_host::{Fault, Side};
+use weft_wasm_host::{Fault, Side, Slot};
 
 use crate::support::guest::{Component, PASS, PROCEED};
 use crate::support::{FakeExchange, HEAD, Setup, open};
@@ -14,6 +14,22 @@ fn a_configured_filter_asks_for_less() {
     let wants = Setup::new().filter(&component.wasm()).manifest().interests;
     assert!(wants.request_headers && !wants.request_body);
     assert!(wants.any(Side::Request) && !wants.any(Side::Response));
+}
+
+#[test]
+fn only_what_passes_is_over() {
+    let over = |step: u32| {
+        // It wants to see nothing, and is asked all the same.
+        let data = r#"(data (i32.const 340) "\00\00\00\00\00")"#;
+        let mut component = Component::step(step).with(data);
+        component.configure = "i32.const 340".to_owned();
+        let mut slot = Slot::new(Setup::new().filter(&component.wasm()));
+        let ticket = slot.open().expect("an instance");
+        slot.lend(ticket, Box::new(FakeExchange::get("/")));
+        slot.on_event(ticket, HEAD).over
+    };
+    assert!(over(PASS));
+    assert!(!over(PROCEED), "what it says is still to be done");
 }
 
 #[test]

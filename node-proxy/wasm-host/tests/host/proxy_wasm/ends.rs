@@ -91,6 +91,31 @@ fn an_end_is_not_put_off_for_good() {
 }
 
 #[test]
+fn ends_that_were_put_off_are_paid_for() {
+    let clock = Arc::new(ManualClock::default());
+    let setup = Setup::of(own_runtime(&clock, 4));
+    let spins = ENDS.replace("READY", "0").replace(
+        "(call $say (i32.const 1025) (i32.const 1))",
+        "(local $left i32)
+         (local.set $left (i32.const 1000000))
+         (loop $again
+           (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+           (br_if $again (local.get $left)))",
+    );
+    let mut slot = Slot::new(setup.filter(&ProxyWasm::new(&spins).data("dlx").wasm()));
+    for _exchange in 0..2 {
+        let ticket = slot.open().expect("room");
+        slot.close(ticket);
+    }
+    slot.take_spent();
+    clock.advance(LONGEST);
+    slot.poll();
+    assert_eq!(slot.effects().count(), 0, "each has a deadline of its own");
+    // A million turns of a loop take that long on any processor.
+    assert!(slot.take_spent() > Duration::from_micros(50));
+}
+
+#[test]
 fn so_many_ends_are_put_off_and_no_more() {
     let setup = Setup::new();
     let mut guest = setup.instance(&holding().wasm());
