@@ -105,7 +105,7 @@ impl Exchange {
         };
         match task.poll(|| half.message.borrow_mut().begin_poll()) {
             Poll::Ready(result) => {
-                drop(task);
+                task.end();
                 match outcome(result) {
                     Ok(None) => {
                         let step = half.message.borrow_mut().passed();

@@ -29,6 +29,8 @@ pub struct Runtime<F: Filter> {
     /// What the filter wants to see as it is configured.
     interests: Cell<Interests>,
     exchanges: RefCell<Exchanges>,
+    /// One that is over, for the next one.
+    spare: Cell<Option<Rc<Exchange>>>,
     instance: Rc<Exchange>,
 }
 
@@ -69,6 +71,7 @@ impl<F: Filter> Runtime<F> {
             filter: RefCell::new(None),
             interests: Cell::new(Interests::empty()),
             exchanges: RefCell::default(),
+            spare: Cell::default(),
             instance: Rc::new(Exchange::new(INSTANCE)),
         }
     }
@@ -130,17 +133,33 @@ impl<F: Filter> Runtime<F> {
         }
         let known = self.exchanges.borrow().get(&ctx).cloned();
         let is_new = known.is_none();
-        let exchange = known.unwrap_or_else(|| Rc::new(Exchange::new(ctx)));
+        let exchange = known.unwrap_or_else(|| self.new_exchange(ctx));
         let step = self.handle(&exchange, event);
         if matches!(step, Step::Pass) && self.is_over(&exchange) {
             // The host says no more of it.
-            self.forget(ctx);
+            if !is_new {
+                self.forget(ctx);
+            }
+            if exchange.is_idle() {
+                self.spare.set(Some(exchange));
+            }
         } else if is_new && !exchange.is_idle() {
             // Most requests are done with at their first event, and are never entered.
             self.exchanges.borrow_mut().insert(ctx, exchange);
         }
         self.nudge();
         step
+    }
+
+    fn new_exchange(&self, ctx: u64) -> Rc<Exchange> {
+        let new = Exchange::new(ctx);
+        if let Some(mut spare) = self.spare.take()
+            && let Some(exchange) = Rc::get_mut(&mut spare)
+        {
+            *exchange = new;
+            return spare;
+        }
+        Rc::new(new)
     }
 
     /// The exchange is over.
@@ -226,8 +245,12 @@ impl<F: Filter> Runtime<F> {
     /// timer that has run out already is theirs. Where there are too many at once, the others wait
     /// for the next event of any exchange, as those timers are.
     fn nudge(&self) {
+        let woken = task::take_woken();
+        if woken.is_empty() {
+            return;
+        }
         let mut refused = Vec::new();
-        for flag in task::take_woken() {
+        for flag in woken {
             let (ctx, side) = flag.of();
             let exchange = if ctx == INSTANCE {
                 Some(self.instance.clone())

@@ -16,6 +16,8 @@ thread_local! {
     static POLLING: Cell<Option<(u64, Side)>> = const { Cell::new(None) };
     /// Tasks that were woken while another one was polled.
     static WOKEN: RefCell<Vec<Arc<Flag>>> = const { RefCell::new(Vec::new()) };
+    /// One that a task has left behind, for the next task.
+    static SPARE: Cell<Option<Arc<Flag>>> = const { Cell::new(None) };
 }
 
 /// A task that wakes itself over and over lets the host in between, whose deadlines hold.
@@ -35,6 +37,21 @@ pub(crate) struct Flag {
 }
 
 impl Flag {
+    fn new(ctx: u64, side: Side) -> Arc<Self> {
+        let new = Self {
+            ctx,
+            side,
+            woken: AtomicBool::new(false),
+        };
+        if let Some(mut spare) = SPARE.take()
+            && let Some(flag) = Arc::get_mut(&mut spare)
+        {
+            *flag = new;
+            return spare;
+        }
+        Arc::new(new)
+    }
+
     /// The exchange, and the message in it.
     pub(crate) const fn of(&self) -> (u64, Side) {
         (self.ctx, self.side)
@@ -59,16 +76,25 @@ impl Task {
         side: Side,
         future: impl Future<Output = Result<Flow, Error>> + 'static,
     ) -> Self {
-        let flag = Arc::new(Flag {
-            ctx,
-            side,
-            woken: AtomicBool::new(false),
-        });
+        let flag = Flag::new(ctx, side);
         Self {
             future: Box::pin(future),
             waker: Waker::from(flag.clone()),
             flag,
         }
+    }
+
+    /// It is over.
+    pub(crate) fn end(self) {
+        let Self {
+            future,
+            flag,
+            waker,
+        } = self;
+        drop(future);
+        // Before: the flag is used again only where nobody else has it.
+        drop(waker);
+        SPARE.set(Some(flag));
     }
 
     /// Polls it; `before` is called before each round.

@@ -6,5 +6,6 @@ mod config;
 mod fetches;
 mod heads;
 mod limits;
+mod reuse;
 mod shared;
 mod waits;
