@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use weft_core::filter::{FilterSpec, Step};
 use weft_core::snapshot::{Node, Parts, Snapshot, SnapshotError};
 
 pub use weft_core::snapshot::{Cluster, Listener, ListenerMode};
@@ -54,6 +55,14 @@ impl Config {
             spans,
             filters: Box::default(),
         })
+    }
+
+    /// The filter that a step of a chain names. Snapshots that lack one are
+    /// refused.
+    #[must_use]
+    pub fn filter(&self, step: &Step) -> Option<(&Arc<NodeFilter>, &Arc<FilterSpec>)> {
+        let at = step.filter as usize;
+        self.filters.get(at).zip(self.snapshot.filters().get(at))
     }
 
     /// The node that is served.

@@ -17,12 +17,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use http::request::Parts;
 use http_body::Frame;
-use weft_core::filter::Phase;
+use weft_core::filter::{Phase, Step};
 use weft_wasm_host::{FaultKind, Reply, Side};
 
 use super::answer::AnswerBody;
-use super::exchange::{Changed, Known, Lent};
+use super::exchange::{Known, Lent};
 use super::fetch::Asker;
+use super::glance::Glance;
 use super::half::Part;
 use super::inbox::Poller;
 use super::run::{Mark, Runs};
@@ -31,7 +32,6 @@ use crate::accept::worker::Worker;
 use crate::control::config::Config;
 use crate::failure::Failure;
 use crate::http::body::ClientBody;
-use crate::identity::Judged;
 use crate::memory::Held;
 use crate::telemetry::exchange::{Decisions, Exchange};
 use crate::upstream::Content;
@@ -95,44 +95,39 @@ struct Progress {
 }
 
 impl Drive {
-    /// A request that comes to the filters of its connection.
+    /// A request that goes to the filters of its connection, some of which may
+    /// have seen its head already.
     #[must_use]
     pub fn new(
         worker: &Rc<Worker>,
         config: &Config,
-        judged: &Judged,
-        known: Known,
-        head: Parts,
+        steps: &[Step],
+        known: Arc<Known>,
+        lent: Option<Box<Lent>>,
+        glance: Glance,
         client: ClientBody,
     ) -> Self {
-        let steps = judged
-            .policies
-            .chain()
-            .map_or(&[][..], |chain| chain.steps());
-        let stages: Vec<_> = steps
-            .iter()
-            .filter_map(|step| {
-                let at = step.filter as usize;
-                let node = config.filters.get(at)?;
-                let spec = config.snapshot.filters().get(at)?;
-                Some(Stage::new(node, spec, *step))
-            })
-            .collect();
+        let over = client.is_end_stream();
+        let request = Progress {
+            begun: glance.has_begun(),
+            read: over,
+            ..Progress::default()
+        };
+        let stages = stages(config, steps, glance, over);
         // Snapshots with such a chain are refused. Nothing passes it all the same.
         let missing = stages.len() < steps.len();
         let stopped = missing.then_some(Stop::Failure(MISSING));
         let memory = EXCHANGE + STAGE * stages.len();
-        let known = Arc::new(known);
         Self {
             worker: Rc::clone(worker),
             through: 0,
             answering: 0,
             stages,
-            lent: Some(Box::new(Lent::new(Arc::clone(&known), head))),
+            lent,
             held: Held::new(&known.account, memory),
             known,
             client: Some(client),
-            request: Progress::default(),
+            request,
             answer: AnswerBody::Empty,
             answered: Progress::default(),
             stopped,
@@ -183,27 +178,6 @@ impl Drive {
         Poll::Ready(Ok(()))
     }
 
-    /// It goes no further, as whoever polls it next is told.
-    pub fn stop_at(&mut self, stop: Stop) {
-        self.stopped = Some(stop);
-    }
-
-    /// The request with what filters made of its head, its body, of which
-    /// nothing was read, and what they changed and did; none if one of them
-    /// looks at anything more of the exchange.
-    pub fn leave_all(&mut self) -> Option<(Parts, ClientBody, Changed, Runs)> {
-        let (last, before) = self.stages.split_last()?;
-        let untouched =
-            last.seen(Side::Request).is_head() && before.iter().all(|stage| stage.kept() == 0);
-        if !untouched || !self.stages.iter().all(Stage::is_left) {
-            return None;
-        }
-        let lent = self.lent.as_mut()?;
-        let (head, changed) = (lent.take()?, lent.changed);
-        let client = self.client.take()?;
-        Some((head, client, changed, self.runs()))
-    }
-
     /// Takes the request's head, which is sent now.
     ///
     /// # Errors
@@ -226,8 +200,7 @@ impl Drive {
     /// Policy has decided.
     pub fn decided(&mut self, decisions: Decisions) {
         if let Some(lent) = &mut self.lent {
-            lent.decisions = decisions;
-            lent.changed = Changed::Nothing;
+            lent.decided(decisions);
         }
     }
 
@@ -443,6 +416,28 @@ impl Drive {
             Side::Response => &mut self.answered,
         }
     }
+}
+
+/// The filters of a chain, as far as the configuration has them.
+fn stages(config: &Config, steps: &[Step], glance: Glance, end: bool) -> Vec<Stage> {
+    let Glance { passed, mut stays } = glance;
+    let mut passed = passed.into_iter();
+    let mut stages = Vec::with_capacity(steps.len());
+    for step in steps {
+        let Some((node, spec)) = config.filter(step) else {
+            break;
+        };
+        let mut stage = Stage::new(node, spec, *step);
+        if let Some(run) = passed.next() {
+            // Only the last one still has the head: the next one has it already.
+            let is_here = passed.len() == 0 && stays.is_none();
+            stage.has_passed(&run, end, is_here);
+        } else if let Some(staying) = stays.take() {
+            stage.has_seen_head(staying, end);
+        }
+        stages.push(stage);
+    }
+    stages
 }
 
 /// An exchange is with its filter for the time of a call only.

@@ -126,6 +126,12 @@ impl Lent {
         }
     }
 
+    /// Policy has decided about the request as it is now.
+    pub fn decided(&mut self, decisions: Decisions) {
+        self.decisions = decisions;
+        self.changed = Changed::Nothing;
+    }
+
     /// The request's head, as long as it can be changed.
     pub fn open(&mut self) -> Option<&mut Parts> {
         match &mut self.request {

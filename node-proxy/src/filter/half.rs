@@ -92,12 +92,6 @@ impl Half {
         self.out.push_back(part);
     }
 
-    /// Whether the head is all that is here, as it came and let go.
-    pub(super) fn is_head(&self) -> bool {
-        let head = matches!(self.out.iter().next(), Some(Part::Head { .. }));
-        head && self.out.len() == 1 && !self.holds() && !self.replaced
-    }
-
     /// Whether the filter holds something.
     pub(super) fn holds(&self) -> bool {
         !self.held.is_empty()

@@ -14,15 +14,17 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use tokio::task::AbortHandle;
 use weft_core::filter::FilterSpec;
-use weft_wasm_host::budget::Reservation;
+use weft_wasm_host::budget::{Admission, Reservation};
 use weft_wasm_host::clock::{Clock, SystemClock};
 use weft_wasm_host::exchange::Exchange;
 use weft_wasm_host::{
-    Command, Effect, Event, Fault, FaultKind, Filter, Outcome, Slot, Ticket, thread_time,
+    Abi, Command, Effect, Event, Fault, FaultKind, Filter, Isolation, Outcome, Slot, Ticket,
+    thread_time,
 };
 
 use super::exchange::Lent;
 use super::fetch::Asker;
+use super::glance::{Look, Staying};
 use super::inbox::{Inbox, Message};
 use super::node_filter::NodeFilter;
 use crate::accept::worker::Worker;
@@ -101,25 +103,19 @@ impl Hub {
                 of: FaultKind::Timeout,
             });
         }
-        let inbox = Rc::new(Inbox::new(asker));
         let there = local(&mut worker.filters.filters.borrow_mut(), node, spec).is_some();
         let opened = there.then(|| {
             with(worker, node.id, |local| {
                 local.slot.refresh(&node.published);
                 let ticket = local.slot.open()?;
-                local.inboxes.insert(ticket, Rc::downgrade(&inbox));
-                Ok((ticket, Arc::clone(local.slot.filter())))
+                let filter = Arc::clone(local.slot.filter());
+                Ok(local.opened(ticket, filter, asker))
             })
         });
         let down = || Fault::Down {
             of: node.first_fault(),
         };
-        let (ticket, filter) = opened.flatten().ok_or_else(down)??;
-        Ok(Opened {
-            ticket,
-            filter,
-            inbox,
-        })
+        opened.flatten().ok_or_else(down)?
     }
 
     /// A call that was admitted is not made after all.
@@ -127,30 +123,17 @@ impl Hub {
         node.budget.cancel(reserved, now());
     }
 
-    /// Tells a filter what happened. The exchange is lent to it meanwhile, and
-    /// leaves it if the filter has forgotten it then.
+    /// Tells a filter what happened to an exchange that is in it.
     pub(super) fn call(
         worker: &Rc<Worker>,
         node: &NodeFilter,
         call: Call,
         lent: &mut Option<Box<Lent>>,
     ) -> Outcome {
-        let (ticket, start) = (call.ticket, call.start);
+        let start = call.start;
         let mut call = Some(call);
         let called = with(worker, node.id, |local| {
-            let call = call.take()?;
-            if let Some(exchange) = lent.take() {
-                local.slot.lend(ticket, exchange);
-            }
-            let outcome = local.slot.on_event_since(start, ticket, call.event);
-            let exchange = match outcome.over {
-                true => local.leave(ticket),
-                false => local.slot.reclaim(ticket),
-            };
-            *lent = exchange.and_then(own);
-            let spent = outcome.spent + local.slot.take_spent();
-            node.budget.settle(call.reserved, spent, outcome.ended);
-            Some(outcome)
+            Some(local.call(node, call.take()?, lent))
         });
         if let Some(call) = call {
             node.budget.cancel(call.reserved, start);
@@ -159,6 +142,57 @@ impl Hub {
             let of = node.first_fault();
             Outcome::uncalled(Fault::Down { of }, start)
         })
+    }
+
+    /// An exchange comes to a filter, which is told of the request's head: nothing
+    /// more follows it if `end` is set. If the filter lets all of it pass the
+    /// exchange has left it again. None if it cannot be told so now.
+    pub(super) fn look(
+        worker: &Rc<Worker>,
+        node: &Arc<NodeFilter>,
+        spec: &Arc<FilterSpec>,
+        asker: impl FnOnce() -> Asker,
+        (began, end): (Instant, bool),
+        lent: &mut Option<Box<Lent>>,
+    ) -> Option<Look> {
+        local(&mut worker.filters.filters.borrow_mut(), node, spec)?;
+        let looked = with(worker, node.id, |local| {
+            if !may_pass_at_head(local.slot.filter()) {
+                return None;
+            }
+            let start = SystemClock::at(began);
+            let (admission, reserved) = node.budget.admit(worker.id, start);
+            let opened = (admission == Admission::Run).then(|| {
+                local.slot.refresh(&node.published);
+                local.slot.open()
+            });
+            let Some(Ok(ticket)) = opened else {
+                node.budget.cancel(reserved, start);
+                return None;
+            };
+            // Of the version that it was opened in: a fault may bring another one.
+            let filter = Arc::clone(local.slot.filter());
+            let has_started = local.bill(worker.id);
+            let call = Call {
+                ticket,
+                event: Event::RequestHeaders { end },
+                reserved,
+                start: if has_started { now() } else { start },
+            };
+            let Outcome {
+                step, spent, over, ..
+            } = local.call(node, call, lent);
+            if over {
+                return Some(Look::Passed { spent });
+            }
+            Some(Look::Stays(Staying {
+                opened: local.opened(ticket, filter, asker()),
+                began,
+                spent,
+                step,
+            }))
+        });
+        looked.flatten()
     }
 
     /// An exchange leaves a filter.
@@ -208,8 +242,8 @@ impl Hub {
         drop(filters);
         for id in all {
             let _gone = with(worker, id, |local| {
-                local.slot.refresh(&local.node.published);
                 if !local.node.budget.is_closed(worker.id, now()) {
+                    local.slot.refresh(&local.node.published);
                     local.slot.poll();
                 }
             });
@@ -271,6 +305,15 @@ fn local<'a>(
     }
 }
 
+/// Whether it may be done with a request when it has seen its head; only then it
+/// is worth a look. Filters for proxy-wasm want to hear of its end, too, and
+/// instances for one request are made for it first.
+fn may_pass_at_head(filter: &Filter) -> bool {
+    filter.manifest().interests.request_headers
+        && filter.module().abi() == Abi::Weft
+        && filter.isolation() == Isolation::Worker
+}
+
 /// The exchange that comes back is the one that was lent.
 fn own(exchange: Box<dyn Exchange>) -> Option<Box<Lent>> {
     let exchange: Box<dyn std::any::Any> = exchange;
@@ -284,6 +327,35 @@ impl Drop for Local {
 }
 
 impl Local {
+    /// Tells the filter what happened. The exchange is lent to it meanwhile, and
+    /// leaves it if the filter has forgotten it then.
+    fn call(&mut self, node: &NodeFilter, call: Call, lent: &mut Option<Box<Lent>>) -> Outcome {
+        let ticket = call.ticket;
+        if let Some(exchange) = lent.take() {
+            self.slot.lend(ticket, exchange);
+        }
+        let outcome = self.slot.on_event_since(call.start, ticket, call.event);
+        let exchange = match outcome.over {
+            true => self.leave(ticket),
+            false => self.slot.reclaim(ticket),
+        };
+        *lent = exchange.and_then(own);
+        let spent = outcome.spent + self.slot.take_spent();
+        node.budget.settle(call.reserved, spent, outcome.ended);
+        outcome
+    }
+
+    /// What comes for the exchange from now on is kept for it.
+    fn opened(&mut self, ticket: Ticket, filter: Arc<Filter>, asker: Asker) -> Opened {
+        let inbox = Rc::new(Inbox::new(asker));
+        self.inboxes.insert(ticket, Rc::downgrade(&inbox));
+        Opened {
+            ticket,
+            filter,
+            inbox,
+        }
+    }
+
     /// An exchange is over, or the filter has forgotten it. What was lent comes
     /// back.
     fn leave(&mut self, ticket: Ticket) -> Option<Box<dyn Exchange>> {
@@ -291,12 +363,14 @@ impl Local {
         self.slot.close(ticket)
     }
 
-    /// Pays for what was done outside of events.
-    fn bill(&mut self, worker: usize) {
+    /// Pays for what was done outside of events. False if there was nothing.
+    fn bill(&mut self, worker: usize) -> bool {
         let spent = self.slot.take_spent();
-        if !spent.is_zero() {
-            self.node.budget.charge(worker, spent, now());
+        if spent.is_zero() {
+            return false;
         }
+        self.node.budget.charge(worker, spent, now());
+        true
     }
 
     fn wants_instance(&self, worker: usize) -> bool {

@@ -12,6 +12,7 @@ pub mod drive;
 pub mod exchange;
 pub mod failure;
 mod fetch;
+pub mod glance;
 mod half;
 pub mod hub;
 mod inbox;

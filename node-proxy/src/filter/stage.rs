@@ -15,6 +15,7 @@ use weft_wasm_host::{Abi, Event, FailPolicy, Fault, FaultKind, Reply, Side, Step
 use super::build;
 use super::exchange::Lent;
 use super::fetch::Asker;
+use super::glance::Staying;
 use super::half::{Half, Part};
 use super::hub::{self, Hub, LATER, Opened};
 use super::inbox::{Message, Poller};
@@ -103,6 +104,33 @@ impl Stage {
         }
     }
 
+    /// It has seen the request's head, and is done with the exchange. The head is
+    /// still here, or has been taken.
+    pub(super) fn has_passed(&mut self, run: &Run, end: bool, is_here: bool) {
+        self.began = Some(run.began);
+        self.spent = run.spent;
+        self.calls = run.calls;
+        self.request.half.let_through(Part::Head { end });
+        if !is_here {
+            self.request.half.take();
+        }
+        self.skip_silently();
+    }
+
+    /// It has seen the request's head, and goes on with the exchange.
+    pub(super) fn has_seen_head(&mut self, staying: Staying, end: bool) {
+        self.opened = Some(staying.opened);
+        self.began = Some(staying.began);
+        self.spent = staying.spent;
+        self.calls = 1;
+        self.request.half.hold(Part::Head { end });
+        self.request.half.told();
+        match staying.step {
+            Ok(step) => self.request.decided.push_back(step),
+            Err(fault) => self.failed = Some(fault),
+        }
+    }
+
     pub(super) fn half(&mut self, side: Side) -> &mut Half {
         &mut self.way(side).half
     }
@@ -119,11 +147,6 @@ impl Stage {
             Side::Request => &mut self.request,
             Side::Response => &mut self.answer,
         }
-    }
-
-    /// It sees no more of the exchange, and has been told so.
-    pub(super) fn is_left(&self) -> bool {
-        self.over && self.opened.is_none()
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -23,7 +23,7 @@ use hyper::upgrade::OnUpgrade;
 use weft_core::filter::Phase;
 use weft_wasm_host::{Reply, Side};
 
-pub use self::at_once::{Met, Past, Unread, at_once};
+pub use self::at_once::{Met, Past, at_once};
 use super::decide::{Entered, Plan};
 use super::inflight;
 use super::made::Made;

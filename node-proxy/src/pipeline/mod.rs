@@ -32,12 +32,11 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::accept::connection::{Connection, Running};
 use crate::failure::Failure;
-use crate::http::body::{RequestBody, ResponseBody};
+use crate::http::body::{ClientBody, RequestBody, ResponseBody};
 use crate::http::respond::{self, Dialect};
 use crate::upstream::target::Protocol;
 
 use self::decide::Plan;
-use self::filtered::Unread;
 use self::record::Recorder;
 
 /// Serves one request. Every failure is answered; an `Err` would tear the
@@ -65,14 +64,13 @@ async fn serve(
     connection: Rc<Connection>,
     running: Running,
     mut head: Parts,
-    body: Incoming,
+    mut body: Incoming,
 ) -> Result<Response<ResponseBody>, Failure> {
     let started = Instant::now();
     let config = connection.worker.config();
     let upgraded = head.extensions.remove::<OnUpgrade>();
     let dialect = Dialect::of(&head);
 
-    let mut body = Unread::Fresh(body);
     let mut runs = None;
     let (plan, made) = match decide::enter(&config, &connection, &mut head) {
         Ok(entered) if entered.judged.policies.chain().is_some() => {
@@ -113,7 +111,8 @@ async fn serve(
         }
         Plan::Forward(target) => {
             let queued = target.protocol == Protocol::Http2;
-            let body = body.read(&recorder.running().request, &connection);
+            let request = Rc::clone(&recorder.running().request);
+            let body = ClientBody::new(body, request, Rc::clone(&connection));
             let body = RequestBody::client(body, queued);
             match send::proceed(&connection, &target, recorder, body, upgraded, server).await {
                 Ok(response) => return Ok(response),

@@ -3,16 +3,16 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use http::request::Parts;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use weft_core::filter::Phase;
 
 use crate::accept::connection::Connection;
 use crate::control::config::Config;
 use crate::filter::drive::Drive;
-use crate::filter::exchange::{Changed, Known};
+use crate::filter::exchange::{Changed, Known, Lent};
+use crate::filter::glance::Glance;
 use crate::filter::run::Runs;
 use crate::http::body::ClientBody;
 use crate::pipeline::decide::{Entered, Plan};
@@ -29,29 +29,9 @@ pub struct Past {
     /// Its head, as filters left it.
     pub head: Parts,
     /// Its body, of which nothing was read.
-    pub body: Unread,
+    pub body: Incoming,
     /// What filters did to it.
     pub runs: Option<Runs>,
-}
-
-/// A request's body before anybody has read of it.
-#[derive(Debug)]
-pub enum Unread {
-    /// As it came.
-    Fresh(Incoming),
-    /// Filters could have read it.
-    Met(ClientBody),
-}
-
-impl Unread {
-    /// The body, for somebody who reads it.
-    #[must_use]
-    pub fn read(self, request: &Rc<InFlight>, connection: &Rc<Connection>) -> ClientBody {
-        match self {
-            Self::Fresh(body) => ClientBody::new(body, Rc::clone(request), Rc::clone(connection)),
-            Self::Met(body) => body,
-        }
-    }
 }
 
 /// A request that is still with its filters.
@@ -77,11 +57,14 @@ pub fn at_once(
     config: &Arc<Config>,
     mut entered: Entered,
     mut head: Parts,
-    body: Unread,
+    body: Incoming,
 ) -> Result<Past, Box<Met>> {
-    let chain = entered.judged.policies.chain();
-    let first = chain.and_then(|chain| chain.steps().first());
-    let judged = first.is_none_or(|step| step.phase > Phase::BeforePolicy);
+    let whose = Rc::clone(&entered.judged);
+    let chain = whose.policies.chain();
+    let steps = chain.map_or(&[][..], |chain| chain.steps());
+    let judged = steps
+        .first()
+        .is_none_or(|step| step.phase > Phase::BeforePolicy);
     if judged && let Some(plan) = entered.judge(&mut head) {
         return Ok(Past {
             plan,
@@ -91,73 +74,66 @@ pub fn at_once(
             runs: None,
         });
     }
-    let body = body.read(request, connection);
-    let mut drive = drive(connection, config, &entered, head, body);
+    let worker = &connection.worker;
+    let known = Arc::new(known_of(connection, config, &entered));
+    let mut lent = Lent::new(Arc::clone(&known), head);
     if judged {
-        drive.decided(entered.made.decisions.clone());
-        if let Some((head, body, changed, runs)) = through(&mut drive) {
+        lent.decided(entered.made.decisions.clone());
+    }
+    let mut lent = Some(Box::new(lent));
+    let mut glance = Glance::default();
+    if judged {
+        glance = Glance::at(
+            worker,
+            config,
+            steps,
+            &known,
+            &mut lent,
+            body.is_end_stream(),
+        );
+        if glance.passed.len() == steps.len()
+            && let Some(lent) = &mut lent
+            && let Some(head) = lent.take()
+        {
+            let runs = Runs {
+                runs: glance.passed,
+                marks: std::mem::take(&mut lent.marks),
+            };
             return Ok(past(
                 connection,
                 config,
                 entered,
-                (head, body, changed, runs),
+                (head, lent.changed),
+                body,
+                runs,
             ));
         }
     }
+    let client = ClientBody::new(body, Rc::clone(request), Rc::clone(connection));
     Err(Box::new(Met {
+        drive: Drive::new(worker, config, steps, known, lent, glance, client),
         entered,
-        drive,
         judged,
     }))
 }
 
-fn drive(
-    connection: &Rc<Connection>,
-    config: &Arc<Config>,
-    entered: &Entered,
-    head: Parts,
-    body: ClientBody,
-) -> Drive {
-    let known = Known {
+fn known_of(connection: &Connection, config: &Arc<Config>, entered: &Entered) -> Known {
+    Known {
         config: Arc::clone(config),
         ends: Arc::clone(&entered.made.ends),
         request_id: entered.made.request_id.clone(),
         trace: entered.made.trace.clone(),
         account: Arc::clone(connection.account()),
-    };
-    Drive::new(
-        &connection.worker,
-        config,
-        &entered.judged,
-        known,
-        head,
-        body,
-    )
-}
-
-type Left = (Parts, ClientBody, Changed, Runs);
-
-/// The request, if its head passes all filters now and none of them looks at
-/// anything more.
-fn through(drive: &mut Drive) -> Option<Left> {
-    let filters = drive.up_to(Phase::Upstream);
-    // Who has to wait asks again, in a moment and with a task to be woken.
-    let mut context = Context::from_waker(Waker::noop());
-    match drive.poll_request(&mut context, filters) {
-        Poll::Ready(Ok(())) => drive.leave_all(),
-        Poll::Ready(Err(stop)) => {
-            drive.stop_at(stop);
-            None
-        }
-        Poll::Pending => None,
     }
 }
 
 fn past(
-    connection: &Rc<Connection>,
+    connection: &Connection,
     config: &Arc<Config>,
     mut entered: Entered,
-    (mut head, body, changed, runs): Left,
+    (mut head, changed): (Parts, Changed),
+    body: Incoming,
+    runs: Runs,
 ) -> Past {
     let judged = match entered.is_stale(&head, changed) {
         true => entered.judge_changed(&mut head, changed, config),
@@ -175,7 +151,7 @@ fn past(
         plan,
         made: entered.made,
         head,
-        body: Unread::Met(body),
+        body,
         runs: Some(runs),
     }
 }

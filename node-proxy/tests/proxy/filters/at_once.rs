@@ -108,16 +108,29 @@ async fn one_that_answers_or_fails_does_so() {
         ("panic=why", false, 503),
         ("panic=why", true, 200),
     ];
+    let alone = [requests_only("x-do", "")];
+    let behind = [requests_only("x-other", "one"), requests_only("x-do", "")];
     for (commands, goes_on, status) in cases {
-        let mut rules = at_the_door(&[requests_only("x-do", "")]);
-        if goes_on {
-            rules.filters = rules.filters.into_iter().map(open_on_error).collect();
+        for configs in [&alone[..], &behind[..]] {
+            let mut rules = at_the_door(configs);
+            if goes_on {
+                rules.filters = rules.filters.into_iter().map(open_on_error).collect();
+            }
+            let server = echo().await;
+            let world = World::new(server.address, &rules).await;
+            let mut client = Client::connect(world.address).await;
+            client.send(told_with("/x", commands, "hello")).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, status, "{commands}: {}", answer.body);
+            if goes_on {
+                assert_eq!(answer.body, "[hello]", "{commands}");
+                let head = server.next().await;
+                let seen = head.lines().any(|line| line == "x-seen: one");
+                assert_eq!(seen, configs.len() > 1, "{head}");
+            } else {
+                server.assert_nothing_arrived().await;
+            }
+            world.until_metric("weft_proxy_filter_contexts", 0).await;
         }
-        let server = echo().await;
-        let world = World::new(server.address, &rules).await;
-        let mut client = Client::connect(world.address).await;
-        client.send(told_with("/x", commands, "hello")).await;
-        let answer = client.answer().await;
-        assert_eq!(answer.status, status, "{commands}: {}", answer.body);
     }
 }
