@@ -58,7 +58,7 @@ impl Contender {
 }
 
 /// Starts contenders.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Stage<'a> {
     /// Their files.
     pub directory: &'a Path,
@@ -128,7 +128,7 @@ impl Stage<'_> {
         Ok(vec![self.weft(backend)?, self.weft_with_agent(backend)?])
     }
 
-    fn peer(
+    pub(super) fn peer(
         &self,
         name: &'static str,
         program: PathBuf,
@@ -159,7 +159,7 @@ impl Stage<'_> {
         ready(process, name, ports, None)
     }
 
-    fn weft(&self, backend: u16) -> anyhow::Result<Contender> {
+    pub(super) fn weft(&self, backend: u16) -> anyhow::Result<Contender> {
         let mut ports = Ports::choose(backend)?;
         ports.one();
         let directory = self.folder(WEFT)?;

@@ -17,8 +17,6 @@ use super::contenders::{
     Contender, ENVOY, Ports, Stage, envoy_command, ready, weft_command, write,
 };
 
-use super::load::Protocol;
-
 /// Ours with a filter of the SDK.
 pub const WEFT_SDK: &str = "weft + sdk filter";
 /// Ours with the module that Envoy has, too.
@@ -39,9 +37,8 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// When one does not start, or its filter does not come.
-    pub fn filtered(&self, backend: &Contender) -> anyhow::Result<Vec<Contender>> {
+    pub fn filtered(&self, backend: u16) -> anyhow::Result<Vec<Contender>> {
         let mut contenders = self.ours_filtered(backend)?;
-        let backend = backend.port(Protocol::Http1);
         match self.peers.path(ENVOY) {
             Some(program) => contenders.push(self.envoy_with_filter(program, backend)?),
             None => eprintln!("{ENVOY} is not installed (scripts/bench-peers): left out"),
@@ -53,12 +50,24 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// When one does not start, or its filter does not come.
-    pub fn ours_filtered(&self, backend: &Contender) -> anyhow::Result<Vec<Contender>> {
-        let backend = backend.port(Protocol::Http1);
+    pub fn ours_filtered(&self, backend: u16) -> anyhow::Result<Vec<Contender>> {
         Ok(vec![
             self.weft_with(WEFT_SDK, "header-transform", backend)?,
             self.weft_with(WEFT_PROXY_WASM, "proxy-headers", backend)?,
         ])
+    }
+
+    /// Ours and Envoy, each without a filter and with those that it runs.
+    ///
+    /// # Errors
+    /// When one does not start, or its filter does not come.
+    pub fn with_filters_and_without(&self, backend: u16) -> anyhow::Result<Vec<Contender>> {
+        let mut contenders = vec![self.weft(backend)?];
+        if let Some(program) = self.peers.path(ENVOY) {
+            contenders.push(self.peer(ENVOY, program, backend)?);
+        }
+        contenders.extend(self.filtered(backend)?);
+        Ok(contenders)
     }
 
     fn weft_with(

@@ -2,6 +2,8 @@
 //! machine. Prints tables; no number makes it fail. See docs/PERFORMANCE.md.
 #![forbid(unsafe_code)]
 
+mod added;
+mod awake;
 mod contenders;
 mod fairness;
 mod filters;
@@ -18,7 +20,7 @@ use weft_integration::bench::machine;
 use weft_integration::bench::peers::Peers;
 
 use self::contenders::{Contender, Stage};
-use self::load::{CASES, Load};
+use self::load::{CASES, Load, Protocol};
 use self::rounds::Extent;
 
 /// Measures the node proxy against its peers.
@@ -39,7 +41,8 @@ struct Args {
     #[arg(long)]
     only: Option<String>,
     /// Also ours and Envoy with a filter that adds a header: through the SDK, and
-    /// for proxy-wasm; and what others notice of a filter that burns CPU time.
+    /// for proxy-wasm. Then, whatever the case: what the filter adds with peers
+    /// that never sleep, and what others notice of a filter that burns CPU time.
     /// Wants `make filters`.
     #[arg(long)]
     filters: bool,
@@ -79,12 +82,12 @@ fn main() -> anyhow::Result<()> {
     let backend = stage.backend()?;
     if args.train {
         let mut ours = stage.ours(&backend)?;
-        ours.extend(stage.ours_filtered(&backend)?);
+        ours.extend(stage.ours_filtered(backend.port(Protocol::Http1))?);
         return train(&load, &ours, args.requests);
     }
     let mut contenders = stage.contenders(&backend, args.only.as_deref())?;
     if args.filters {
-        contenders.extend(stage.filtered(&backend)?);
+        contenders.extend(stage.filtered(backend.port(Protocol::Http1))?);
     }
     let extent = Extent {
         rounds: args.rounds.max(1),
@@ -108,6 +111,11 @@ fn main() -> anyhow::Result<()> {
     }
     if args.filters {
         drop(contenders);
+        let in_its_folder = Stage {
+            directory: &stage.folder("added")?,
+            ..stage
+        };
+        added::print(&in_its_folder, extent)?;
         fairness::print(&stage, &load, &backend)?;
     }
     Ok(())

@@ -127,7 +127,7 @@ fn round(
 }
 
 /// Each one first in its turn, and every other time the other way round.
-fn order(count: usize, turn: usize) -> Vec<usize> {
+pub fn order(count: usize, turn: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     order.rotate_left(turn / 2 % count.max(1));
     if turn % 2 == 1 {
