@@ -76,10 +76,12 @@ dist: setup-build ## the programs as they are packaged: optimised as a whole, th
 	scripts/dist
 
 .PHONY: bench
-bench: setup ## measure the packaged programs against Envoy, nginx and HAProxy
+bench: setup filters ## measure the packaged programs and filters against Envoy, nginx and HAProxy
 	scripts/bench-peers
 	scripts/dist
-	WEFT_BIN_DIR=$(TARGET)/packages $(CARGO) bench --profile release --package weft-integration
+	WEFT_BIN_DIR=$(TARGET)/packages $(CARGO) bench --profile release --package weft-integration --bench proxy -- --filters
+	WEFT_BIN_DIR=$(TARGET)/packages $(CARGO) bench --profile release --package weft-integration --bench pods
+	$(CARGO) bench --profile release --package weft-wasm-host
 
 .PHONY: fmt
 fmt: ## format all sources
