@@ -1,6 +1,7 @@
 //! The engine: one per process, with the thread that moves its epoch on and the threads that
 //! compile.
 
+mod background;
 mod deadline;
 mod limiter;
 mod ticker;
@@ -107,7 +108,7 @@ impl Runtime {
             .stack_size(8 << 20)
             .start_handler(move |_number| {
                 if settings.steps_back {
-                    step_back();
+                    background::step_back();
                 }
             })
             .build()
@@ -159,11 +160,6 @@ impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runtime").finish_non_exhaustive()
     }
-}
-
-/// Compiling must not be felt by requests. Where it is not allowed it goes on as it is.
-fn step_back() {
-    let _refused = rustix::process::setpriority_process(None, 19);
 }
 
 fn config(settings: RuntimeSettings) -> Config {
