@@ -28,7 +28,7 @@ const ALLOWED: &[Allowed] = &[
     allow("weft-sdk-macros", &[]),
     allow("weft-sdk", &["weft-abi", "weft-sdk-macros"]),
     // Starts cargo and turns what it built into components.
-    allow("weft-filter-build", &[]),
+    allow("weft-filter-build", &["weft-abi"]),
     allow("weft-wasm-host", &["weft-abi", "weft-core"]),
     // What the proxy and the command line both say of configurations.
     allow("weft-filter-schema", &[]),
@@ -46,7 +46,17 @@ const ALLOWED: &[Allowed] = &[
             "weft-filter-build",
         ],
     ),
-    allow("weft-agent", &["weft-datapath", "weft-api", "weft-core"]),
+    // Holds configurations to the schemas that modules carry; runs none of them.
+    allow(
+        "weft-agent",
+        &[
+            "weft-datapath",
+            "weft-api",
+            "weft-core",
+            "weft-abi",
+            "weft-filter-schema",
+        ],
+    ),
     allow("weft", &["weft-api", "weft-core"]),
     // Runs filters offline: a program of its own, so that `weft` links no wasmtime.
     allow(

@@ -2,6 +2,8 @@
 //! text, so that they cannot drift apart.
 #![forbid(unsafe_code)]
 
+pub mod section;
+
 /// The WIT package `weft:filter`.
 ///
 /// ```
