@@ -1,7 +1,12 @@
 //! What a module is, and the component that is made of it.
 
 use anyhow::{Context as _, Result, bail};
+use weft_abi::section::{
+    COMPONENT, CUSTOM, MAX_SCHEMA, MODULE, Malformed, Section, sections, with_config_schema,
+};
 use wit_component::ComponentEncoder;
+
+use crate::describe;
 
 /// For whom a filter is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,19 +17,15 @@ pub enum Abi {
     ProxyWasm,
 }
 
-/// The first bytes of a module, and of a component.
-const MODULE: [u8; 8] = *b"\0asm\x01\0\0\0";
-const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 /// Where wit-bindgen leaves the types of imports and exports.
 const TYPES: &str = "component-type";
-const CUSTOM: u8 = 0;
 const EXPORTS: u8 = 7;
 
-/// Makes a component of a module that was made with the SDK; what is a component already, or a
-/// proxy-wasm module, stays as it is.
+/// Makes a component of a module that was made with the SDK, which carries the schema of its
+/// configuration; what is a component already, or a proxy-wasm module, stays as it is.
 ///
 /// # Errors
-/// Where it is none of them.
+/// Where it is none of them, or cannot say what it is.
 pub fn finish(bytes: Vec<u8>) -> Result<(Abi, Vec<u8>)> {
     if bytes.starts_with(&COMPONENT) {
         return Ok((Abi::Weft, bytes));
@@ -32,14 +33,14 @@ pub fn finish(bytes: Vec<u8>) -> Result<(Abi, Vec<u8>)> {
     if !bytes.starts_with(&MODULE) {
         bail!("it is no WebAssembly");
     }
-    let names = Names::of(&bytes).context("it cannot be read")?;
+    let names = Names::of(&bytes)?;
     if names.custom.iter().any(|name| name.starts_with(TYPES)) {
         let component = ComponentEncoder::default()
             .validate(true)
             .module(&bytes)
             .and_then(|mut encoder| encoder.encode())
             .context("no component can be made of it")?;
-        return Ok((Abi::Weft, component));
+        return Ok((Abi::Weft, with_schema(component, &bytes)?));
     }
     if names
         .exports
@@ -51,6 +52,20 @@ pub fn finish(bytes: Vec<u8>) -> Result<(Abi, Vec<u8>)> {
     bail!("it exports no filter: is #[weft_sdk::filter] on the impl, and the crate's type cdylib?")
 }
 
+/// The component with the schema that the module says, if it has one.
+fn with_schema(component: Vec<u8>, module: &[u8]) -> Result<Vec<u8>> {
+    let schema = describe::config_schema(module)
+        .context("it cannot say what it is, so that no proxy could load it")?;
+    match schema.len() {
+        0 => Ok(component),
+        1..=MAX_SCHEMA => Ok(with_config_schema(component, &schema)),
+        bytes => bail!(
+            "the schema of its configuration has {bytes} bytes, more than the {MAX_SCHEMA} that \
+             proxies check against"
+        ),
+    }
+}
+
 /// Names in a module.
 #[derive(Default)]
 struct Names {
@@ -59,58 +74,28 @@ struct Names {
 }
 
 impl Names {
-    fn of(module: &[u8]) -> Option<Self> {
+    fn of(module: &[u8]) -> Result<Self, Malformed> {
         let mut names = Self::default();
-        let mut rest = Bytes(module.get(MODULE.len()..)?);
-        while let Some(id) = rest.byte() {
-            let length = rest.number()?;
-            let mut section = Bytes(rest.take(length)?);
-            match id {
-                CUSTOM => names.custom.push(section.name()?),
-                EXPORTS => {
-                    for _ in 0..section.number()? {
-                        names.exports.push(section.name()?);
-                        section.byte()?;
-                        section.number()?;
-                    }
+        for section in sections(module)? {
+            names.add(section?).ok_or(Malformed::Sections)?;
+        }
+        Ok(names)
+    }
+
+    fn add(&mut self, section: Section<'_>) -> Option<()> {
+        let mut content = section.content;
+        let text = |name| String::from_utf8_lossy(name).into_owned();
+        match section.id {
+            CUSTOM => self.custom.push(text(content.name()?)),
+            EXPORTS => {
+                for _ in 0..content.number()? {
+                    self.exports.push(text(content.name()?));
+                    content.byte()?;
+                    content.number()?;
                 }
-                _ => {}
             }
+            _ => {}
         }
-        Some(names)
-    }
-}
-
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// LEB128, of at most 32 bits.
-    fn number(&mut self) -> Option<usize> {
-        let mut number = 0_usize;
-        for shift in (0..35).step_by(7) {
-            let byte = self.byte()?;
-            number |= usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn name(&mut self) -> Option<String> {
-        let length = self.number()?;
-        Some(String::from_utf8_lossy(self.take(length)?).into_owned())
+        Some(())
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod component;
+mod describe;
 pub mod template;
 mod toolchain;
 

@@ -1,5 +1,9 @@
 use std::fs;
 
+use weft_abi::section::{MAX_SCHEMA, config_schema};
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
 use super::toolchain::parse;
 use super::{Abi, Build, Toolchain, finish, workspaces, write};
 
@@ -153,4 +157,67 @@ fn crates_that_stand_alone_are_all_found() {
     let filters = found.iter().flat_map(|one| one.filters(&folder));
     let names: Vec<_> = filters.map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["one", "other"]);
+}
+
+/// What the compiler makes of a filter, with this body of `describe`.
+fn compiled(describe: &str, schema: &str) -> Vec<u8> {
+    let length = u32::try_from(schema.len()).expect("short").to_le_bytes();
+    let length: String = length.map(|byte| format!("\\{byte:02x}")).concat();
+    let text = format!(
+        r#"(module
+  (memory (export "memory") 8)
+  (data (i32.const 284) "\00\02\00\00{length}")
+  (data (i32.const 512) "{schema}")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+  (func (export "describe") (result i32) {describe})
+  (func (export "configure") (param i32 i32) (result i32) unreachable)
+  (func (export "on-event")
+    (param i64 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
+  (func (export "drop-context") (param i64)))"#
+    );
+    let mut module = wat::parse_str(text).expect("it is WebAssembly");
+    let mut resolve = Resolve::default();
+    let package = resolve
+        .push_str("filter.wit", weft_abi::WIT)
+        .expect("the text is WIT");
+    let world = resolve
+        .select_world(&[package], Some(weft_abi::WORLD))
+        .expect("the world is in it");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("fits");
+    module
+}
+
+#[test]
+fn a_component_carries_the_schema_of_its_configuration() {
+    let (abi, component) = finish(compiled("i32.const 256", "true")).expect("a filter");
+    assert_eq!(abi, Abi::Weft);
+    assert_eq!(config_schema(&component), Ok(Some("true")));
+    // What is made already is not made again.
+    assert_eq!(
+        finish(component.clone()).expect("a filter"),
+        (Abi::Weft, component.clone())
+    );
+    let (_, bare) = finish(compiled("i32.const 256", "")).expect("a filter");
+    assert_eq!(config_schema(&bare), Ok(None));
+}
+
+#[test]
+fn a_schema_that_no_proxy_takes_is_refused() {
+    let longest = "1".repeat(MAX_SCHEMA);
+    let (_, component) = finish(compiled("i32.const 256", &longest)).expect("a filter");
+    assert_eq!(config_schema(&component), Ok(Some(longest.as_str())));
+    let longer = "1".repeat(MAX_SCHEMA + 1);
+    let err = finish(compiled("i32.const 256", &longer)).expect_err("it is refused");
+    let said = "the schema of its configuration has 262145 bytes, more than the 262144";
+    assert!(format!("{err:#}").starts_with(said), "{err:#}");
+}
+
+#[test]
+fn a_filter_that_cannot_describe_itself_is_refused() {
+    let err = finish(compiled("unreachable", "")).expect_err("it is refused");
+    assert_eq!(
+        format!("{err:#}"),
+        "it cannot say what it is, so that no proxy could load it: `describe` panics (it reached \
+         `unreachable`)"
+    );
 }
