@@ -62,6 +62,7 @@ const ALLOWED: &[Allowed] = &[
     allow(
         "weft-filter",
         &[
+            "weft-abi",
             "weft-wasm-host",
             "weft-filter-schema",
             "weft-filter-build",

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
+use weft_abi::section::config_schema;
 use weft_wasm_host::{Interests, describe};
 
 use crate::{Ended, run};
@@ -41,14 +42,20 @@ struct Inspected {
     unknown_imports: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schema: Option<Value>,
+    /// Whether the schema can be read from the module without running it.
+    carries_schema: bool,
+    /// What a wrong configuration meets because it cannot.
+    #[serde(skip)]
+    admission: &'static str,
 }
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> {
     let runtime = run::runtime(run::new_clock())?;
-    let (module, _bytes) = run::load(&runtime, &args.file)?;
+    let (module, bytes) = run::load(&runtime, &args.file)?;
     let began = Instant::now();
     let manifest = describe(&runtime, &module).with_context(|| args.file.display().to_string())?;
     let start = began.elapsed();
+    let admission = admission(&bytes, &manifest.config_schema);
     let schema = match manifest.config_schema.as_str() {
         "" => None,
         text => Some(serde_json::from_str(text).context("its schema is no JSON")?),
@@ -69,7 +76,9 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> 
         start_ms: millis(start),
         imports: module.imports(),
         unknown_imports: module.unknown_imports().to_vec(),
+        carries_schema: schema.is_some() && admission.is_empty(),
         schema,
+        admission,
     };
     match args.json {
         true => {
@@ -79,6 +88,22 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> 
         false => print(&inspected, out)?,
     }
     Ok(Ended::Well)
+}
+
+/// What is wrong with the schema that a module carries, where it has this one; nothing if that is
+/// the same.
+fn admission(module: &[u8], schema: &str) -> &'static str {
+    match config_schema(module) {
+        Ok(carried) if carried.unwrap_or_default() == schema => "",
+        Ok(None) => {
+            "the module does not carry its schema: a wrong configuration is refused by nodes, not by \
+             kubectl apply; build it with `weft filter build`"
+        }
+        Ok(Some(_)) | Err(_) => {
+            "the schema that the module carries is not its own: kubectl apply and nodes may not agree \
+             on a configuration; build it anew with `weft filter build`"
+        }
+    }
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -115,6 +140,7 @@ fn print(inspected: &Inspected, out: &mut dyn Write) -> Result<()> {
     line("starts in", &format!("{} ms", inspected.start_ms))?;
     line("imports", &inspected.imports.join(" "))?;
     line("unknown imports", &inspected.unknown_imports.join(" "))?;
+    line("admission", inspected.admission)?;
     match &inspected.schema {
         Some(schema) => {
             writeln!(out, "schema")?;

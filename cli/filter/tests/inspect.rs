@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use weft_abi::section::{config_schema, with_config_schema};
 
-use crate::support::{module, on_headers, run};
+use crate::support::{module, on_headers, run, shipped};
 
 #[test]
 fn a_component_says_what_it_is() {
@@ -45,6 +46,7 @@ fn a_component_says_what_it_is() {
     let text = run(["inspect", &file]).well();
     assert!(text.contains("name             rate-limit\n"), "{text}");
     assert!(text.contains("      \"per_seconds\": {\n"), "{text}");
+    assert!(!text.contains("admission"), "{text}");
 }
 
 #[test]
@@ -57,11 +59,73 @@ fn a_proxy_wasm_module_is_looked_into() {
     assert_eq!(seen["sees"], json!(["request headers"]));
     assert_eq!(seen["unknown_imports"], json!(["env.nobody_knows"]));
     assert_eq!(seen.get("schema"), None);
+    assert_eq!(seen["carries_schema"], json!(false));
     let text = run(["inspect", &file]).well();
+    assert!(!text.contains("admission"), "{text}");
     assert!(
         text.contains("unknown imports  env.nobody_knows\n"),
         "{text}"
     );
+}
+
+/// The one that its code says, when the host runs it, is the one that anybody can read.
+#[test]
+fn what_is_built_carries_its_schema() {
+    let mut components = 0;
+    for entry in fs::read_dir(shipped()).expect("the modules") {
+        let file = entry.expect("a module").path();
+        let named = file.display().to_string();
+        let seen = run(["inspect", &named, "--json"]).json();
+        let bytes = fs::read(&file).expect("the module");
+        let carried = config_schema(&bytes).expect("a module");
+        if seen["abi"] != "weft:filter@0.1.0" {
+            assert_eq!(carried, None, "{named}");
+            continue;
+        }
+        components += 1;
+        let carried = carried.unwrap_or_else(|| panic!("{named} carries none"));
+        let carried: Value = serde_json::from_str(carried).expect("JSON");
+        assert_eq!(carried, seen["schema"], "{named}");
+        assert_eq!(seen["carries_schema"], json!(true), "{named}");
+    }
+    assert!(components > 1, "{components}");
+}
+
+#[test]
+fn a_module_that_does_not_carry_its_schema_is_told_of() {
+    let built = fs::read(module("rate-limit")).expect("the module");
+    let schema = config_schema(&built).expect("a module").expect("a schema");
+    let section = with_config_schema(Vec::new(), schema);
+    let bare = built.strip_suffix(&section[..]).expect("it is the last");
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("x.wasm");
+    let named = file.display().to_string();
+    let of_another = with_config_schema(bare.to_vec(), "true");
+    let twice = [&built[..], &section].concat();
+    for (bytes, said) in [
+        (
+            bare,
+            "admission        the module does not carry its schema: a wrong configuration is \
+             refused by nodes, not by kubectl apply; build it with `weft filter build`\n",
+        ),
+        (
+            &of_another,
+            "admission        the schema that the module carries is not its own: ",
+        ),
+        (
+            &twice,
+            "admission        the schema that the module carries is not its own: ",
+        ),
+    ] {
+        fs::write(&file, bytes).expect("it is written");
+        let text = run(["inspect", &named]).well();
+        assert!(text.contains(said), "{text}");
+        assert!(text.contains("      \"per_seconds\": {\n"), "{text}");
+        let seen = run(["inspect", &named, "--json"]).json();
+        assert_eq!(seen["carries_schema"], json!(false));
+        assert_eq!(seen["schema"]["properties"]["limit"]["type"], "integer");
+        assert_eq!(seen.get("admission"), None);
+    }
 }
 
 #[test]
