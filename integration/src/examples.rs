@@ -65,7 +65,7 @@ fn take(api: &Store, object: Value) -> Result<(), String> {
             .to_owned(),
         false => String::new(),
     };
-    let created = api.create_object(&served.id(), &namespace, object, false);
+    let created = api.create_object(&served.id(), &namespace, object);
     created.map(drop).map_err(|error| error.to_string())
 }
 

@@ -29,7 +29,7 @@ pub(super) fn fill(store: &Store) {
 }
 
 fn put(store: &Store, id: &ResourceId, namespace: &str, object: serde_json::Value) {
-    if let Err(error) = store.create_object(id, namespace, object, false) {
+    if let Err(error) = store.create_object(id, namespace, object) {
         tracing::error!(%error, "cannot make the cluster's first objects");
     }
 }

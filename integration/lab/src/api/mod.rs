@@ -2,15 +2,18 @@
 //! far as stock kubectl, kube-rs clients and the mesh need them.
 //!
 //! ```text
-//! HTTP ── server ── objects, scale, watch ──┐                      ┌── controllers
-//!           │   └── discovery, openapi      ├── store (admission) ─┤
-//!           └── exec, logs, portforward ── PodRuntime                      └── typed (kubelet)
+//! HTTP ── server ── objects, scale ── write ──┐                      ┌── controllers
+//!           │   ├── watch       (webhooks)    ├── store (admission) ─┤
+//!           │   └── discovery, openapi        ┘                      └── typed (kubelet)
+//!           └── exec, logs, portforward ── PodRuntime
 //! ```
 //!
 //! Objects are untyped JSON in a versioned store. Everything that writes, over HTTP or
-//! from inside, passes the same admission: defaults, checks, server-owned metadata.
+//! from inside, passes the same admission: defaults, checks, server-owned metadata. What
+//! comes over HTTP is then judged by the validating webhooks that it concerns.
 //! Deliberately absent: authentication, storage beyond the process's life, conversion of
-//! custom resources, quotas, and every kind that nothing here uses.
+//! custom resources, quotas, mutating webhooks, webhooks on exec and port-forward, match
+//! conditions (CEL), and every kind that nothing here uses.
 
 pub mod controllers;
 pub mod object;
@@ -41,6 +44,8 @@ mod status;
 mod store;
 mod typed;
 mod watch;
+mod webhook;
+mod write;
 
 pub use discovery::KUBERNETES_VERSION;
 pub use runtime::{

@@ -35,7 +35,8 @@ pub(super) fn is_label(name: &str) -> bool {
         && bytes.last().is_some_and(|c| inner(*c))
 }
 
-fn is_subdomain(name: &str) -> bool {
+/// RFC 1123 subdomain: labels with dots between.
+pub(super) fn is_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(|label| is_label(label) || long(label))
 }
 

@@ -1,19 +1,21 @@
 //! The verbs on objects.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::admission;
+use super::answer;
 use super::body;
 use super::object;
 use super::patch::{self, PatchKind, apply};
 use super::server::Call;
 use super::status::ApiError;
 use super::store::{DeleteOptions, Deleted, Part, Propagation};
+use super::write::{Written, delete as judged_delete, dry_run, write};
 
 /// The namespace of a collection; `None` for all of them, and for cluster-scoped kinds.
 pub(super) fn scope<'a>(call: &'a Call<'_>) -> Result<Option<&'a str>, ApiError> {
@@ -35,19 +37,18 @@ fn part(call: &Call<'_>) -> Part {
     }
 }
 
-fn dry_run(call: &Call<'_>) -> bool {
-    call.query.get("dryRun") == "All"
-}
-
 fn show(call: &Call<'_>, code: StatusCode, object: &Value, warnings: &[String]) -> Response {
     let mut response = (code, Json(call.view.one(object))).into_response();
-    for warning in warnings {
-        let text = format!("299 - {:?}", warning);
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().append("Warning", value);
-        }
-    }
+    answer::warn(response.headers_mut(), warnings);
     response
+}
+
+fn show_written(call: &Call<'_>, written: &Written) -> Response {
+    let code = match written.new {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    show(call, code, &written.object, &written.warnings)
 }
 
 /// `GET` of one object.
@@ -118,28 +119,30 @@ fn check_fields(call: &Call<'_>, object: &Value) -> Result<Vec<String>, ApiError
 }
 
 /// `POST`.
-pub(super) fn create(call: &Call<'_>) -> Result<Response, ApiError> {
+pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
     let (object, warnings) = read_object(call)?;
-    let id = &call.target.id;
-    let created = call
-        .store
-        .create_object(id, namespace(call)?, object, dry_run(call))?;
-    Ok(show(call, StatusCode::CREATED, &created, &warnings))
+    let namespace = namespace(call)?;
+    let created = write(call, || {
+        let draft = call
+            .store
+            .draft_create(&call.target.id, namespace, object.clone())?;
+        Ok((draft, warnings.clone()))
+    });
+    Ok(show_written(call, &created.await?))
 }
 
 /// `PUT`.
-pub(super) fn replace(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
+pub(super) async fn replace(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
     let (object, warnings) = read_object(call)?;
     same_name(name, &object)?;
-    let updated = call.store.update_object(
-        &call.target.id,
-        namespace(call)?,
-        name,
-        part(call),
-        dry_run(call),
-        |_| Ok(object),
-    )?;
-    Ok(show(call, StatusCode::OK, &updated, &warnings))
+    let (id, namespace) = (&call.target.id, namespace(call)?);
+    let updated = write(call, || {
+        let draft = call
+            .store
+            .draft_update(id, namespace, name, part(call), |_| Ok(object.clone()))?;
+        Ok((draft, warnings.clone()))
+    });
+    Ok(show_written(call, &updated.await?))
 }
 
 fn same_name(name: &str, object: &Value) -> Result<(), ApiError> {
@@ -153,30 +156,30 @@ fn same_name(name: &str, object: &Value) -> Result<(), ApiError> {
 }
 
 /// `PATCH`, of any kind.
-pub(super) fn patch(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
+pub(super) async fn patch(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
     let kind = PatchKind::of(body::content_type(&call.parts.headers))?;
     let patch = body::decode(&call.parts.headers, &call.body)?;
     if kind == PatchKind::Apply {
-        return apply_patch(call, name, patch);
+        return apply_patch(call, name, patch).await;
     }
-    let mut warnings = Vec::new();
-    let updated = call.store.update_object(
-        &call.target.id,
-        namespace(call)?,
-        name,
-        part(call),
-        dry_run(call),
-        |current| {
+    let (id, namespace) = (&call.target.id, namespace(call)?);
+    let updated = write(call, || {
+        let mut warnings = Vec::new();
+        let edit = |current: &Value| {
             let updated = patch::patched(kind, &call.info, current, &patch)?;
             same_name(name, &updated)?;
             warnings = check_fields(call, &updated)?;
             Ok(updated)
-        },
-    )?;
-    Ok(show(call, StatusCode::OK, &updated, &warnings))
+        };
+        let draft = call
+            .store
+            .draft_update(id, namespace, name, part(call), edit)?;
+        Ok((draft, warnings))
+    });
+    Ok(show_written(call, &updated.await?))
 }
 
-fn apply_patch(call: &Call<'_>, name: &str, mut config: Value) -> Result<Response, ApiError> {
+async fn apply_patch(call: &Call<'_>, name: &str, mut config: Value) -> Result<Response, ApiError> {
     body::check_kind(&call.info, &call.target.version, &config)?;
     same_name(name, &config)?;
     let manager = call.query.get("fieldManager");
@@ -198,23 +201,21 @@ fn apply_patch(call: &Call<'_>, name: &str, mut config: Value) -> Result<Respons
         subresource: &call.target.subresource,
     };
     let id = &call.target.id;
-    let dry = dry_run(call);
-    let updated = call
-        .store
-        .update_object(id, namespace, name, part(call), dry, |current| {
-            apply::apply(&call.info, current, &request)
-        });
-    match updated {
-        Err(error) if error.is_not_found() && part(call) == Part::Main => {
-            let object = apply::apply(&call.info, &Value::Null, &request)?;
-            let created = call.store.create_object(id, namespace, object, dry)?;
-            Ok(show(call, StatusCode::CREATED, &created, &warnings))
-        }
-        updated => {
-            let updated = updated?;
-            Ok(show(call, StatusCode::OK, &updated, &warnings))
-        }
-    }
+    let applied = write(call, || {
+        let edit = |current: &Value| apply::apply(&call.info, current, &request);
+        let update = call
+            .store
+            .draft_update(id, namespace, name, part(call), edit);
+        let draft = match update {
+            Err(error) if error.is_not_found() && part(call) == Part::Main => {
+                let object = edit(&Value::Null)?;
+                call.store.draft_create(id, namespace, object)?
+            }
+            update => update?,
+        };
+        Ok((draft, warnings.clone()))
+    });
+    Ok(show_written(call, &applied.await?))
 }
 
 fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, ApiError> {
@@ -244,12 +245,10 @@ fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, ApiError> {
 }
 
 /// `DELETE` of one object.
-pub(super) fn delete(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
+pub(super) async fn delete(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
     let options = delete_options(call)?;
-    let outcome = call
-        .store
-        .delete_object(&call.target.id, namespace(call)?, name, &options)?;
-    Ok(match outcome {
+    let (outcome, warnings) = judged_delete(call, namespace(call)?, name, &options).await?;
+    let mut response = match outcome {
         Deleted::Marked(object) => show(call, StatusCode::OK, &object, &[]),
         Deleted::Gone(object) => Json(json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
@@ -258,26 +257,29 @@ pub(super) fn delete(call: &Call<'_>, name: &str) -> Result<Response, ApiError> 
             },
         }))
         .into_response(),
-    })
+    };
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
 }
 
 /// `DELETE` of a collection.
-pub(super) fn delete_collection(call: &Call<'_>) -> Result<Response, ApiError> {
+pub(super) async fn delete_collection(call: &Call<'_>) -> Result<Response, ApiError> {
     let options = delete_options(call)?;
     let selector = call.query.selector()?;
     let id = &call.target.id;
     let (mut objects, revision) = call.store.list_objects(id, scope(call)?);
     objects.retain(|o| selector.matches(o));
+    let mut warnings = Vec::new();
     for found in &objects {
         let (namespace, name) = (object::namespace(found), object::name(found));
-        match call.store.delete_object(id, namespace, name, &options) {
-            // Someone else was faster.
-            Err(error) if error.is_not_found() => {}
-            outcome => {
-                outcome?;
-            }
+        // Someone else may be faster.
+        if call.store.get_object(id, namespace, name).is_err() {
+            continue;
         }
+        warnings.extend(judged_delete(call, namespace, name, &options).await?.1);
     }
     let metadata = json!({ "resourceVersion": revision.to_string() });
-    Ok(Json(call.view.many(&objects, metadata)).into_response())
+    let mut response = Json(call.view.many(&objects, metadata)).into_response();
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
 }

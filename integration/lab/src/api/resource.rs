@@ -53,6 +53,11 @@ pub const DAEMON_SETS: ResourceId = ResourceId::of("apps", "daemonsets");
 pub const ENDPOINT_SLICES: ResourceId = ResourceId::of("discovery.k8s.io", "endpointslices");
 /// `leases.coordination.k8s.io`.
 pub const LEASES: ResourceId = ResourceId::of("coordination.k8s.io", "leases");
+/// `validatingwebhookconfigurations.admissionregistration.k8s.io`.
+pub const WEBHOOK_CONFIGURATIONS: ResourceId = ResourceId::of(
+    "admissionregistration.k8s.io",
+    "validatingwebhookconfigurations",
+);
 /// `customresourcedefinitions.apiextensions.k8s.io`.
 pub const CRDS: ResourceId = ResourceId::of("apiextensions.k8s.io", "customresourcedefinitions");
 
@@ -228,6 +233,15 @@ const BUILT_IN: &[BuiltIn] = &[
         "networkpolicies",
         &["netpol"],
         true,
+        false,
+        false,
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        &[],
+        false,
         false,
         false,
     ),

@@ -5,6 +5,7 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::answer;
 use super::body;
 use super::object;
 use super::patch::{self, PatchKind};
@@ -13,9 +14,10 @@ use super::selector::LabelSelector;
 use super::server::Call;
 use super::status::ApiError;
 use super::store::Part;
+use super::write::write;
 
 /// Reads, replaces or patches the scale of an object.
-pub(super) fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
+pub(super) async fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
     let (Some(scale), Some(name)) = (&call.info.scale, &call.target.name) else {
         return Err(ApiError::no_such_resource());
     };
@@ -32,25 +34,31 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
         _ => return Err(ApiError::method_not_allowed()),
     };
     let sent = body::decode(headers, body)?;
-    let dry_run = call.query.get("dryRun") == "All";
-    let updated =
-        call.store
-            .update_object(id, namespace, name, Part::Main, dry_run, |current| {
-                let wanted = match kind {
-                    Some(kind) => patched(kind, &call.info, &show(scale, current), &sent)?,
-                    None => sent,
-                };
-                let replicas = &wanted["spec"]["replicas"];
-                let replicas = replicas.as_u64().unwrap_or(0);
-                let mut updated = current.clone();
-                let version = object::meta(&wanted, "resourceVersion");
-                if !version.is_empty() {
-                    updated["metadata"]["resourceVersion"] = json!(version);
-                }
-                set(&mut updated, &scale.spec, json!(replicas));
-                Ok(updated)
-            })?;
-    Ok(Json(show(scale, &updated)).into_response())
+    let edit = |current: &Value| {
+        let wanted = match kind {
+            Some(kind) => patched(kind, &call.info, &show(scale, current), &sent)?,
+            None => sent.clone(),
+        };
+        let replicas = &wanted["spec"]["replicas"];
+        let replicas = replicas.as_u64().unwrap_or(0);
+        let mut updated = current.clone();
+        let version = object::meta(&wanted, "resourceVersion");
+        if !version.is_empty() {
+            updated["metadata"]["resourceVersion"] = json!(version);
+        }
+        set(&mut updated, &scale.spec, json!(replicas));
+        Ok(updated)
+    };
+    let updated = write(call, || {
+        let draft = call
+            .store
+            .draft_update(id, namespace, name, Part::Main, edit)?;
+        Ok((draft, Vec::new()))
+    });
+    let updated = updated.await?;
+    let mut response = Json(show(scale, &updated.object)).into_response();
+    answer::warn(response.headers_mut(), &updated.warnings);
+    Ok(response)
 }
 
 fn patched(
@@ -70,7 +78,8 @@ fn patched(
     }
 }
 
-fn show(scale: &Scale, object: &Value) -> Value {
+/// The scale of an object.
+pub(super) fn show(scale: &Scale, object: &Value) -> Value {
     let selector = scale
         .selector
         .as_deref()

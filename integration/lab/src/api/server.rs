@@ -73,6 +73,7 @@ async fn answer(api: &Api, request: Request<Body>) -> Result<Response, ApiError>
         .map_err(|error| ApiError::bad_request(format!("reading the body: {error}")))?;
     let call = Call {
         store: &api.store,
+        runtime: &*api.runtime,
         view: View {
             form: Form::of(&parts.headers, &query),
             version: target.version.clone(),
@@ -84,12 +85,13 @@ async fn answer(api: &Api, request: Request<Body>) -> Result<Response, ApiError>
         parts,
         body,
     };
-    call.dispatch()
+    call.dispatch().await
 }
 
 /// One request about objects, taken apart.
 pub(super) struct Call<'a> {
     pub store: &'a Store,
+    pub runtime: &'a dyn PodRuntime,
     pub info: Arc<ResourceType>,
     pub view: View,
     pub target: Target,
@@ -99,24 +101,24 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn dispatch(&self) -> Result<Response, ApiError> {
+    async fn dispatch(&self) -> Result<Response, ApiError> {
         let method = &self.parts.method;
         match self.target.subresource.as_str() {
             "" => {}
             "status" if self.info.status => {}
-            "scale" if self.info.scale.is_some() => return scale::serve(self),
+            "scale" if self.info.scale.is_some() => return scale::serve(self).await,
             _ => return Err(ApiError::no_such_resource()),
         }
         let on_status = self.target.subresource == "status";
         match (method, &self.target.name) {
             (&Method::GET, None) if self.query.flag("watch") => self.watch(),
             (&Method::GET, None) => objects::list(self),
-            (&Method::POST, None) => objects::create(self),
-            (&Method::DELETE, None) => objects::delete_collection(self),
+            (&Method::POST, None) => objects::create(self).await,
+            (&Method::DELETE, None) => objects::delete_collection(self).await,
             (&Method::GET, Some(name)) => objects::get(self, name),
-            (&Method::PUT, Some(name)) => objects::replace(self, name),
-            (&Method::PATCH, Some(name)) => objects::patch(self, name),
-            (&Method::DELETE, Some(name)) if !on_status => objects::delete(self, name),
+            (&Method::PUT, Some(name)) => objects::replace(self, name).await,
+            (&Method::PATCH, Some(name)) => objects::patch(self, name).await,
+            (&Method::DELETE, Some(name)) if !on_status => objects::delete(self, name).await,
             _ => Err(ApiError::method_not_allowed()),
         }
     }

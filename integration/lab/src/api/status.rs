@@ -1,10 +1,13 @@
 //! The one error type of the API, and how it looks on the wire: a `Status` object.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::answer;
 use super::resource::ResourceType;
 
 /// A refused request. kubectl prints `reason` and `message`, and for
@@ -15,25 +18,29 @@ pub struct ApiError {
     /// HTTP status code.
     pub code: u16,
     /// Machine-readable reason, as in Kubernetes' `metav1.StatusReason`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// `Status.details`; null when there are none.
-    pub details: Value,
+    pub details: Box<Value>,
+    /// What is to be warned of beside it.
+    pub warnings: Vec<String>,
 }
 
 impl ApiError {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
-            reason,
+            reason: Cow::Borrowed(reason),
             message: message.into(),
-            details: Value::Null,
+            details: Box::default(),
+            warnings: Vec::new(),
         }
     }
 
     fn about(mut self, resource: &ResourceType, name: &str) -> Self {
-        self.details = json!({ "name": name, "group": resource.group, "kind": resource.plural });
+        self.details =
+            json!({ "name": name, "group": resource.group, "kind": resource.plural }).into();
         self
     }
 
@@ -95,7 +102,7 @@ impl ApiError {
                 json!({ "reason": "FieldManagerConflict", "message": format!("conflict with \"{manager}\""), "field": field })
             })
             .collect();
-        error.details = json!({ "causes": causes });
+        error.details = json!({ "causes": causes }).into();
         error
     }
 
@@ -117,7 +124,7 @@ impl ApiError {
             })
             .collect();
         let mut error = Self::new(422, "Invalid", message);
-        error.details = json!({ "name": name, "group": resource.group, "kind": resource.kind, "causes": causes });
+        error.details = json!({ "name": name, "group": resource.group, "kind": resource.kind, "causes": causes }).into();
         error
     }
 
@@ -174,9 +181,22 @@ impl ApiError {
         Self::new(500, "InternalError", message)
     }
 
+    /// Refused by somebody else, in words of theirs; a reason of "" for none.
+    pub fn denied(code: u16, reason: &str, message: String, details: Value) -> Self {
+        let mut error = Self::new(code, "", message);
+        error.reason = Cow::Owned(reason.to_owned());
+        error.details = Box::new(details);
+        error
+    }
+
     /// True for [`ApiError::not_found`].
     pub fn is_not_found(&self) -> bool {
         self.code == 404
+    }
+
+    /// True when the object had another version than the writer thought.
+    pub fn is_conflict(&self) -> bool {
+        self.reason == "Conflict"
     }
 
     /// True for [`ApiError::already_exists`].
@@ -188,10 +208,13 @@ impl ApiError {
     pub fn to_status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if !self.details.is_null() {
-            status["details"] = self.details.clone();
+            status["details"] = Value::clone(&self.details);
         }
         status
     }
@@ -200,6 +223,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (code, Json(self.to_status())).into_response()
+        let mut response = (code, Json(self.to_status())).into_response();
+        answer::warn(response.headers_mut(), &self.warnings);
+        response
     }
 }

@@ -65,7 +65,7 @@ impl Store {
     pub fn create<K: Kind>(&self, object: &K) -> Result<K, ApiError> {
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         let value = write(object)?;
-        read(&*self.create_object(&id_of::<K>(), &namespace, value, false)?)
+        read(&*self.create_object(&id_of::<K>(), &namespace, value)?)
     }
 
     /// Makes an object unless it is there already; either way the one that is there.
@@ -89,35 +89,22 @@ impl Store {
     ) -> Result<(), ApiError> {
         let status =
             serde_json::to_value(status).map_err(|error| ApiError::internal(error.to_string()))?;
-        self.update_object(
-            &id_of::<K>(),
-            namespace,
-            name,
-            Part::Status,
-            false,
-            |current| {
-                let mut updated = current.clone();
-                updated["status"] = status;
-                Ok(updated)
-            },
-        )?;
+        self.update_object(&id_of::<K>(), namespace, name, Part::Status, |current| {
+            let mut updated = current.clone();
+            updated["status"] = status;
+            Ok(updated)
+        })?;
         Ok(())
     }
 
     /// Changes an object by a JSON merge patch; the status can be changed too.
     pub fn merge<K: Kind>(&self, namespace: &str, name: &str, by: &Value) -> Result<K, ApiError> {
-        let merged = self.update_object(
-            &id_of::<K>(),
-            namespace,
-            name,
-            Part::Whole,
-            false,
-            |current| {
+        let merged =
+            self.update_object(&id_of::<K>(), namespace, name, Part::Whole, |current| {
                 let mut updated = current.clone();
                 patch::merge(&mut updated, by);
                 Ok(updated)
-            },
-        )?;
+            })?;
         read(&merged)
     }
 
@@ -165,7 +152,7 @@ impl Store {
         let hash = object::template_hash(&content);
         let name = format!("{}.{hash}", object::name(about));
         let now = object::now();
-        let seen = self.update_object(&EVENTS, namespace, &name, Part::Whole, false, |current| {
+        let seen = self.update_object(&EVENTS, namespace, &name, Part::Whole, |current| {
             let mut again = current.clone();
             again["count"] = json!(object::number(current, "/count") + 1);
             again["lastTimestamp"] = json!(now);
@@ -185,7 +172,7 @@ impl Store {
             "firstTimestamp": now, "lastTimestamp": now,
             "source": { "component": source }, "reportingComponent": source, "reportingInstance": "",
         });
-        if let Err(error) = self.create_object(&EVENTS, namespace, event, false) {
+        if let Err(error) = self.create_object(&EVENTS, namespace, event) {
             tracing::debug!(%error, "event not recorded");
         }
         self.forget_old_events();

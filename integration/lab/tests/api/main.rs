@@ -7,7 +7,9 @@
 )]
 
 mod harness;
+mod hook;
 mod kube_client;
 mod kubectl;
 mod port_forward;
 mod support;
+mod webhooks;

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::webhooks;
 use crate::api::resource::ResourceType;
 use crate::api::{crd, object};
 
@@ -48,6 +49,7 @@ fn fill(info: &ResourceType, object: &mut Value) {
         "Service" => service(object::child(object, "spec")),
         "Secret" => secret(object),
         "Deployment" => deployment(object),
+        "ValidatingWebhookConfiguration" => webhooks::fill(object),
         "ReplicaSet" => {
             let spec = object::child(object, "spec");
             default(spec, "replicas", json!(1));
@@ -67,7 +69,7 @@ fn fill(info: &ResourceType, object: &mut Value) {
     }
 }
 
-fn default(map: &mut Map<String, Value>, key: &str, value: Value) {
+pub(super) fn default(map: &mut Map<String, Value>, key: &str, value: Value) {
     let slot = map.entry(key).or_insert(Value::Null);
     if slot.is_null() {
         *slot = value;

@@ -5,6 +5,7 @@ mod defaults;
 mod schema;
 mod service;
 mod validate;
+mod webhooks;
 
 use serde_json::{Value, json};
 
@@ -290,7 +291,7 @@ fn clear_status(object: &mut Value) {
 fn has_generation(info: &ResourceType) -> bool {
     let counted = matches!(
         info.group.as_str(),
-        "apps" | "apiextensions.k8s.io" | "networking.k8s.io"
+        "apps" | "apiextensions.k8s.io" | "networking.k8s.io" | "admissionregistration.k8s.io"
     );
     info.custom || counted
 }

@@ -2,7 +2,7 @@
 //! its type and written again, so wrong types are refused and unknown fields fall away
 //! (and can be named). Custom resources are kept as they came.
 
-use k8s_openapi::api::{apps, coordination, core, discovery, networking};
+use k8s_openapi::api::{admissionregistration, apps, coordination, core, discovery, networking};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +59,9 @@ fn typed(info: &ResourceType, object: &Value) -> Result<Value, serde_json::Error
         ("discovery.k8s.io", _) => pass::<discovery::v1::EndpointSlice>(object),
         ("coordination.k8s.io", _) => pass::<coordination::v1::Lease>(object),
         ("networking.k8s.io", _) => pass::<networking::v1::NetworkPolicy>(object),
+        ("admissionregistration.k8s.io", _) => {
+            pass::<admissionregistration::v1::ValidatingWebhookConfiguration>(object)
+        }
         ("apiextensions.k8s.io", _) => pass::<apiextensions::v1::CustomResourceDefinition>(object),
         _ => Ok(object.clone()),
     }

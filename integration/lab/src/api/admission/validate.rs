@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::webhooks;
 use crate::api::names;
 use crate::api::object;
 use crate::api::resource::{PODS, ResourceType};
@@ -10,7 +11,7 @@ use crate::api::selector::LabelSelector;
 use crate::api::status::ApiError;
 use crate::api::store::Part;
 
-type Causes = Vec<(String, String)>;
+pub(super) type Causes = Vec<(String, String)>;
 
 /// Judges a new, complete object.
 pub(super) fn on_create(info: &ResourceType, object: &Value) -> Result<(), ApiError> {
@@ -27,6 +28,7 @@ pub(super) fn on_create(info: &ResourceType, object: &Value) -> Result<(), ApiEr
             "Pod" => pod_spec(&object["spec"], "spec", &mut causes),
             "Deployment" | "ReplicaSet" | "DaemonSet" => workload(object, &mut causes),
             "Service" => service(object, &mut causes),
+            "ValidatingWebhookConfiguration" => webhooks::check(object, &mut causes),
             _ => {}
         }
     }
@@ -206,7 +208,7 @@ fn service(object: &Value, causes: &mut Causes) {
     }
 }
 
-fn port_number(value: &Value, path: &str, causes: &mut Causes) {
+pub(super) fn port_number(value: &Value, path: &str, causes: &mut Causes) {
     let fine = value.as_i64().is_some_and(|n| (1..=65_535).contains(&n));
     if !fine {
         let message = format!("Invalid value: {value}: must be between 1 and 65535, inclusive");

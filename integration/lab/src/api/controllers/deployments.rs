@@ -75,7 +75,7 @@ fn create_set(store: &Store, deployment: &Value, hash: &str, revision: u64) {
         },
         "spec": { "replicas": 0, "selector": selector, "template": template },
     });
-    let created = store.create_object(&REPLICA_SETS, object::namespace(deployment), set, false);
+    let created = store.create_object(&REPLICA_SETS, object::namespace(deployment), set);
     if note("cannot create a replica set for", deployment, created).is_some() {
         update(store, &DEPLOYMENTS, deployment, Part::Whole, |d| {
             object::child(&mut d["metadata"], "annotations")

@@ -79,7 +79,7 @@ fn one(store: &Store, service: &Value) {
 /// Creates the object, or brings these fields of the one that is there up to date.
 fn put(store: &Store, id: &ResourceId, namespace: &str, object: &Value, fields: &[&str]) {
     let name = object::name(object);
-    let updated = store.update_object(id, namespace, name, Part::Whole, false, |current| {
+    let updated = store.update_object(id, namespace, name, Part::Whole, |current| {
         let mut updated = current.clone();
         for field in fields {
             updated[*field] = object[*field].clone();
@@ -87,9 +87,7 @@ fn put(store: &Store, id: &ResourceId, namespace: &str, object: &Value, fields: 
         Ok(updated)
     });
     let result = match updated {
-        Err(error) if error.is_not_found() => {
-            store.create_object(id, namespace, object.clone(), false)
-        }
+        Err(error) if error.is_not_found() => store.create_object(id, namespace, object.clone()),
         other => other,
     };
     note("cannot write endpoints", object, result);

@@ -85,7 +85,7 @@ fn update(
     edit: impl FnOnce(&mut Value),
 ) -> Option<()> {
     let (namespace, name) = (object::namespace(object), object::name(object));
-    let result = store.update_object(id, namespace, name, part, false, |current| {
+    let result = store.update_object(id, namespace, name, part, |current| {
         let mut updated = current.clone();
         edit(&mut updated);
         Ok(updated)

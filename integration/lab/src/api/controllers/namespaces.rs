@@ -26,7 +26,7 @@ fn account(store: &Store, space: &Value) {
         .is_err()
     {
         let account = json!({ "metadata": { "name": "default" } });
-        let created = store.create_object(&SERVICE_ACCOUNTS, name, account, false);
+        let created = store.create_object(&SERVICE_ACCOUNTS, name, account);
         note("cannot make the service account of", space, created);
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn create(store: &Store, owner: &Value, extra_label: Option<(&str, &s
     if !node.is_empty() {
         pod["spec"]["nodeName"] = json!(node);
     }
-    let created = store.create_object(&PODS, object::namespace(owner), pod, false);
+    let created = store.create_object(&PODS, object::namespace(owner), pod);
     let source = source(owner);
     if let Some(pod) = note("cannot create a pod for", owner, created) {
         let message = format!("Created pod: {}", object::name(&pod));

@@ -24,9 +24,7 @@ fn cluster() -> Store {
 }
 
 fn create(store: &Store, id: &ResourceId, namespace: &str, object: Value) {
-    store
-        .create_object(id, namespace, object, false)
-        .expect("created");
+    store.create_object(id, namespace, object).expect("created");
 }
 
 fn deployment(replicas: u64, image: &str) -> Value {
@@ -107,7 +105,7 @@ fn a_new_image_rolls_without_ever_falling_below_what_must_serve() {
     serve(&store, &pods(&store));
     settle(&store);
     store
-        .update_object(&DEPLOYMENTS, "default", "web", Part::Main, false, |d| {
+        .update_object(&DEPLOYMENTS, "default", "web", Part::Main, |d| {
             let mut d = d.clone();
             d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("a:2");
             Ok(d)
@@ -193,7 +191,7 @@ fn daemon_sets_have_one_pod_a_node_and_replace_one_at_a_time() {
     serve(&store, &found);
     settle(&store);
     store
-        .update_object(&DAEMON_SETS, "default", "agent", Part::Main, false, |s| {
+        .update_object(&DAEMON_SETS, "default", "agent", Part::Main, |s| {
             let mut s = s.clone();
             s["spec"]["template"]["metadata"]["annotations"] = json!({ "restartedAt": "now" });
             Ok(s)
@@ -296,7 +294,7 @@ fn namespaces_end_when_they_are_empty() {
         .expect("still there");
     assert_eq!(space["status"]["phase"], "Terminating");
     let refused = store
-        .create_object(&PODS, "tmp", pod, false)
+        .create_object(&PODS, "tmp", pod)
         .expect_err("too late");
     assert_eq!(refused.code, 403);
     store.remove_object(&PODS, "tmp", "p", "");

@@ -58,6 +58,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("Service", "status", Inside("Conditions")),
     ("ServiceSpec", "ports", Items("port", "")),
     ("ServiceAccount", "secrets", Items("name", "")),
+    (
+        "ValidatingWebhookConfiguration",
+        "webhooks",
+        Items("name", ""),
+    ),
     ("Node", "spec", Inside("NodeSpec")),
     ("Node", "status", Inside("NodeStatus")),
     ("NodeSpec", "podCIDRs", Set),

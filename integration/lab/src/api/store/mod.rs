@@ -5,6 +5,7 @@
 //! one step. Watches are not fed: they are told that the revision moved and read the
 //! history from where they were, so a slow one can fall behind but never miss something.
 
+mod draft;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use super::resource::{ResourceId, ResourceType};
 use super::status::ApiError;
 use super::{admission, bootstrap};
 
+pub use draft::Draft;
 pub(super) use state::State;
 
 /// Namespace ("" for cluster-scoped) and name.
@@ -191,20 +193,11 @@ impl Store {
         &self,
         id: &ResourceId,
         namespace: &str,
-        mut object: Value,
-        dry_run: bool,
+        object: Value,
     ) -> Result<Arc<Value>, ApiError> {
         let mut state = self.lock();
-        let info = state.served(id)?;
-        admission::prepare_create(&state, &info, namespace, &mut object)?;
-        let key = key(namespace, object::name(&object));
-        if state.get(id, &key).is_ok() {
-            return Err(ApiError::already_exists(&info, &key.1));
-        }
-        if dry_run {
-            return Ok(Arc::new(object));
-        }
-        let stored = state.put(id, key, object)?;
+        let draft = Draft::create(&state, id, namespace, object)?;
+        let stored = draft.store(&mut state)?;
         self.publish(&state);
         Ok(stored)
     }
@@ -217,26 +210,11 @@ impl Store {
         namespace: &str,
         name: &str,
         part: Part,
-        dry_run: bool,
         edit: impl FnOnce(&Value) -> Result<Value, ApiError>,
     ) -> Result<Arc<Value>, ApiError> {
         let mut state = self.lock();
-        let info = state.served(id)?;
-        let key = key(namespace, name);
-        let current = state.get(id, &key)?;
-        let mut updated = edit(&current)?;
-        admission::prepare_update(&state, &info, &current, &mut updated, part)?;
-        if updated == *current {
-            return Ok(current);
-        }
-        if dry_run {
-            return Ok(Arc::new(updated));
-        }
-        let stored = if object::is_deleting(&updated) && !admission::is_held(&updated) {
-            state.remove(id, &key, updated)?
-        } else {
-            state.put(id, key, updated)?
-        };
+        let draft = Draft::update(&state, id, key(namespace, name), part, edit)?;
+        let stored = draft.store(&mut state)?;
         self.publish(&state);
         Ok(stored)
     }

@@ -42,6 +42,7 @@ pub(super) const SECRET: Names = &[("Type", false), ("Data", false), ("Age", fal
 pub(super) const SERVICE_ACCOUNT: Names = &[("Secrets", false), ("Age", false)];
 pub(super) const LEASE: Names = &[("Holder", false), ("Age", false)];
 pub(super) const NETWORK_POLICY: Names = &[("Pod-Selector", false), ("Age", false)];
+pub(super) const WEBHOOK_CONFIGURATION: Names = &[("Webhooks", false), ("Age", false)];
 pub(super) const DEFINITION: Names = &[("Created At", false)];
 pub(super) const EVENT: Names = &[
     ("Last Seen", false),
@@ -79,6 +80,9 @@ pub(super) fn cells(kind: &str, object: &Value, now: Timestamp) -> Vec<Value> {
             let selector = LabelSelector::from_object(&object["spec"]["podSelector"]);
             let text = selector.unwrap_or_default().to_string();
             vec![json!(if text.is_empty() { NONE } else { &text }), age]
+        }
+        "ValidatingWebhookConfiguration" => {
+            vec![json!(object::list(object, "/webhooks").len()), age]
         }
         "CustomResourceDefinition" => vec![object["metadata"]["creationTimestamp"].clone()],
         _ => vec![age],

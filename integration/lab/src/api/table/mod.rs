@@ -112,6 +112,7 @@ fn built_in(info: &ResourceType) -> Option<Names> {
         "ServiceAccount" => core::SERVICE_ACCOUNT,
         "Lease" => core::LEASE,
         "NetworkPolicy" => core::NETWORK_POLICY,
+        "ValidatingWebhookConfiguration" => core::WEBHOOK_CONFIGURATION,
         "CustomResourceDefinition" => core::DEFINITION,
         "Event" => core::EVENT,
         _ => return None,
