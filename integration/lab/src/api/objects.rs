@@ -15,7 +15,7 @@ use super::patch::{self, PatchKind, apply};
 use super::server::Call;
 use super::status::ApiError;
 use super::store::{DeleteOptions, Deleted, Part, Propagation};
-use super::write::{Written, delete as judged_delete, dry_run, write};
+use super::write::{self, Written};
 
 /// The namespace of a collection; `None` for all of them, and for cluster-scoped kinds.
 pub(super) fn scope<'a>(call: &'a Call<'_>) -> Result<Option<&'a str>, ApiError> {
@@ -122,7 +122,7 @@ fn check_fields(call: &Call<'_>, object: &Value) -> Result<Vec<String>, ApiError
 pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
     let (object, warnings) = read_object(call)?;
     let namespace = namespace(call)?;
-    let created = write(call, || {
+    let created = write::put(call, || {
         let draft = call
             .store
             .draft_create(&call.target.id, namespace, object.clone())?;
@@ -136,7 +136,7 @@ pub(super) async fn replace(call: &Call<'_>, name: &str) -> Result<Response, Api
     let (object, warnings) = read_object(call)?;
     same_name(name, &object)?;
     let (id, namespace) = (&call.target.id, namespace(call)?);
-    let updated = write(call, || {
+    let updated = write::put(call, || {
         let draft = call
             .store
             .draft_update(id, namespace, name, part(call), |_| Ok(object.clone()))?;
@@ -163,7 +163,7 @@ pub(super) async fn patch(call: &Call<'_>, name: &str) -> Result<Response, ApiEr
         return apply_patch(call, name, patch).await;
     }
     let (id, namespace) = (&call.target.id, namespace(call)?);
-    let updated = write(call, || {
+    let updated = write::put(call, || {
         let mut warnings = Vec::new();
         let edit = |current: &Value| {
             let updated = patch::patched(kind, &call.info, current, &patch)?;
@@ -201,7 +201,7 @@ async fn apply_patch(call: &Call<'_>, name: &str, mut config: Value) -> Result<R
         subresource: &call.target.subresource,
     };
     let id = &call.target.id;
-    let applied = write(call, || {
+    let applied = write::put(call, || {
         let edit = |current: &Value| apply::apply(&call.info, current, &request);
         let update = call
             .store
@@ -240,14 +240,14 @@ fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, ApiError> {
         } else {
             Propagation::Background
         },
-        dry_run: dry || dry_run(call),
+        dry_run: dry || write::dry_run(call),
     })
 }
 
 /// `DELETE` of one object.
 pub(super) async fn delete(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
     let options = delete_options(call)?;
-    let (outcome, warnings) = judged_delete(call, namespace(call)?, name, &options).await?;
+    let (outcome, warnings) = write::delete(call, namespace(call)?, name, &options).await?;
     let mut response = match outcome {
         Deleted::Marked(object) => show(call, StatusCode::OK, &object, &[]),
         Deleted::Gone(object) => Json(json!({
@@ -276,7 +276,7 @@ pub(super) async fn delete_collection(call: &Call<'_>) -> Result<Response, ApiEr
         if call.store.get_object(id, namespace, name).is_err() {
             continue;
         }
-        warnings.extend(judged_delete(call, namespace, name, &options).await?.1);
+        warnings.extend(write::delete(call, namespace, name, &options).await?.1);
     }
     let metadata = json!({ "resourceVersion": revision.to_string() });
     let mut response = Json(call.view.many(&objects, metadata)).into_response();

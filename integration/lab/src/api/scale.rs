@@ -14,7 +14,7 @@ use super::selector::LabelSelector;
 use super::server::Call;
 use super::status::ApiError;
 use super::store::Part;
-use super::write::write;
+use super::write;
 
 /// Reads, replaces or patches the scale of an object.
 pub(super) async fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
@@ -49,7 +49,7 @@ pub(super) async fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
         set(&mut updated, &scale.spec, json!(replicas));
         Ok(updated)
     };
-    let updated = write(call, || {
+    let updated = write::put(call, || {
         let draft = call
             .store
             .draft_update(id, namespace, name, Part::Main, edit)?;

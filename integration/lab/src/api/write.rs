@@ -34,7 +34,7 @@ pub(super) fn dry_run(call: &Call<'_>) -> bool {
 
 /// Stores what `draft` comes to. It is called anew for each attempt, and also says what is
 /// to be warned of.
-pub(super) async fn write(
+pub(super) async fn put(
     call: &Call<'_>,
     mut draft: impl FnMut() -> Result<(Draft, Vec<String>), ApiError>,
 ) -> Result<Written, ApiError> {

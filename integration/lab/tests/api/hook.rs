@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use base64::Engine;
@@ -77,7 +77,7 @@ impl Hook {
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, judge): (_, Judge) = (asked.clone(), Arc::new(judge));
-        let router = Router::new().fallback(move |uri: Uri, body: Bytes| {
+        let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap, body: Bytes| {
             let (log, judge) = (log.clone(), judge.clone());
             async move {
                 let review: Value = serde_json::from_slice(&body).expect("a review");
@@ -86,6 +86,7 @@ impl Hook {
                 let mut request = review["request"].clone();
                 let reply = answer(&request, judge(&request));
                 request["uri"] = json!(uri.to_string());
+                request["host"] = json!(headers["host"].to_str().expect("text"));
                 log.lock().expect("whole").push(request);
                 reply.await
             }

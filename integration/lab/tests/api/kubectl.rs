@@ -1,8 +1,9 @@
 //! Stock kubectl against the API: the command lines that users of the mesh type.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::Kubectl;
+use crate::hook::{Hook, Reply};
 
 const SHIPS: &str = include_str!("ships.yaml");
 const RULES: &str = include_str!("rules.yaml");
@@ -349,4 +350,71 @@ async fn the_mesh_shows_as_pods_of_the_system() {
         columns(&nodes, 2),
         ["NAME STATUS", "kind-worker Ready", "kind-worker2 Ready"]
     );
+}
+
+#[tokio::test]
+async fn a_webhook_refuses_what_is_applied() {
+    let Some(k) = Kubectl::start().await else {
+        return;
+    };
+    let hook = Hook::start(|request| match request["object"]["data"]["k"].as_str() {
+        Some("bad") => Reply::Deny(json!({
+            "code": 422, "reason": "Invalid", "message": "data.k: must not be bad",
+        })),
+        _ => Reply::Allow(&["careful"]),
+    })
+    .await;
+    let mut configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": { "name": "judge" },
+        "webhooks": [{
+            "name": "judge.test.dev", "clientConfig": hook.client(), "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "rules": [{
+                "operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"],
+                "resources": ["configmaps"],
+                // Without it kubectl itself finds the whole list changed, each time.
+                "scope": "*",
+            }],
+        }],
+    });
+    k.file("judge.yaml", &configuration.to_string());
+    let name = "validatingwebhookconfiguration.admissionregistration.k8s.io/judge";
+    for word in ["created", "unchanged"] {
+        let applied = k.run("apply -f judge.yaml").await;
+        assert_eq!(applied, format!("{name} {word}\n"));
+    }
+    configuration["webhooks"][0]["timeoutSeconds"] = json!(5);
+    k.file("judge.yaml", &configuration.to_string());
+    let applied = k.run("apply -f judge.yaml").await;
+    assert_eq!(applied, format!("{name} configured\n"));
+    let shown = k.run("get validatingwebhookconfigurations").await;
+    let expected = ["NAME WEBHOOKS AGE", "judge 1"];
+    let lines = columns(&shown, 3);
+    assert_eq!(lines[0], expected[0], "{shown}");
+    assert!(
+        lines[1].starts_with(expected[1]) && lines.len() == 2,
+        "{shown}"
+    );
+    let map = |value: &str| {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "m" }, "data": { "k": value },
+        });
+        map.to_string()
+    };
+    k.file("m.yaml", &map("good"));
+    k.run("apply -f m.yaml").await;
+    k.file("m.yaml", &map("bad"));
+    for line in [
+        "apply -f m.yaml",
+        "apply --server-side -f m.yaml --force-conflicts",
+    ] {
+        let (code, told) = k.fail(line).await;
+        let words =
+            "admission webhook \"judge.test.dev\" denied the request: data.k: must not be bad";
+        assert!(code == 1 && told.contains(words), "{line}: {told}");
+    }
+    assert_eq!(k.run("get cm m -o jsonpath={.data.k}").await, "good");
+    k.run("delete -f judge.yaml").await;
+    k.run("apply -f m.yaml").await;
 }

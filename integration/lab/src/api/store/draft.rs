@@ -12,15 +12,15 @@ use crate::api::{admission, object};
 
 /// What a write comes to: complete and checked, and not stored.
 #[derive(Debug)]
-pub struct Draft {
+pub(in crate::api) struct Draft {
     id: ResourceId,
     key: Key,
     custom: bool,
     revision: u64,
     /// The object that it replaces; none when it is new.
-    pub current: Option<Arc<Value>>,
+    pub(in crate::api) current: Option<Arc<Value>>,
     /// The object to be stored.
-    pub object: Arc<Value>,
+    pub(in crate::api) object: Arc<Value>,
 }
 
 impl Draft {
@@ -110,7 +110,7 @@ impl Draft {
 
 impl Store {
     /// What [`Store::create_object`] would add.
-    pub fn draft_create(
+    pub(in crate::api) fn draft_create(
         &self,
         id: &ResourceId,
         namespace: &str,
@@ -121,7 +121,7 @@ impl Store {
 
     /// What [`Store::update_object`] would come to. The function runs under the lock, so
     /// it must not use the store.
-    pub fn draft_update(
+    pub(in crate::api) fn draft_update(
         &self,
         id: &ResourceId,
         namespace: &str,
@@ -134,7 +134,7 @@ impl Store {
 
     /// Stores exactly what was drafted; `None`, and nothing is stored, when what it was
     /// drafted from has changed meanwhile.
-    pub fn commit(&self, draft: &Draft) -> Result<Option<Arc<Value>>, ApiError> {
+    pub(in crate::api) fn commit(&self, draft: &Draft) -> Result<Option<Arc<Value>>, ApiError> {
         let mut state = self.lock();
         if draft.is_stale(&state) {
             return Ok(None);

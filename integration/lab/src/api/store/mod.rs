@@ -18,7 +18,7 @@ use super::resource::{ResourceId, ResourceType};
 use super::status::ApiError;
 use super::{admission, bootstrap};
 
-pub use draft::Draft;
+pub(super) use draft::Draft;
 pub(super) use state::State;
 
 /// Namespace ("" for cluster-scoped) and name.

@@ -126,3 +126,24 @@ fn custom_columns_follow_their_paths() {
         Some("NAME    VALID   ODD   AGE")
     );
 }
+
+#[test]
+fn webhook_configurations_are_counted() {
+    let two =
+        json!({"metadata": {"name": "w"}, "webhooks": [{"name": "a.b.c"}, {"name": "d.b.c"}]});
+    let cells = row(&resource::WEBHOOK_CONFIGURATIONS, &two);
+    assert_eq!(cells[..2], ["w", "2"]);
+    let shown = table(
+        &info(&resource::WEBHOOK_CONFIGURATIONS),
+        "v1",
+        std::iter::once(&two),
+        Include::None,
+        json!({}),
+    );
+    let heading = print(&shown, true);
+    let heading = heading.lines().next().expect("a heading");
+    assert_eq!(
+        heading.split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "WEBHOOKS", "AGE"]
+    );
+}

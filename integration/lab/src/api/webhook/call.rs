@@ -40,7 +40,7 @@ pub(super) async fn post(
     let place =
         Place::of(client).map_err(|(field, problem)| format!("clientConfig.{field}: {problem}"))?;
     let request = Request::post(place.target(seconds))
-        .header(header::HOST, &place.host)
+        .header(header::HOST, place.authority())
         .header(header::ACCEPT, "application/json, */*")
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, "kube-apiserver-admission")

@@ -56,3 +56,72 @@ pub(super) fn of_service(
     }
     Ok(peers)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn store() -> Store {
+        let store = Store::new();
+        let service = json!({
+            "metadata": { "name": "s" },
+            "spec": { "ports": [{ "name": "a", "port": 443 }, { "name": "b", "port": 80 }] },
+        });
+        store
+            .create_object(&SERVICES, "default", service)
+            .expect("a Service");
+        store
+    }
+
+    fn pod(store: &Store, name: &str) -> Value {
+        let containers = json!([{ "name": "c", "image": "i" }, { "name": "d", "image": "i" }]);
+        let pod = json!({ "metadata": { "name": name }, "spec": { "containers": containers } });
+        let pod = store.create_object(&PODS, "default", pod).expect("a pod");
+        json!({ "kind": "Pod", "name": name, "uid": object::uid(&pod) })
+    }
+
+    fn slice(store: &Store, name: &str, service: &str, endpoints: &[Value]) {
+        let slice = json!({
+            "metadata": { "name": name, "labels": { SERVICE_NAME: service } },
+            "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{ "name": "b", "port": 1 }, { "name": "a", "port": 9443 }],
+        });
+        store
+            .create_object(&ENDPOINT_SLICES, "default", slice)
+            .expect("a slice");
+    }
+
+    #[test]
+    fn only_ready_pods_that_are_still_there() {
+        let store = store();
+        let endpoint = |target: Value, ready: bool| json!({ "addresses": ["10.0.0.1"], "conditions": { "ready": ready }, "targetRef": target });
+        let (one, two, other) = (pod(&store, "one"), pod(&store, "two"), pod(&store, "other"));
+        let earlier = json!({ "kind": "Pod", "name": "two", "uid": "of an earlier one" });
+        let gone = json!({ "kind": "Pod", "name": "gone", "uid": "u" });
+        slice(
+            &store,
+            "s-1",
+            "s",
+            &[
+                endpoint(earlier, true),
+                endpoint(two, false),
+                endpoint(gone, true),
+                json!({ "addresses": ["10.0.0.9"] }),
+            ],
+        );
+        slice(&store, "t-1", "t", &[endpoint(other, true)]);
+        let found = of_service(&store, "default", "s", 443).expect_err("none");
+        assert_eq!(found, "no endpoints available for service \"s\"");
+        slice(&store, "s-2", "s", &[endpoint(one, true)]);
+        let found = of_service(&store, "default", "s", 443).expect("one");
+        let found: Vec<_> = found
+            .iter()
+            .map(|(c, port)| (c.pod.as_str(), c.container.as_str(), *port))
+            .collect();
+        assert_eq!(found, [("one", "c", 9443)]);
+        let found = of_service(&store, "default", "s", 444).expect_err("no such port");
+        assert_eq!(found, "no service port 444 found for service \"s\"");
+    }
+}

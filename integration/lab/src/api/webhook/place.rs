@@ -13,7 +13,7 @@ use crate::api::object;
 /// What a `clientConfig` points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::api) struct Place {
-    /// What its certificate must be for, and what the request's `Host` says.
+    /// What its certificate must be for.
     pub host: String,
     /// The port: of the Service, or of the host.
     pub port: u16,
@@ -40,11 +40,15 @@ impl Place {
 
     /// As errors show it.
     pub fn url(&self, seconds: u64) -> String {
+        format!("https://{}{}", self.authority(), self.target(seconds))
+    }
+
+    /// Host and port, as the request's `Host` says them.
+    pub fn authority(&self) -> String {
         let (host, port) = (&self.host, self.port);
-        let target = self.target(seconds);
         match host.contains(':') {
-            true => format!("https://[{host}]:{port}{target}"),
-            false => format!("https://{host}:{port}{target}"),
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
         }
     }
 
