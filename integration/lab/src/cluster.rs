@@ -14,6 +14,9 @@ use crate::net::{NodePlan, Plan};
 /// Where the mesh's own pods live.
 pub const SYSTEM: &str = "kube-system";
 
+/// Where the operator takes questions of the API.
+const OPERATOR_PORT: u16 = 9443;
+
 /// Hosts outside the cluster: documentation addresses and names (RFC 5737,
 /// RFC 2606) that no real host can have. Each answers HTTP on port 80.
 pub const WORLD: &str = "\
@@ -130,6 +133,7 @@ pub fn fill(store: &Store, plan: &Plan, mesh: bool) -> Result<usize, ClusterErro
         let object = workload(name, component, image, Some(1));
         store.create(&read::<Deployment>("Deployment", object)?)?;
     }
+    store.create(&read::<Service>("Service", operator_service())?)?;
     Ok(replicas + 2 * plan.nodes.len() + 2)
 }
 
@@ -183,6 +187,19 @@ fn dns_service() -> Value {
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"},
         },
         "spec": {"clusterIP": DNS_IP, "selector": {"k8s-app": "kube-dns"}, "ports": ports},
+    })
+}
+
+/// Behind which the operator judges objects before they are stored.
+fn operator_service() -> Value {
+    let (key, value) = Component::Operator.label();
+    let ports = json!([{"name": "https", "port": 443, "targetPort": OPERATOR_PORT}]);
+    json!({
+        "metadata": {
+            "name": "weft-operator", "namespace": SYSTEM,
+            "labels": {"app.kubernetes.io/part-of": "weft"},
+        },
+        "spec": {"selector": {key: value}, "ports": ports},
     })
 }
 
@@ -244,6 +261,13 @@ mod tests {
         assert_eq!(nodes.len(), 2);
         let service: Service = store.get(SYSTEM, "kube-dns").unwrap();
         assert_eq!(service.spec.unwrap().cluster_ip.unwrap(), "10.96.0.10");
+        let service: Service = store.get(SYSTEM, "weft-operator").unwrap();
+        let operator: Deployment = store.get(SYSTEM, "cilium-operator").unwrap();
+        let labels = operator.spec.unwrap().template.metadata.unwrap().labels;
+        let selector = service.spec.unwrap().selector.unwrap();
+        for (key, value) in selector {
+            assert_eq!(labels.as_ref().unwrap().get(&key), Some(&value));
+        }
         let agents: DaemonSet = store.get(SYSTEM, "cilium").unwrap();
         let template = agents.spec.unwrap().template;
         let pod = Pod {

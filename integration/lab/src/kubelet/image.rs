@@ -240,7 +240,7 @@ pub(super) fn host_network(pod: &Pod) -> Option<HostNetwork> {
     let on_machine = spec
         .containers
         .iter()
-        .any(|c| matches!(c.image.as_deref(), Some(RELAY_IMAGE | OPERATOR_IMAGE)));
+        .any(|c| c.image.as_deref() == Some(RELAY_IMAGE));
     Some(match on_machine {
         true => HostNetwork::Machine,
         false => HostNetwork::Node,

@@ -193,7 +193,9 @@ fn a_port_of_a_pod_is_reached_from_the_machine() {
 fn a_pod_in_its_nodes_network_is_reached_there() {
     let lab = TestLab::up(&["--nodes", "2"]);
     lab.apply(
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: agent}\nspec:\n\
+        "apiVersion: v1\nkind: Service\nmetadata: {name: agent}\nspec:\n\
+         \x20 selector: {app: agent}\n  ports: [{port: 443, targetPort: 8080}]\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: agent, labels: {app: agent}}\nspec:\n\
          \x20 hostNetwork: true\n  nodeName: kind-worker2\n\
          \x20 containers: [{name: main, image: json-mock, ports: [{containerPort: 8080}]}]\n",
     );
@@ -202,6 +204,14 @@ fn a_pod_in_its_nodes_network_is_reached_there() {
         match status["containerStatuses"][0]["ready"] == true {
             true => Ok(()),
             false => Err(format!("it does not serve: {status}")),
+        }
+    });
+    let node = lab.get("pod", "agent")["status"]["hostIP"].take();
+    eventually(|| {
+        let subset = lab.get("endpoints", "agent")["subsets"][0].take();
+        match subset["addresses"][0]["ip"] == node && subset["ports"][0]["port"] == 8080 {
+            true => Ok(()),
+            false => Err(format!("not the node's endpoint: {subset}")),
         }
     });
     let answer = forwarded(&lab, "agent", 8080, "GET /");

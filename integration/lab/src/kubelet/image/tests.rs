@@ -121,3 +121,20 @@ fn the_agent_gets_everything_of_its_node() {
         assert!(line.contains(part), "{part} is not in {line}");
     }
 }
+
+#[test]
+fn only_the_relay_is_on_the_machine() {
+    let on = |image: &str, host: bool| {
+        let containers = json!([{"name": "c", "image": image}]);
+        host_network(&Pod {
+            spec: serde_json::from_value(json!({"hostNetwork": host, "containers": containers}))
+                .unwrap(),
+            ..Pod::default()
+        })
+    };
+    assert_eq!(on(RELAY_IMAGE, true), Some(HostNetwork::Machine));
+    for image in [AGENT_IMAGE, PROXY_IMAGE, OPERATOR_IMAGE] {
+        assert_eq!(on(image, true), Some(HostNetwork::Node), "{image}");
+    }
+    assert_eq!(on(RELAY_IMAGE, false), None);
+}
