@@ -187,7 +187,9 @@ impl Machine<'_> {
                 (argv, ReadyWhen::Serves { port, path: None })
             }
             OPERATOR_IMAGE => {
-                let argv = words(agent, &["operator"]).path("--kubeconfig", &kubeconfig);
+                let argv = words(agent, &["operator"])
+                    .path("--kubeconfig", &kubeconfig)
+                    .path("--module-dir", &module_dir(self.bin_dir));
                 (argv, ReadyWhen::Started)
             }
             _ => return None,

@@ -123,6 +123,16 @@ fn the_agent_gets_everything_of_its_node() {
 }
 
 #[test]
+fn the_operator_judges_with_the_modules_that_agents_load() {
+    let line = argv(json!({"name": "cilium-operator", "image": OPERATOR_IMAGE}));
+    assert_eq!(
+        line,
+        "/bin/weft-agent operator --kubeconfig /run/weft-lab/weft/kubeconfig \
+         --module-dir /filters"
+    );
+}
+
+#[test]
 fn only_the_relay_is_on_the_machine() {
     let on = |image: &str, host: bool| {
         let containers = json!([{"name": "c", "image": image}]);
