@@ -1,4 +1,4 @@
-//! Flags of `run` about the modules of filters.
+//! Flags about the modules of filters.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use clap::Args;
 
 use crate::filter;
 
-/// Where modules of filters come from.
+/// Where modules of filters may come from.
 #[derive(Debug, Clone, Args)]
-pub struct ModuleArgs {
+pub struct OriginArgs {
     /// Directory of the modules that filters name as file://NAME; nothing outside
     /// of it is read.
     #[arg(long, env = "WEFT_MODULE_DIR", default_value = "/var/lib/weft-modules")]
@@ -22,6 +22,26 @@ pub struct ModuleArgs {
     /// beside those that this machine trusts.
     #[arg(long, env = "WEFT_MODULE_CA")]
     pub module_ca: Option<PathBuf>,
+}
+
+impl OriginArgs {
+    /// As what reads them has it.
+    #[must_use]
+    pub fn origins(&self) -> filter::Origins {
+        filter::Origins {
+            directory: self.module_dir.clone(),
+            private: self.module_allow_private,
+            authorities: self.module_ca.clone(),
+        }
+    }
+}
+
+/// Where modules of filters come from, and how often that is looked at.
+#[derive(Debug, Clone, Args)]
+pub struct ModuleArgs {
+    /// Where from.
+    #[command(flatten)]
+    pub origins: OriginArgs,
     /// Seconds between two looks at images that are named by a tag and not pinned.
     #[arg(
         long,
@@ -39,9 +59,7 @@ impl ModuleArgs {
         filter::Settings {
             node: node.to_owned(),
             state_dir: state_dir.to_owned(),
-            module_dir: self.module_dir.clone(),
-            allow_private: self.module_allow_private,
-            authorities: self.module_ca.clone(),
+            origins: self.origins.origins(),
             refresh: Duration::from_secs(self.module_refresh.into()),
         }
     }

@@ -93,16 +93,13 @@ pub enum Found {
     Same,
 }
 
-/// Looks at sources. Clones share connections and the store.
+/// Looks at sources and keeps what they stand for. Clones share connections and
+/// the store.
 #[derive(Clone)]
 pub struct Fetcher {
-    /// For what is elsewhere.
-    pub http: Http,
-    /// For ConfigMaps and Secrets.
-    pub api: Client,
-    /// Where files are.
-    pub directory: PathBuf,
-    /// Where modules go.
+    /// Where modules come from.
+    pub sources: Sources,
+    /// Where they go.
     pub store: Store,
     /// The namespace on whose account; empty for the cluster's.
     pub tenant: Box<str>,
@@ -127,13 +124,44 @@ impl Fetcher {
         source: &ModuleSource,
         stamp: Option<Stamp>,
     ) -> Result<Found, FetchError> {
+        let Some((bytes, stamp)) = self.sources.read(source, stamp).await? else {
+            return Ok(Found::Same);
+        };
+        let (store, tenant) = (self.store.clone(), self.tenant.clone());
+        let digest = blocking(move || Ok(store.put(&bytes, &tenant)?)).await?;
+        Ok(Found::Module(digest, stamp))
+    }
+}
+
+/// Where modules come from. Clones share connections.
+#[derive(Clone)]
+pub struct Sources {
+    /// For what is elsewhere.
+    pub http: Http,
+    /// For ConfigMaps and Secrets.
+    pub api: Client,
+    /// Where files are.
+    pub directory: PathBuf,
+}
+
+impl Sources {
+    /// What a source stands for, of the digest that it has to have; nothing where
+    /// it is a file that has this stamp.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn read(
+        &self,
+        source: &ModuleSource,
+        stamp: Option<Stamp>,
+    ) -> Result<Option<(Bytes, Option<Stamp>)>, FetchError> {
         let (bytes, stamp) = match &source.location {
             Location::File(name) => {
                 let (directory, name) = (self.directory.clone(), name.clone());
                 let read = blocking(move || read(&directory, &name, stamp)).await?;
                 match read {
                     Some((bytes, stamp)) => (bytes, Some(stamp)),
-                    None => return Ok(Found::Same),
+                    None => return Ok(None),
                 }
             }
             Location::ConfigMap {
@@ -154,10 +182,14 @@ impl Fetcher {
         if bytes.len() > MAX_MODULE {
             return Err(FetchError::TooLarge(bytes.len() as u64));
         }
-        let (store, wanted) = (self.store.clone(), source.sha256);
-        let tenant = self.tenant.clone();
-        let digest = blocking(move || keep(&store, &bytes, wanted, &tenant)).await?;
-        Ok(Found::Module(digest, stamp))
+        if let Some(wanted) = source.sha256 {
+            let module = bytes.clone();
+            let found = blocking(move || Ok(digest_of(&module))).await?;
+            if found != wanted {
+                return Err(FetchError::Digest { found, wanted });
+            }
+        }
+        Ok(Some((bytes, stamp)))
     }
 
     async fn config_map(
@@ -224,21 +256,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, FetchError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or(Err(FetchError::Stopped))
-}
-
-fn keep(
-    store: &Store,
-    bytes: &[u8],
-    wanted: Option<ModuleDigest>,
-    tenant: &str,
-) -> Result<ModuleDigest, FetchError> {
-    if let Some(wanted) = wanted {
-        let found = digest_of(bytes);
-        if found != wanted {
-            return Err(FetchError::Digest { found, wanted });
-        }
-    }
-    Ok(store.put(bytes, tenant)?)
 }
 
 /// A file below the directory, unless it is the one that it was. Links may lead

@@ -41,12 +41,15 @@ pub use weft_api::k8s::filter::{Attachment, Subject};
 
 use client::Http;
 use dial::Dialer;
+pub use fetch::{FetchError, Sources};
 use fetch::{Fetcher, Found};
 use modules::Modules;
 use objects::{InForce, Objects};
 use report::Reporter;
 use revisions::Revisions;
 pub use store::Store;
+#[cfg(test)]
+pub(crate) use store::digest_of;
 use watch::{Maps, Seen};
 
 use crate::policy::{LastGood, LastGoodError};
@@ -91,6 +94,34 @@ pub type Resolved = Option<Arc<[ResolvedFilter]>>;
 /// The filters that something on this node meets; none before that is known.
 pub type Needed = Option<Arc<BTreeSet<FilterKey>>>;
 
+/// Where modules may come from.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    /// Where `file://` modules are.
+    pub directory: PathBuf,
+    /// They may come from private networks.
+    pub private: bool,
+    /// A file of further authorities for TLS.
+    pub authorities: Option<PathBuf>,
+}
+
+impl Origins {
+    /// Makes the clients for what is elsewhere.
+    ///
+    /// # Errors
+    /// When the file of authorities cannot be used.
+    pub fn open(&self, api: Client) -> Result<Sources, ClientError> {
+        let dialer = Dialer {
+            private: self.private,
+        };
+        Ok(Sources {
+            http: Http::new(dialer, self.authorities.as_deref())?,
+            api,
+            directory: self.directory.clone(),
+        })
+    }
+}
+
 /// Where modules come from and go to.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -98,12 +129,8 @@ pub struct Settings {
     pub node: String,
     /// Where the agent keeps things.
     pub state_dir: PathBuf,
-    /// Where `file://` modules are.
-    pub module_dir: PathBuf,
-    /// They may come from private networks.
-    pub allow_private: bool,
-    /// A file of further authorities for TLS.
-    pub authorities: Option<PathBuf>,
+    /// Where modules come from.
+    pub origins: Origins,
     /// Between two looks at what may stand for something else later.
     pub refresh: Duration,
 }
@@ -162,13 +189,8 @@ impl Filters {
     pub fn open(settings: Settings, client: Client) -> Result<(Self, Ends), SetupError> {
         let store = Store::open(settings.state_dir.join("modules"))?;
         let (last_good, saved) = LastGood::open(settings.state_dir.join("filters"))?;
-        let dialer = Dialer {
-            private: settings.allow_private,
-        };
         let fetcher = Fetcher {
-            http: Http::new(dialer, settings.authorities.as_deref())?,
-            api: client.clone(),
-            directory: settings.module_dir.clone(),
+            sources: settings.origins.open(client.clone())?,
             store: store.clone(),
             tenant: Box::default(),
         };

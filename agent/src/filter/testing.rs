@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::client::Http;
 use super::dial::Dialer;
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Sources};
 use super::store::Store;
 
 /// A place with servers that one certificate vouches for.
@@ -75,12 +75,19 @@ impl Site {
         Http::new(dialer, Some(&self.authority())).expect("a client")
     }
 
-    /// One that finds these objects in the API, by their paths.
-    pub fn fetcher(&self, objects: &[(&str, Value)]) -> Fetcher {
-        Fetcher {
+    /// Sources of which these objects are in the API, by their paths.
+    pub fn sources(&self, objects: &[(&str, Value)]) -> Sources {
+        Sources {
             http: self.http(),
             api: api(objects),
             directory: self.dir.path().join("files"),
+        }
+    }
+
+    /// One that looks at these.
+    pub fn fetcher(&self, objects: &[(&str, Value)]) -> Fetcher {
+        Fetcher {
+            sources: self.sources(objects),
             store: self.store.clone(),
             tenant: Box::default(),
         }

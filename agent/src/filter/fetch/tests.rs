@@ -47,7 +47,7 @@ fn module(found: &Found) -> ModuleDigest {
 async fn files_are_read_below_their_directory_and_only_when_they_changed() {
     let site = Site::new();
     let fetcher = site.fetcher(&[]);
-    let files = fetcher.directory.clone();
+    let files = fetcher.sources.directory.clone();
     std::fs::write(files.join("a.wasm"), "one").expect("written");
     let found = fetcher.look(&file("a.wasm"), None).await.expect("read");
     assert_eq!(module(&found), digest_of(b"one"));
