@@ -1,6 +1,5 @@
 //! What filters did, as metrics and as events of spans.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
 use weft_wasm_host::FaultKind;
 
 use super::exchange::Exchange;
@@ -36,7 +36,7 @@ pub(super) struct FilterMetrics {
     calls: Family<FilterLabels, Counter>,
     cpu: Family<FilterLabels, Histogram, fn() -> Histogram>,
     /// Those of filters that requests have met, at hand.
-    known: HashMap<Arc<str>, Series>,
+    known: FxHashMap<Arc<str>, Series>,
 }
 
 /// What nearly every request counts of a filter.
@@ -58,7 +58,7 @@ impl FilterMetrics {
             requests: Family::default(),
             calls: Family::default(),
             cpu: Family::new_with_constructor(seconds),
-            known: HashMap::new(),
+            known: FxHashMap::default(),
         };
         registry.register(
             "filter_requests",
@@ -84,23 +84,27 @@ impl FilterMetrics {
             return;
         };
         for run in &runs.runs {
-            if !self.known.contains_key(&run.filter) {
-                let series = self.series(&run.filter);
-                self.known.insert(Arc::clone(&run.filter), series);
+            match self.known.get(&run.filter) {
+                Some(series) => self.count(run, series),
+                None => {
+                    let series = self.series(&run.filter);
+                    self.count(run, &series);
+                    self.known.insert(Arc::clone(&run.filter), series);
+                }
             }
-            let Some(series) = self.known.get(&run.filter) else {
-                continue;
-            };
-            match run.outcome {
-                Outcome::Passed => series.passed.inc(),
-                other => self
-                    .requests
-                    .get_or_create(&labels(&run.filter, other))
-                    .inc(),
-            };
-            series.calls.inc_by(run.calls.into());
-            series.cpu.observe(run.spent.as_secs_f64());
         }
+    }
+
+    fn count(&self, run: &Run, series: &Series) {
+        match run.outcome {
+            Outcome::Passed => series.passed.inc(),
+            other => {
+                let labels = labels(&run.filter, other);
+                self.requests.get_or_create(&labels).inc()
+            }
+        };
+        series.calls.inc_by(run.calls.into());
+        series.cpu.observe(run.spent.as_secs_f64());
     }
 
     fn series(&self, filter: &str) -> Series {
