@@ -17,7 +17,7 @@ mod parse;
 mod proxy;
 
 pub use marks::{MarkArgs, MarkArgsError};
-pub use modules::ModuleArgs;
+pub use modules::{ModuleArgs, OriginArgs};
 pub use proxy::{ProxyArgs, ProxyArgsError};
 
 /// A node's control plane, the relay and the operator.
@@ -191,6 +191,16 @@ pub struct OperatorArgs {
     /// Seconds for which an identity must be unused before it is removed.
     #[arg(long, env = "WEFT_IDENTITY_GRACE", default_value_t = 900)]
     pub identity_grace: u64,
+    /// Address on which the API server has filters checked before it accepts them;
+    /// without it port 9443 of every address.
+    #[arg(long, env = "WEFT_ADMISSION_LISTEN")]
+    pub admission_listen: Option<SocketAddr>,
+    /// The Service, in the namespace of the lease, whose port 443 leads there.
+    #[arg(long, env = "WEFT_ADMISSION_SERVICE", default_value = "weft-operator")]
+    pub admission_service: String,
+    /// Where the modules are whose schemas filters are checked against.
+    #[command(flatten)]
+    pub origins: OriginArgs,
 }
 
 /// Flags of `uninstall`.

@@ -1,7 +1,9 @@
 //! Cluster-wide work that one process does for all nodes: resource
 //! definitions, the status of policies and filters, and identities that nobody uses. Of
-//! several operators the one that holds the lease works.
+//! several operators the one that holds the lease works; all of them answer the API
+//! server.
 
+mod admission;
 mod crds;
 mod filters;
 mod identities;
@@ -24,9 +26,12 @@ pub use crds::ensure as ensure_crds;
 /// Runs until `stop` is cancelled.
 ///
 /// # Errors
-/// When the API cannot be configured; an API that is merely away is waited for.
+/// When the API or the sources of modules cannot be configured; an API that is merely
+/// away is waited for.
 pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let client: Client = crate::kube::client(args.kubeconfig.as_deref()).await?;
+    let mut tasks = JoinSet::new();
+    let admission = admission::serve(&client, args, &stop, &mut tasks)?;
     let mut candidate = Candidate::new(
         client.clone(),
         &args.lease_namespace,
@@ -37,7 +42,6 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
         return Ok(());
     }
     info!("this operator works");
-    let mut tasks = JoinSet::new();
     tasks.spawn(candidate.keep(stop.clone()));
     let installed = Box::pin(stop.run_until_cancelled(ensure_crds(&client))).await;
     if installed.is_some() {
@@ -46,6 +50,7 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
     tasks.spawn(not_enforced::tell(client.clone(), stop.clone()));
     status::spawn(&client, &stop, &mut tasks);
     filters::spawn(&client, &stop, &mut tasks);
+    admission.register(client.clone(), &stop, &mut tasks);
     let grace = Duration::from_secs(args.identity_grace);
     tasks.spawn(identities::collect(
         client,

@@ -148,6 +148,13 @@ fn refused_versions(lab: &Lab) {
     assert_ne!(ran.code, 0);
     assert!(ran.errors.contains("spec.phase"), "{ran:?}");
 
+    // The operator has the API server refuse this one too, as long as it is asked.
+    let line = "kubectl delete validatingwebhookconfiguration weft-filters";
+    let unasked = until(|| match lab.sh(line) {
+        ran if ran.code == 0 => Ok(()),
+        ran => Err(format!("{ran:?}")),
+    });
+    unasked.unwrap();
     apply(
         lab,
         "slector: {}, module: {url: configmap://modules/teapot.wasm}, config: {handle: short}",

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod admission;
 mod filters;
 
 use std::fs;

@@ -41,6 +41,19 @@ pub struct Problem {
     pub why: String,
 }
 
+impl Problem {
+    /// The problem, with the path that the field has where the configuration stands below `root`.
+    #[must_use]
+    pub fn below(&self, root: &str) -> String {
+        let Self { path, why } = self;
+        match path.as_str() {
+            "" => format!("{root}: {why}"),
+            path if path.starts_with('[') => format!("{root}{path}: {why}"),
+            path => format!("{root}.{path}: {why}"),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path.as_str() {

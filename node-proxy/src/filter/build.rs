@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use weft_core::filter as model;
-use weft_filter_schema::{Invalid, Problem};
+use weft_filter_schema::Invalid;
 use weft_wasm_host::shared::queue::Queues;
 use weft_wasm_host::{
     Abi, ConfigureError, FailPolicy, Fault, Filter, FilterSpec, Isolation, Limits, Log, Manifest,
@@ -103,22 +103,13 @@ fn config(abi: Abi, manifest: &Manifest, config: &[u8]) -> Result<Bytes, Failure
             match invalid {
                 Invalid::Schema(_) => refused(invalid.to_string()),
                 Invalid::Config(problems) => {
-                    let problems: Vec<_> = problems.iter().map(problem).collect();
+                    let problems: Vec<_> = problems.iter().map(|one| one.below("config")).collect();
                     refused(problems.join("; "))
                 }
             }
         })?;
     }
     Ok(Bytes::copy_from_slice(config))
-}
-
-fn problem(problem: &Problem) -> String {
-    let Problem { path, why } = problem;
-    match path.as_str() {
-        "" => format!("config: {why}"),
-        path if path.starts_with('[') => format!("config{path}: {why}"),
-        path => format!("config.{path}: {why}"),
-    }
 }
 
 /// A refusal whose text has the path already.
