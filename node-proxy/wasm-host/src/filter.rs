@@ -1,7 +1,7 @@
 //! A filter: a module with its configuration, limits and policies. Made on a thread that has time,
 //! then shared by all workers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -119,6 +119,8 @@ pub struct Filter {
     isolation: Isolation,
     start_cost: Duration,
     instances: Arc<Instances>,
+    /// Instances that were made before a worker wants them.
+    ready: Mutex<Vec<Box<dyn Guest>>>,
 }
 
 impl Filter {
@@ -158,6 +160,7 @@ impl Filter {
             isolation: spec.isolation,
             start_cost: Duration::ZERO,
             instances: spec.shared.instances,
+            ready: Mutex::default(),
         };
         filter.start_cost = filter.measure()?;
         if filter.isolation == Isolation::Request && filter.start_cost > INLINE_START {
@@ -201,6 +204,29 @@ impl Filter {
             Code::Component(compiled) => Box::new(compiled.instantiate(runtime, env, limit)?),
             Code::ProxyWasm(compiled) => Box::new(compiled.instantiate(runtime, env, limit)?),
         })
+    }
+
+    /// Makes an instance for each of so many workers, for them to find when it comes into force:
+    /// to make it there would hold up all that the worker serves. One that takes longer than a
+    /// worker has for it is made elsewhere in any case, and one that fails is left to the worker,
+    /// which says so.
+    pub fn make_ready(&self, workers: usize) {
+        if self.isolation == Isolation::Request || self.start_cost > INLINE_START {
+            return;
+        }
+        let limit = INLINE_LIMIT.min(self.env.limits.start_deadline);
+        let made = (0..workers).map_while(|_| self.instantiate_within(limit).ok());
+        let made: Vec<_> = made.collect();
+        self.ready().extend(made);
+    }
+
+    /// One of those that were made before.
+    pub(crate) fn take_ready(&self) -> Option<Box<dyn Guest>> {
+        self.ready().pop()
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Vec<Box<dyn Guest>>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room for an instance that one request is to have.

@@ -327,7 +327,12 @@ impl Keeper {
         };
         let filter = &entry.wish.filter;
         let log = Arc::clone(&entry.log);
-        unless_it_panics(|| build::version(&runtime, module, spec, filter, around, log))?
+        let version = || build::version(&runtime, module, spec, filter, around, log);
+        unless_it_panics(|| {
+            let version = version()?;
+            version.make_ready(self.setup.workers);
+            Ok(version)
+        })?
     }
 
     /// Filters of a namespace that name the same `vm_id` have their queues in

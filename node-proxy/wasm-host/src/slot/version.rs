@@ -48,8 +48,12 @@ impl Version {
         made
     }
 
-    /// One for all requests of the worker. None if it failed, or is to be made elsewhere.
+    /// One for all requests of the worker: of those that are ready, or a new one. None if it
+    /// failed, or is to be made elsewhere.
     pub(super) fn start_for_all(&mut self, spent: &mut Duration) -> Option<Box<dyn Guest>> {
+        if let Some(guest) = self.filter.take_ready() {
+            return Some(guest);
+        }
         match self.start(spent) {
             Ok(guest) => Some(guest),
             // It may well be made where there is more time.

@@ -100,6 +100,30 @@ fn a_start_that_takes_too_long_on_a_worker_is_stopped_and_goes_on_elsewhere() {
 }
 
 #[test]
+fn instances_that_are_ready_hold_up_no_worker() {
+    let setup = Setup::new();
+    let [first, second] = [PASS, PROCEED].map(|step| setup.filter(&moody(step).wasm()));
+    first.make_ready(1);
+    second.make_ready(1);
+    // Who makes one himself is held up now.
+    set_mood(&setup, LOOPS);
+    let mut slot = Slot::new(Arc::clone(&first));
+    slot.settle();
+    let ticket = open(&mut slot);
+    assert_eq!(slot.on_event(ticket, HEAD).step, Ok(Step::Pass));
+    slot.replace(Arc::clone(&second));
+    assert!(is(Some(slot.filter()), &second));
+    let ticket = open(&mut slot);
+    assert_eq!(slot.on_event(ticket, HEAD).step, Ok(Step::Proceed));
+    // Old instances go on a worker.
+    assert!(slot.take_spent() < Duration::from_millis(7));
+    // Another worker finds none.
+    let mut other = Slot::new(first);
+    other.settle();
+    assert_eq!(other.instances(), 0);
+}
+
+#[test]
 fn a_successor_that_does_not_start_in_time_is_made_elsewhere() {
     let traps = Component {
         on_event: "unreachable".to_owned(),
