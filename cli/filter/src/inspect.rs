@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use weft_abi::section::config_schema;
-use weft_wasm_host::{Interests, describe};
+use weft_wasm_host::{Abi, Interests, describe};
 
 use crate::{Ended, run};
 
@@ -42,11 +42,47 @@ struct Inspected {
     unknown_imports: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schema: Option<Value>,
-    /// Whether the schema can be read from the module without running it.
-    carries_schema: bool,
-    /// What a wrong configuration meets because it cannot.
-    #[serde(skip)]
-    admission: &'static str,
+    /// The schema that can be read from the module without running it; modules for proxy-wasm have
+    /// none to carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carried_schema: Option<Carried>,
+}
+
+/// Which schema a module carries, by the one that it says when it is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Carried {
+    /// That one.
+    Same,
+    /// Nothing.
+    None,
+    /// Not that one, or nothing that can be read.
+    Other,
+}
+
+impl Carried {
+    fn of(module: &[u8], said: &str) -> Self {
+        match config_schema(module) {
+            Ok(carried) if carried.unwrap_or_default() == said => Self::Same,
+            Ok(None) => Self::None,
+            Ok(Some(_)) | Err(_) => Self::Other,
+        }
+    }
+
+    /// What a wrong configuration meets because of it.
+    fn admission(self) -> Option<&'static str> {
+        match self {
+            Self::Same => None,
+            Self::None => Some(
+                "the module does not carry its schema: a wrong configuration is refused by nodes, \
+                 not by kubectl apply; `weft filter build` adds it, or says why it cannot",
+            ),
+            Self::Other => Some(
+                "the schema that the module carries is not its own: kubectl apply and nodes may not \
+                 agree on a configuration; build it anew with `weft filter build`",
+            ),
+        }
+    }
 }
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> {
@@ -55,7 +91,10 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> 
     let began = Instant::now();
     let manifest = describe(&runtime, &module).with_context(|| args.file.display().to_string())?;
     let start = began.elapsed();
-    let admission = admission(&bytes, &manifest.config_schema);
+    let carried_schema = match module.abi() {
+        Abi::Weft => Some(Carried::of(&bytes, &manifest.config_schema)),
+        Abi::ProxyWasm020 | Abi::ProxyWasm021 => None,
+    };
     let schema = match manifest.config_schema.as_str() {
         "" => None,
         text => Some(serde_json::from_str(text).context("its schema is no JSON")?),
@@ -76,9 +115,8 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> 
         start_ms: millis(start),
         imports: module.imports(),
         unknown_imports: module.unknown_imports().to_vec(),
-        carries_schema: schema.is_some() && admission.is_empty(),
         schema,
-        admission,
+        carried_schema,
     };
     match args.json {
         true => {
@@ -88,22 +126,6 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Ended> 
         false => print(&inspected, out)?,
     }
     Ok(Ended::Well)
-}
-
-/// What is wrong with the schema that a module carries, where it has this one; nothing if that is
-/// the same.
-fn admission(module: &[u8], schema: &str) -> &'static str {
-    match config_schema(module) {
-        Ok(carried) if carried.unwrap_or_default() == schema => "",
-        Ok(None) => {
-            "the module does not carry its schema: a wrong configuration is refused by nodes, not by \
-             kubectl apply; build it with `weft filter build`"
-        }
-        Ok(Some(_)) | Err(_) => {
-            "the schema that the module carries is not its own: kubectl apply and nodes may not agree \
-             on a configuration; build it anew with `weft filter build`"
-        }
-    }
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -140,7 +162,8 @@ fn print(inspected: &Inspected, out: &mut dyn Write) -> Result<()> {
     line("starts in", &format!("{} ms", inspected.start_ms))?;
     line("imports", &inspected.imports.join(" "))?;
     line("unknown imports", &inspected.unknown_imports.join(" "))?;
-    line("admission", inspected.admission)?;
+    let admission = inspected.carried_schema.and_then(Carried::admission);
+    line("admission", admission.unwrap_or_default())?;
     match &inspected.schema {
         Some(schema) => {
             writeln!(out, "schema")?;
