@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -105,6 +105,10 @@ pub(crate) fn build(args: &BuildArgs, out: &mut dyn Write) -> Result<Ended> {
         writeln!(out, "{}", built.file.display())?;
         writeln!(out, "  {} bytes", bytes.len())?;
         writeln!(out, "  {}", Digest::of(&bytes))?;
+        if let Some(remark) = built.remark {
+            // With standard error gone there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "warning: {}: {remark}", built.name);
+        }
     }
     Ok(Ended::Well)
 }

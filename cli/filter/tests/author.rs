@@ -74,6 +74,36 @@ fn a_new_proxy_wasm_filter_is_tested_built_and_run() {
     from_nothing("my-proxy-filter", &["--proxy-wasm"], 2);
 }
 
+/// Schemas have the defaults in them: they are asked for when there is no proxy yet.
+#[test]
+fn a_filter_whose_defaults_need_a_proxy_is_built_without_its_schema() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let sdk = root().join("wasm-sdk").display().to_string();
+    let made = weft_filter()
+        .args(["new", "timely", "--sdk", &sdk])
+        .current_dir(dir.path())
+        .output();
+    Done::of(made.expect("it starts")).well();
+    let folder = dir.path().join("timely");
+    let source = folder.join("src/lib.rs");
+    let text = fs::read_to_string(&source).expect("its source");
+    let fixed = "\"x-greeting\".to_owned()";
+    assert!(text.contains(fixed), "{text}");
+    let timely = "format!(\"x-{}\", weft_sdk::time::wall_clock().as_secs())";
+    fs::write(&source, text.replace(fixed, timely)).expect("written");
+
+    let out = folder.join("out").display().to_string();
+    let built = inside(&folder, &["build", "--out", &out], &target_dir());
+    let warned = "warning: timely: its schema cannot be read without a proxy (`describe` calls \
+                  wall-clock): nodes check its configuration, kubectl apply does not\n";
+    assert!(built.err.contains(warned), "{built:?}");
+    built.well();
+    let module = folder.join("out/timely.wasm").display().to_string();
+    let seen = run(["inspect", &module, "--json"]).json();
+    assert_eq!(seen["carried_schema"], "none");
+    assert_eq!(seen["schema"]["properties"]["greeting"]["type"], "string");
+}
+
 #[test]
 fn the_sdk_is_found_around_the_current_folder() {
     let folder = tempfile::tempdir_in(root().join("integration")).expect("a folder");

@@ -4,7 +4,10 @@
 //! `manifest` (wasm-sdk/abi/wit/filter.wit) in the module's memory, as the canonical ABI of
 //! components lays out records.
 
+use std::fmt;
+
 use anyhow::{Context as _, Result, bail};
+use wasmi::errors::HostError;
 use wasmi::{
     Config, Engine, Error, Extern, ExternType, Func, Instance, Memory, Module, Store, StoreLimits,
     StoreLimitsBuilder, TrapCode,
@@ -19,35 +22,52 @@ const MEMORY: usize = 256 << 20;
 const DEPTH: usize = 10_000;
 const STACK: usize = 16 << 20;
 
-/// Where the strings of a `manifest` are: each is a pointer and a length, and `interests`, a byte,
-/// is before the last one.
-const STRINGS: [(&str, usize); 4] = [
-    ("name", 0),
-    ("version", 8),
-    ("sdk", 16),
-    (CONFIG_SCHEMA, 28),
-];
-const CONFIG_SCHEMA: &str = "config-schema";
+/// Where a string of a `manifest` is, as a pointer and a length.
+type Field = (&'static str, usize);
+
+/// Those before `interests`, which are a byte, and the one after it.
+const BEFORE: [Field; 3] = [("name", 0), ("version", 8), ("sdk", 16)];
+const CONFIG_SCHEMA: Field = ("config-schema", 28);
 /// How a `manifest` is aligned.
 const ALIGNMENT: usize = 4;
 
-/// The schema of a filter's configuration; empty where it has none.
+/// What a module says of its filter's configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Schema {
+    /// Its schema; empty where it has none.
+    Said(String),
+    /// It says so only where a proxy is.
+    Unsaid(NoProxy),
+}
+
+/// A function of the host that was called where no proxy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoProxy(String);
+
+impl fmt::Display for NoProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`describe` calls {}", self.0)
+    }
+}
+
+impl std::error::Error for NoProxy {}
+impl HostError for NoProxy {}
+
+/// The schema of a filter's configuration.
 ///
 /// # Errors
 /// Where the module cannot be run, or does not return what it should.
-pub(crate) fn config_schema(module: &[u8]) -> Result<String> {
-    let described = run(module, FUEL)?;
-    let memory = described.memory.data(&described.store);
-    let mut schema = None;
-    for (field, offset) in STRINGS {
-        let text = text(memory, described.manifest, offset).with_context(|| {
-            format!("what `describe` returned has no text as {field}: was it made with weft's SDK?")
-        })?;
-        if field == CONFIG_SCHEMA {
-            schema = Some(text.to_owned());
-        }
+pub(crate) fn schema(module: &[u8]) -> Result<Schema> {
+    let described = match run(module, FUEL) {
+        Ok(described) => described,
+        Err(error) => return error.downcast().map(Schema::Unsaid),
+    };
+    // Who has no text where another one should be has no schema there either.
+    for field in BEFORE {
+        described.text(field)?;
     }
-    schema.context("it has a schema")
+    let schema = described.text(CONFIG_SCHEMA)?;
+    Ok(Schema::Said(schema.to_owned()))
 }
 
 /// A module after `describe`.
@@ -56,6 +76,15 @@ struct Described {
     memory: Memory,
     /// Where in its memory the manifest is.
     manifest: usize,
+}
+
+impl Described {
+    fn text(&self, (field, offset): Field) -> Result<&str> {
+        let memory = self.memory.data(&self.store);
+        text(memory, self.manifest, offset).with_context(|| {
+            format!("what `describe` returned has no text as {field}: was it made with weft's SDK?")
+        })
+    }
 }
 
 fn run(module: &[u8], fuel: u64) -> Result<Described> {
@@ -100,14 +129,13 @@ fn imports(module: &Module, store: &mut Store<StoreLimits>) -> Result<Vec<Extern
     module
         .imports()
         .map(|import| {
-            let name = format!("{} of {}", import.name(), import.module());
+            let (module, name) = (import.module(), import.name());
             let ExternType::Func(of) = import.ty() else {
-                bail!("it imports {name}, which is no function");
+                bail!("it imports {name} of {module}, which is no function");
             };
+            let called = NoProxy(name.to_owned());
             let fails = Func::new(&mut *store, of.clone(), move |_, _, _| {
-                Err(Error::new(format!(
-                    "it calls {name}, and no proxy is there"
-                )))
+                Err(Error::host(called.clone()))
             });
             Ok(Extern::Func(fails))
         })
@@ -115,6 +143,9 @@ fn imports(module: &Module, store: &mut Store<StoreLimits>) -> Result<Vec<Extern
 }
 
 fn failed(error: Error) -> anyhow::Error {
+    if let Some(called) = error.downcast_ref::<NoProxy>() {
+        return anyhow::Error::new(called.clone());
+    }
     match error.as_trap_code() {
         Some(TrapCode::OutOfFuel) => anyhow::anyhow!("`describe` does not come to an end"),
         Some(TrapCode::UnreachableCodeReached) => {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-pub use component::{Abi, finish};
+pub use component::{Abi, Finished, finish};
 pub use toolchain::{TARGET, Toolchain};
 
 /// What to build.
@@ -39,6 +39,8 @@ pub struct Built {
     pub file: PathBuf,
     /// Its length.
     pub bytes: usize,
+    /// What it is not, though it is a filter: one line for its author.
+    pub remark: Option<String>,
 }
 
 impl Build {
@@ -259,16 +261,17 @@ impl Package {
     fn finish(&self, folder: &Path, out: &Path) -> Result<Built> {
         let module = folder.join(self.module().context("it has a module")?);
         let bytes = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
-        let (abi, bytes) = finish(bytes).with_context(|| format!("{} is no filter", self.name))?;
+        let finished = finish(bytes).with_context(|| format!("{} is no filter", self.name))?;
         // In a workspace the filters' packages stand beside others.
         let name = self.name.strip_prefix("filter-").unwrap_or(&self.name);
         let file = out.join(format!("{name}.wasm"));
-        write(&file, &bytes)?;
+        write(&file, &finished.bytes)?;
         Ok(Built {
             name: name.to_owned(),
-            abi,
+            abi: finished.abi,
             file,
-            bytes: bytes.len(),
+            bytes: finished.bytes.len(),
+            remark: finished.remark,
         })
     }
 }

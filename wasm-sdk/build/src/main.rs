@@ -32,6 +32,9 @@ fn run() -> Result<()> {
             built.file.display(),
             built.abi
         );
+        if let Some(remark) = built.remark {
+            eprintln!("warning: {}: {remark}", built.name);
+        }
     }
     Ok(())
 }

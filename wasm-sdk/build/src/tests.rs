@@ -5,7 +5,7 @@ use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::toolchain::parse;
-use super::{Abi, Build, Toolchain, finish, workspaces, write};
+use super::{Abi, Build, Finished, Package, Target, Toolchain, finish, workspaces, write};
 
 #[test]
 fn a_recorded_choice_is_read() {
@@ -65,6 +65,13 @@ fn the_standard_library_is_built_where_it_is_not_there() {
     );
 }
 
+/// What is made of it, without a remark.
+fn finished(bytes: Vec<u8>) -> (Abi, Vec<u8>) {
+    let Finished { abi, bytes, remark } = finish(bytes).expect("a filter");
+    assert_eq!(remark, None);
+    (abi, bytes)
+}
+
 /// A module with one section.
 fn module(id: u8, content: &[u8]) -> Vec<u8> {
     let length = u8::try_from(content.len()).expect("a short section");
@@ -76,19 +83,13 @@ fn a_proxy_wasm_module_stays_as_it_is() {
     let name = b"proxy_abi_version_0_2_1";
     let export = [&[1, 23][..], name, &[0, 0]].concat();
     let bytes = module(7, &export);
-    assert_eq!(
-        finish(bytes.clone()).expect("a filter"),
-        (Abi::ProxyWasm, bytes)
-    );
+    assert_eq!(finished(bytes.clone()), (Abi::ProxyWasm, bytes));
 }
 
 #[test]
 fn a_component_stays_as_it_is() {
     let bytes = b"\0asm\x0d\0\x01\0".to_vec();
-    assert_eq!(
-        finish(bytes.clone()).expect("a component"),
-        (Abi::Weft, bytes)
-    );
+    assert_eq!(finished(bytes.clone()), (Abi::Weft, bytes));
 }
 
 #[test]
@@ -165,6 +166,7 @@ fn compiled(describe: &str, schema: &str) -> Vec<u8> {
     let length: String = length.map(|byte| format!("\\{byte:02x}")).concat();
     let text = format!(
         r#"(module
+  (import "weft:filter/host@0.1.0" "wall-clock" (func $now (result i64)))
   (memory (export "memory") 8)
   (data (i32.const 284) "\00\02\00\00{length}")
   (data (i32.const 512) "{schema}")
@@ -189,22 +191,19 @@ fn compiled(describe: &str, schema: &str) -> Vec<u8> {
 
 #[test]
 fn a_component_carries_the_schema_of_its_configuration() {
-    let (abi, component) = finish(compiled("i32.const 256", "true")).expect("a filter");
+    let (abi, component) = finished(compiled("i32.const 256", "true"));
     assert_eq!(abi, Abi::Weft);
     assert_eq!(config_schema(&component), Ok(Some("true")));
     // What is made already is not made again.
-    assert_eq!(
-        finish(component.clone()).expect("a filter"),
-        (Abi::Weft, component.clone())
-    );
-    let (_, bare) = finish(compiled("i32.const 256", "")).expect("a filter");
+    assert_eq!(finished(component.clone()), (Abi::Weft, component.clone()));
+    let (_, bare) = finished(compiled("i32.const 256", ""));
     assert_eq!(config_schema(&bare), Ok(None));
 }
 
 #[test]
 fn a_schema_that_no_proxy_takes_is_refused() {
     let longest = "1".repeat(MAX_SCHEMA);
-    let (_, component) = finish(compiled("i32.const 256", &longest)).expect("a filter");
+    let (_, component) = finished(compiled("i32.const 256", &longest));
     assert_eq!(config_schema(&component), Ok(Some(longest.as_str())));
     let longer = "1".repeat(MAX_SCHEMA + 1);
     let err = finish(compiled("i32.const 256", &longer)).expect_err("it is refused");
@@ -220,4 +219,32 @@ fn a_filter_that_cannot_describe_itself_is_refused() {
         "it cannot say what it is, so that no proxy could load it: `describe` panics (it reached \
          `unreachable`)"
     );
+}
+
+#[test]
+fn a_filter_that_only_proxies_can_ask_is_built_without_its_schema() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let package = Package {
+        name: "filter-clock".to_owned(),
+        manifest_path: folder.path().join("Cargo.toml"),
+        targets: vec![Target {
+            name: "clock".to_owned(),
+            crate_types: vec!["cdylib".to_owned()],
+        }],
+    };
+    let module = compiled("(drop (call $now)) i32.const 256", "true");
+    fs::write(folder.path().join("clock.wasm"), module).expect("written");
+    let out = folder.path().join("out");
+    fs::create_dir(&out).expect("made");
+    let built = package.finish(folder.path(), &out).expect("it is a filter");
+    assert_eq!(built.abi, Abi::Weft);
+    assert_eq!(
+        built.remark.as_deref(),
+        Some(
+            "its schema cannot be read without a proxy (`describe` calls wall-clock): nodes check \
+             its configuration, kubectl apply does not"
+        )
+    );
+    let bytes = fs::read(&built.file).expect("it is there");
+    assert_eq!(config_schema(&bytes), Ok(None));
 }

@@ -85,8 +85,8 @@ pub(crate) fn push(args: &PushArgs, out: &mut dyn Write) -> Result<Ended> {
 fn module(file: &Path) -> Result<Vec<u8>> {
     let named = || file.display().to_string();
     let bytes = fs::read(file).with_context(named)?;
-    let (_abi, finished) = weft_filter_build::finish(bytes.clone()).with_context(named)?;
-    if finished != bytes {
+    let finished = weft_filter_build::finish(bytes.clone()).with_context(named)?;
+    if finished.bytes != bytes {
         bail!(
             "{}: it is what the compiler made, which no proxy loads: push what `weft filter build` \
              makes of it",

@@ -8,6 +8,7 @@ fn module(describe: &str, extra: &str) -> Vec<u8> {
         r#"(module
   (import "weft:filter/host@0.1.0" "log" (func $log (param i64 i32 i32 i32 i32 i32)))
   (import "weft:filter/host@0.1.0" "log" (func (param i64 i32 i32 i32 i32 i32)))
+  (import "weft:filter/host@0.1.0" "wall-clock" (func $now (result i64)))
   (memory (export "memory") 1)
   (data (i32.const 256)
     "\00\02\00\00\04\00\00\00" "\04\02\00\00\05\00\00\00" "\09\02\00\00\04\00\00\00"
@@ -21,10 +22,17 @@ fn module(describe: &str, extra: &str) -> Vec<u8> {
 
 fn refused(module: &[u8], fuel: u64) -> String {
     let error = match run(module, fuel) {
-        Ok(_) => config_schema(module).expect_err("it is refused"),
+        Ok(_) => schema(module).expect_err("it is refused"),
         Err(error) => error,
     };
     format!("{error:#}")
+}
+
+fn said(module: &[u8]) -> String {
+    match schema(module).expect("it describes itself") {
+        Schema::Said(schema) => schema,
+        Schema::Unsaid(why) => panic!("{why}"),
+    }
 }
 
 /// What the strings' places are by the contract itself.
@@ -53,21 +61,19 @@ fn a_manifest_is_laid_out_as_the_canonical_abi_says() {
         .filter(|(field, _)| field.ty == wit_parser::Type::String)
         .map(|(field, (offset, _))| (field.name.as_str(), offset.size_wasm32()))
         .collect();
-    assert_eq!(strings, STRINGS);
+    assert_eq!(strings, [&BEFORE[..], &[CONFIG_SCHEMA]].concat());
     assert_eq!(sizes.record(types).align.align_wasm32(), ALIGNMENT);
 }
 
 #[test]
 fn a_module_says_its_schema() {
-    let found = config_schema(&module("i32.const 256", "")).expect("it says it");
-    assert_eq!(found, "true");
+    assert_eq!(said(&module("i32.const 256", "")), "true");
 }
 
 #[test]
 fn it_may_have_none() {
     let empty = r#"(data (i32.const 288) "\00\00\00\00")"#;
-    let found = config_schema(&module("i32.const 256", empty)).expect("it says it");
-    assert_eq!(found, "");
+    assert_eq!(said(&module("i32.const 256", empty)), "");
 }
 
 #[test]
@@ -76,22 +82,34 @@ fn what_is_to_be_run_before_is() {
         (global $manifest (mut i32) (i32.const 1))
         (func (export "_initialize") (global.set $manifest (i32.const 256)))"#;
     let module = module("global.get $manifest", initialize);
-    assert_eq!(config_schema(&module).expect("it says it"), "true");
+    assert_eq!(said(&module), "true");
 }
 
 #[test]
 fn vectors_are_no_reason_not_to_be_asked() {
     let simd = "(drop (v128.const i64x2 1 2)) i32.const 256";
-    assert_eq!(
-        config_schema(&module(simd, "")).expect("it says it"),
-        "true"
-    );
+    assert_eq!(said(&module(simd, "")), "true");
+}
+
+/// Nodes run it: a filter whose defaults depend on the time is none that cannot be built.
+#[test]
+fn who_asks_a_proxy_first_does_not_say_it() {
+    let log = "(call $log (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) \
+               (i32.const 0)) i32.const 256";
+    let initialize = r#"(func (export "_initialize") (drop (call $now)))"#;
+    for (describe, extra, called) in [
+        ("(drop (call $now)) i32.const 256", "", "wall-clock"),
+        ("(drop (call $now)) unreachable", "", "wall-clock"),
+        (log, "", "log"),
+        ("i32.const 256", initialize, "wall-clock"),
+    ] {
+        let found = schema(&module(describe, extra)).expect("it is no mistake");
+        assert_eq!(found, Schema::Unsaid(NoProxy(called.to_owned())));
+    }
 }
 
 #[test]
 fn who_cannot_describe_itself_is_refused() {
-    let log = "(call $log (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) \
-               (i32.const 0)) i32.const 256";
     let deep = "(func $deep (result i32) (i32.add (i32.const 1) (call $deep)))";
     for (describe, extra, why) in [
         ("unreachable", "", "panics"),
@@ -100,11 +118,6 @@ fn who_cannot_describe_itself_is_refused() {
             "(call $deep)",
             deep,
             "`describe` fails: call stack exhausted",
-        ),
-        (
-            log,
-            "",
-            "it calls log of weft:filter/host@0.1.0, and no proxy is there",
         ),
         ("i32.const 257", "", "not aligned"),
         // Outside of its memory, at its end, and at the end of what can be said.
