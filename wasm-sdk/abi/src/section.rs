@@ -180,7 +180,7 @@ impl<'a> Iterator for Sections<'a> {
 
 /// Reads what WebAssembly's binary format is made of; nothing where the bytes end too early, or
 /// are not of the form.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
