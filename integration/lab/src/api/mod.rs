@@ -43,6 +43,7 @@ mod server;
 mod status;
 mod store;
 mod typed;
+mod warning;
 mod watch;
 mod webhook;
 mod write;

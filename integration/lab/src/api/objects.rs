@@ -8,13 +8,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::admission;
-use super::answer;
 use super::body;
 use super::object;
 use super::patch::{self, PatchKind, apply};
 use super::server::Call;
 use super::status::ApiError;
 use super::store::{DeleteOptions, Deleted, Part, Propagation};
+use super::warning;
 use super::write::{self, Written};
 
 /// The namespace of a collection; `None` for all of them, and for cluster-scoped kinds.
@@ -39,7 +39,7 @@ fn part(call: &Call<'_>) -> Part {
 
 fn show(call: &Call<'_>, code: StatusCode, object: &Value, warnings: &[String]) -> Response {
     let mut response = (code, Json(call.view.one(object))).into_response();
-    answer::warn(response.headers_mut(), warnings);
+    warning::warn(response.headers_mut(), warnings);
     response
 }
 
@@ -258,7 +258,7 @@ pub(super) async fn delete(call: &Call<'_>, name: &str) -> Result<Response, ApiE
         }))
         .into_response(),
     };
-    answer::warn(response.headers_mut(), &warnings);
+    warning::warn(response.headers_mut(), &warnings);
     Ok(response)
 }
 
@@ -280,6 +280,6 @@ pub(super) async fn delete_collection(call: &Call<'_>) -> Result<Response, ApiEr
     }
     let metadata = json!({ "resourceVersion": revision.to_string() });
     let mut response = Json(call.view.many(&objects, metadata)).into_response();
-    answer::warn(response.headers_mut(), &warnings);
+    warning::warn(response.headers_mut(), &warnings);
     Ok(response)
 }

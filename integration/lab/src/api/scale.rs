@@ -5,7 +5,6 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::answer;
 use super::body;
 use super::object;
 use super::patch::{self, PatchKind};
@@ -14,6 +13,7 @@ use super::selector::LabelSelector;
 use super::server::Call;
 use super::status::ApiError;
 use super::store::Part;
+use super::warning;
 use super::write;
 
 /// Reads, replaces or patches the scale of an object.
@@ -57,7 +57,7 @@ pub(super) async fn serve(call: &Call<'_>) -> Result<Response, ApiError> {
     });
     let updated = updated.await?;
     let mut response = Json(show(scale, &updated.object)).into_response();
-    answer::warn(response.headers_mut(), &updated.warnings);
+    warning::warn(response.headers_mut(), &updated.warnings);
     Ok(response)
 }
 

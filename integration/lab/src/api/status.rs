@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::answer;
 use super::resource::ResourceType;
+use super::warning;
 
 /// A refused request. kubectl prints `reason` and `message`, and for
 /// [`ApiError::invalid`] one line per cause.
@@ -224,7 +224,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (code, Json(self.to_status())).into_response();
-        answer::warn(response.headers_mut(), &self.warnings);
+        warning::warn(response.headers_mut(), &self.warnings);
         response
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::webhooks;
+use super::webhook_configuration;
 use crate::api::resource::ResourceType;
 use crate::api::{crd, object};
 
@@ -49,7 +49,7 @@ fn fill(info: &ResourceType, object: &mut Value) {
         "Service" => service(object::child(object, "spec")),
         "Secret" => secret(object),
         "Deployment" => deployment(object),
-        "ValidatingWebhookConfiguration" => webhooks::fill(object),
+        "ValidatingWebhookConfiguration" => webhook_configuration::fill(object),
         "ReplicaSet" => {
             let spec = object::child(object, "spec");
             default(spec, "replicas", json!(1));

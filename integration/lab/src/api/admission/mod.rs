@@ -5,7 +5,7 @@ mod defaults;
 mod schema;
 mod service;
 mod validate;
-mod webhooks;
+mod webhook_configuration;
 
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::webhooks;
+use super::webhook_configuration;
 use crate::api::names;
 use crate::api::object;
 use crate::api::resource::{PODS, ResourceType};
@@ -28,7 +28,7 @@ pub(super) fn on_create(info: &ResourceType, object: &Value) -> Result<(), ApiEr
             "Pod" => pod_spec(&object["spec"], "spec", &mut causes),
             "Deployment" | "ReplicaSet" | "DaemonSet" => workload(object, &mut causes),
             "Service" => service(object, &mut causes),
-            "ValidatingWebhookConfiguration" => webhooks::check(object, &mut causes),
+            "ValidatingWebhookConfiguration" => webhook_configuration::check(object, &mut causes),
             _ => {}
         }
     }

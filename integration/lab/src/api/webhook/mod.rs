@@ -5,6 +5,9 @@
 //!                                                                │
 //!                                                  place, peers (Services), TLS
 //! ```
+//!
+//! What may be in the objects that configure them is in `admission/webhook_configuration.rs`, from
+//! where in a write they are called in `write.rs`.
 
 mod call;
 mod peers;
