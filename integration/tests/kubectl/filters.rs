@@ -148,7 +148,8 @@ fn refused_versions(lab: &Lab) {
     assert_ne!(ran.code, 0);
     assert!(ran.errors.contains("spec.phase"), "{ran:?}");
 
-    // The operator has the API server refuse this one too, as long as it is asked.
+    // The operator has the API server refuse this one too, as long as it is asked: it writes the
+    // configuration again only after minutes (AGAIN), so that it is gone for the rest of this test.
     let line = "kubectl delete validatingwebhookconfiguration weft-filters";
     let unasked = until(|| match lab.sh(line) {
         ran if ran.code == 0 => Ok(()),
