@@ -12,8 +12,9 @@
 //! from inside, passes the same admission: defaults, checks, server-owned metadata. What
 //! comes over HTTP is then judged by the validating webhooks that it concerns.
 //! Deliberately absent: authentication, storage beyond the process's life, conversion of
-//! custom resources, quotas, mutating webhooks, webhooks on exec and port-forward, match
-//! conditions (CEL), and every kind that nothing here uses.
+//! custom resources, quotas, mutating webhooks, webhooks on exec, port-forward and `/scale`,
+//! their match conditions (CEL), rules of theirs that match other versions of an object
+//! (`matchPolicy` is taken as `Exact`), and every kind that nothing here uses.
 
 pub mod controllers;
 pub mod object;

@@ -79,7 +79,7 @@ fn patched(
 }
 
 /// The scale of an object.
-pub(super) fn show(scale: &Scale, object: &Value) -> Value {
+fn show(scale: &Scale, object: &Value) -> Value {
     let selector = scale
         .selector
         .as_deref()

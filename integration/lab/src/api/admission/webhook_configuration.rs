@@ -174,6 +174,12 @@ fn check_rule(rule: &Value, path: &str, causes: &mut Causes) {
             causes.push((path, message));
         }
     }
+    for (i, resource) in object::list(rule, "/resources").iter().enumerate() {
+        if resource.as_str().is_some_and(|r| r.ends_with("/scale")) {
+            let message = "Forbidden: this API asks no webhook about scales: leave them out";
+            causes.push((format!("{path}.resources[{i}]"), message.to_owned()));
+        }
+    }
     for (i, operation) in object::list(rule, "/operations").iter().enumerate() {
         let choices = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
         if let Some(message) = unsupported(operation, &choices) {
@@ -311,6 +317,7 @@ mod tests {
             (json!({ "apiGroups": ["*", ""] }), "apiGroups"),
             (json!({ "apiVersions": [""] }), "apiVersions[0]"),
             (json!({ "resources": ["pods", "*/*"] }), "resources"),
+            (json!({ "resources": ["pods", "*/scale"] }), "resources[1]"),
             (json!({ "scope": "All" }), "scope"),
         ] {
             let mut rules = hook()["rules"].clone();

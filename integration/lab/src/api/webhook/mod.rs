@@ -108,8 +108,8 @@ impl Hooks {
             .0
             .iter()
             .flat_map(|configuration| object::list(configuration, "/webhooks"))
-            .filter_map(|hook| Some((hook, rules::version(hook, subject, namespace.as_deref())?)));
-        let asked = concerned.map(|(hook, version)| ask(hook, version, store, runtime, subject));
+            .filter(|hook| rules::concern(hook, subject, namespace.as_deref()));
+        let asked = concerned.map(|hook| ask(hook, store, runtime, subject));
         let (mut warnings, mut refusal) = (Vec::new(), None);
         for outcome in join_all(asked).await {
             warnings.extend(outcome.warnings);
@@ -134,14 +134,13 @@ struct Outcome {
 
 async fn ask(
     hook: &Value,
-    version: &str,
     store: &Store,
     runtime: &dyn PodRuntime,
     subject: &Subject<'_>,
 ) -> Outcome {
     let name = object::text(hook, "/name");
     let uid = uuid::Uuid::new_v4().to_string();
-    let question = review::question(subject, version, &uid).to_string();
+    let question = review::question(subject, &uid).to_string();
     let called = call::post(hook, store, runtime, question.into_bytes().into()).await;
     let read = called.and_then(|answer| {
         review::read(&answer, &uid)

@@ -9,28 +9,24 @@ use crate::api::status::ApiError;
 const VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
-/// The question about a subject, whose objects are shown in a version of theirs.
-pub(super) fn question(subject: &Subject<'_>, version: &str, uid: &str) -> Value {
-    let info = subject.info;
-    let kind = |version: &str| match subject.subresource {
-        "scale" => json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" }),
-        _ => json!({ "group": info.group, "version": version, "kind": info.kind }),
-    };
-    let resource =
-        |version: &str| json!({ "group": info.group, "version": version, "resource": info.plural });
+/// The question about a subject.
+pub(super) fn question(subject: &Subject<'_>, uid: &str) -> Value {
+    let (info, version) = (subject.info, subject.version);
+    let kind = json!({ "group": info.group, "version": version, "kind": info.kind });
+    let resource = json!({ "group": info.group, "version": version, "resource": info.plural });
     let show = |side: &Option<Value>| {
         let mut object = side.clone().unwrap_or_default();
-        if object.is_object() && subject.subresource != "scale" {
+        if object.is_object() {
             object["apiVersion"] = json!(info.api_version(version));
         }
         object
     };
     let mut request = json!({
         "uid": uid,
-        "kind": kind(version),
-        "resource": resource(version),
-        "requestKind": kind(subject.version),
-        "requestResource": resource(subject.version),
+        "kind": kind,
+        "resource": resource,
+        "requestKind": kind,
+        "requestResource": resource,
         "name": subject.name,
         "operation": subject.operation.name(),
         // Nobody proves who he is here, and everybody may do everything: Kubernetes' word

@@ -7,28 +7,15 @@ use crate::api::object;
 use crate::api::resource::NAMESPACES;
 use crate::api::selector::LabelSelector;
 
-/// The version of its objects in which a webhook wants to judge the subject; `None` when
-/// it does not want to. `namespace` is the subject's.
-pub(super) fn version<'a>(
-    hook: &Value,
-    subject: &Subject<'a>,
-    namespace: Option<&Value>,
-) -> Option<&'a str> {
-    if !of_namespace(hook, subject, namespace) || !of_object(hook, subject) {
-        return None;
-    }
-    let rules = object::list(hook, "/rules");
-    let wanted = |version: &str| rules.iter().any(|rule| matches(rule, subject, version));
-    if wanted(subject.version) {
-        return Some(subject.version);
-    }
-    // All versions show the same object: a rule about one of them is about all.
-    let equivalent = hook["matchPolicy"] != "Exact";
-    let mut others = subject.info.versions.iter().map(|v| v.name.as_str());
-    others.find(|version| equivalent && wanted(version))
+/// Whether a webhook wants to judge the subject. `namespace` is the subject's.
+pub(super) fn concern(hook: &Value, subject: &Subject<'_>, namespace: Option<&Value>) -> bool {
+    let mut rules = object::list(hook, "/rules").iter();
+    of_namespace(hook, subject, namespace)
+        && of_object(hook, subject)
+        && rules.any(|rule| matches(rule, subject))
 }
 
-fn matches(rule: &Value, subject: &Subject<'_>, version: &str) -> bool {
+fn matches(rule: &Value, subject: &Subject<'_>) -> bool {
     let listed = |pointer: &str, value: &str| {
         let list = object::list(rule, pointer);
         list.iter().any(|entry| entry == "*" || entry == value)
@@ -42,7 +29,7 @@ fn matches(rule: &Value, subject: &Subject<'_>, version: &str) -> bool {
     scope
         && listed("/operations", subject.operation.name())
         && listed("/apiGroups", &subject.info.group)
-        && listed("/apiVersions", version)
+        && listed("/apiVersions", subject.version)
         && resources.any(|r| names(r.as_str().unwrap_or_default(), subject))
 }
 
@@ -83,16 +70,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resource::{self, ResourceId, ResourceType, Version};
+    use crate::api::resource::{self, ResourceId, ResourceType};
 
     fn info(id: &ResourceId) -> ResourceType {
-        let mut info = resource::built_in().find(|r| r.is(id)).expect("built in");
-        info.versions.push(Version {
-            name: "v2".to_owned(),
-            columns: Vec::new(),
-            schema: Value::Null,
-        });
-        info
+        resource::built_in().find(|r| r.is(id)).expect("built in")
     }
 
     fn subject(info: &ResourceType) -> Subject<'_> {
@@ -113,7 +94,7 @@ mod tests {
     /// A webhook about all Pods, but for these fields.
     fn hook(rule: Value, fields: Value) -> Value {
         let mut hook = json!({
-            "matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {},
+            "namespaceSelector": {}, "objectSelector": {},
             "rules": [
                 {"operations": ["DELETE"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["nothing"], "scope": "*"},
                 {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"},
@@ -127,7 +108,7 @@ mod tests {
     #[test]
     fn every_part_of_a_rule_counts() {
         let pods = info(&resource::PODS);
-        let wants = |rule: Value| version(&hook(rule, json!({})), &subject(&pods), None).is_some();
+        let wants = |rule: Value| concern(&hook(rule, json!({})), &subject(&pods), None);
         for rule in [
             json!({}),
             json!({"operations": ["CREATE", "UPDATE"]}),
@@ -144,7 +125,7 @@ mod tests {
         for rule in [
             json!({"operations": ["CREATE", "DELETE", "CONNECT"]}),
             json!({"apiGroups": ["apps"]}),
-            json!({"apiVersions": ["v3"]}),
+            json!({"apiVersions": ["v2"]}),
             json!({"resources": ["services"]}),
             json!({"resources": ["pods/status"]}),
             json!({"resources": ["*/status"]}),
@@ -161,36 +142,19 @@ mod tests {
         status.subresource = "status";
         let wants = |resources: &[&str]| {
             let hook = hook(json!({ "resources": resources }), json!({}));
-            version(&hook, &status, None).is_some()
+            concern(&hook, &status, None)
         };
         assert!(wants(&["pods/status"]) && wants(&["*/status"]) && wants(&["pods/*"]));
         assert!(wants(&["*/*"]));
-        assert!(!wants(&["pods"]) && !wants(&["*"]) && !wants(&["pods/scale"]));
-    }
-
-    #[test]
-    fn other_versions_are_the_same_object_unless_exact() {
-        let pods = info(&resource::PODS);
-        let wants = |policy: &str, versions: &[&str]| {
-            let hook = hook(
-                json!({ "apiVersions": versions }),
-                json!({ "matchPolicy": policy }),
-            );
-            version(&hook, &subject(&pods), None)
-        };
-        assert_eq!(wants("Equivalent", &["v2"]), Some("v2"));
-        assert_eq!(wants("Equivalent", &["v2", "v1"]), Some("v1"));
-        assert_eq!(wants("Exact", &["v2"]), None);
-        assert_eq!(wants("Exact", &["v1"]), Some("v1"));
+        assert!(!wants(&["pods"]) && !wants(&["*"]) && !wants(&["pods/log"]));
     }
 
     #[test]
     fn selectors_look_at_namespace_and_both_objects() {
         let pods = info(&resource::PODS);
         let space = json!({"metadata": {"labels": {"team": "a"}}});
-        let wants = |fields: Value| {
-            version(&hook(json!({}), fields), &subject(&pods), Some(&space)).is_some()
-        };
+        let wants =
+            |fields: Value| concern(&hook(json!({}), fields), &subject(&pods), Some(&space));
         let labels = |field: &str, labels: Value| json!({ field: { "matchLabels": labels } });
         assert!(wants(labels("namespaceSelector", json!({"team": "a"}))));
         assert!(!wants(labels("namespaceSelector", json!({"team": "b"}))));
@@ -212,11 +176,11 @@ mod tests {
         let (nodes, namespaces) = (info(&resource::NODES), info(&resource::NAMESPACES));
         let mut node = subject(&nodes);
         node.object = Some(json!({}));
-        assert!(version(&hook, &node, None).is_some());
+        assert!(concern(&hook, &node, None));
         let mut space = subject(&namespaces);
-        assert!(version(&hook, &space, None).is_some());
+        assert!(concern(&hook, &space, None));
         space.operation = Operation::Delete;
         space.object = None;
-        assert!(version(&hook, &space, None).is_none());
+        assert!(!concern(&hook, &space, None));
     }
 }
