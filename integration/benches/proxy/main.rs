@@ -4,6 +4,7 @@
 
 mod added;
 mod awake;
+mod compiling;
 mod contenders;
 mod fairness;
 mod filters;
@@ -42,7 +43,8 @@ struct Args {
     only: Option<String>,
     /// Also ours and Envoy with a filter that adds a header: through the SDK, and
     /// for proxy-wasm. Then, whatever the case: what the filter adds with peers
-    /// that never sleep, and what others notice of a filter that burns CPU time.
+    /// that never sleep, and what others notice of modules that are compiled and of
+    /// a filter that burns CPU time.
     /// Wants `make filters`.
     #[arg(long)]
     filters: bool,
@@ -116,6 +118,7 @@ fn main() -> anyhow::Result<()> {
             ..stage
         };
         added::print(&in_its_folder, extent)?;
+        compiling::print(&stage, &load, &backend)?;
         fairness::print(&stage, &load, &backend)?;
     }
     Ok(())

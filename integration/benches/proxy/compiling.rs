@@ -1,0 +1,147 @@
+//! What requests notice while the proxy compiles modules.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use weft_api::node::{Direction, Filter, Snapshot};
+use weft_integration::bench::process::Process;
+
+use super::contenders::{Contender, Ports, Stage, ready, weft_command, write};
+use super::filters;
+use super::load::{CASES, Latency, Load, Protocol};
+
+const NAME: &str = "weft that compiles";
+/// The filter that serves, and those that are compiled: 2.2 MiB.
+const SERVES: &str = "header-transform";
+const COMPILED: [&str; 3] = ["jwt-auth", "request-inspect", "access-log-redact"];
+/// Requests a second: a fraction of what a worker serves.
+const RATE: f64 = 4000.0;
+/// Seconds of a window; compiling takes nearly as long.
+const SECONDS: u32 = 2;
+/// Pairs of windows.
+const PAIRS: usize = 15;
+
+/// Prints the latencies of requests in windows in which nothing is compiled, and in those in
+/// between, at the begin of which a snapshot brings three new modules.
+///
+/// # Errors
+/// When something does not start, or a request fails.
+pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow::Result<()> {
+    let subject = Subject::start(stage, backend.port(Protocol::Http1))?;
+    let port = subject.contender.port(Protocol::Http1);
+    let [case, ..] = CASES;
+    let window = || load.steady(port, case, u64::from(SECONDS) * RATE as u64, RATE);
+    window()?;
+    let mut pairs = Vec::with_capacity(PAIRS);
+    for pair in 0..PAIRS {
+        let quiet = window()?;
+        subject.bring(pair)?;
+        pairs.push((quiet, window()?));
+    }
+    println!(
+        "\nrequests while 2.2 MiB of modules are compiled, {RATE} a second on one worker, \
+         {PAIRS} pairs of windows of {SECONDS} s"
+    );
+    line("nothing is compiled", pairs.iter().map(|pair| pair.0));
+    line("compiling", pairs.iter().map(|pair| pair.1));
+    let higher = pairs.iter().filter(|(quiet, busy)| busy.p99 > quiet.p99);
+    println!(
+        "  p99 was the higher one while compiling in {} of {PAIRS}",
+        higher.count()
+    );
+    Ok(())
+}
+
+fn line(what: &str, windows: impl Iterator<Item = Latency>) {
+    let mut p99: Vec<u64> = windows.map(|window| window.p99).collect();
+    p99.sort_unstable();
+    if let [first, .., last] = p99[..] {
+        let median = p99[p99.len() / 2];
+        println!("  {what:<22} p99 {median:>6} us, median of windows from {first} to {last}");
+    }
+}
+
+struct Subject {
+    contender: Contender,
+    directory: PathBuf,
+    snapshot: Snapshot,
+}
+
+impl Subject {
+    fn start(stage: &Stage<'_>, backend: u16) -> anyhow::Result<Self> {
+        let mut ports = Ports::choose(backend)?;
+        ports.one();
+        let directory = stage.folder("compiling")?;
+        fs::create_dir(directory.join("modules"))?;
+        let text = ports.fill(include_str!("config/snapshot.json"), &directory)?;
+        let mut snapshot: Snapshot = serde_json::from_str(&text)?;
+        let serves = filter(&directory, SERVES, None)?;
+        filters::attach(&mut snapshot, serves, (1, Direction::Egress), backend);
+        let mut command = weft_command()?;
+        command.arg("--module-dir").arg(directory.join("modules"));
+        command.arg("--snapshot");
+        let text = serde_json::to_string(&snapshot)?;
+        command.arg(write(&directory, "snapshot.json", &text)?);
+        let process = Process::start(NAME, &mut command, &directory, |c| stage.cores.measured(c))?;
+        let contender = ready(process, NAME, ports, None)?;
+        filters::await_filter(|| TcpStream::connect(("127.0.0.1", ports.http1)))?;
+        Ok(Self {
+            contender,
+            directory,
+            snapshot,
+        })
+    }
+
+    /// A snapshot with modules that the proxy has not compiled yet comes into force.
+    fn bring(&self, pair: usize) -> anyhow::Result<()> {
+        let mut snapshot = self.snapshot.clone();
+        snapshot.version = format!("bench-{pair}");
+        for name in COMPILED {
+            snapshot
+                .filters
+                .push(filter(&self.directory, name, Some(pair))?);
+        }
+        let text = serde_json::to_string(&snapshot)?;
+        write(&self.directory, "snapshot.json", &text)?;
+        let pid = i32::try_from(self.contender.process.pid())?;
+        let pid = Pid::from_raw(pid).context("a process")?;
+        Ok(kill_process(pid, Signal::HUP)?)
+    }
+}
+
+/// A filter whose module differs from that of others by a custom section.
+fn filter(directory: &Path, name: &str, differs: Option<usize>) -> anyhow::Result<Filter> {
+    let mut module = fs::read(filters::modules()?.join(format!("{name}.wasm")))?;
+    if let Some(number) = differs {
+        let number = u32::try_from(number)?.to_le_bytes();
+        module.extend([0, 6, 1, b'n']);
+        module.extend(number);
+    }
+    let digest = Sha256::digest(&module);
+    let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(
+        directory.join("modules").join(format!("{sha256}.wasm")),
+        module,
+    )?;
+    Ok(Filter {
+        kind: "WeftFilter".into(),
+        namespace: "default".into(),
+        name: name.into(),
+        sha256,
+        config: config(name).to_string().into_bytes(),
+        ..Filter::default()
+    })
+}
+
+fn config(name: &str) -> Value {
+    match name {
+        SERVES => json!({ "request": { "set": { "x-env": "production" } } }),
+        "jwt-auth" => json!({ "keys": [] }),
+        _ => json!({}),
+    }
+}
