@@ -72,13 +72,19 @@ pub(super) struct Errors {
 
 impl Errors {
     pub(super) fn add(&mut self, path: &Path, message: impl Into<String>) {
+        self.add_with(path, || message.into());
+    }
+
+    /// For what takes time to say: an object may have any number of errors, and only the
+    /// first [`MOST`] are worded.
+    pub(super) fn add_with(&mut self, path: &Path, message: impl FnOnce() -> String) {
         if self.told.len() == MOST {
             self.untold += 1;
             return;
         }
         self.told.push(FieldError {
             path: shortened(path.0.clone()),
-            message: shortened(message.into()),
+            message: shortened(message()),
         });
     }
 
@@ -122,4 +128,25 @@ fn shortened(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_told_is_not_worded() {
+        let mut errors = Errors::default();
+        let mut worded = 0;
+        for _ in 0..100_000 {
+            errors.add_with(&Path::root("spec"), || {
+                worded += 1;
+                "is wrong".to_owned()
+            });
+        }
+        assert_eq!(worded, MOST);
+        let told = errors.into_result(()).expect_err("errors").0;
+        assert_eq!(told.len(), MOST + 1);
+        assert_eq!(told[MOST].to_string(), "spec: has 99980 more errors");
+    }
 }

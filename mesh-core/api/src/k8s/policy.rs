@@ -48,9 +48,9 @@ pub trait PolicyObject: kube::Resource<DynamicType = ()> {
         let mut errors = Errors::default();
         let root = Path::root("");
         for name in self.unknown().keys() {
-            let hint = strict::suggestion(name, ["spec", "specs", "status", "metadata"]);
-            let hint = hint.map_or(String::new(), |known| format!(", did you mean {known}"));
-            errors.add(&root.field(name), format!("unknown field{hint}"));
+            errors.add_with(&root.field(name), || {
+                strict::unknown_field(name, ["spec", "specs", "status", "metadata"])
+            });
         }
         let specs = specs(self.spec(), self.specs(), &mut errors);
         let mut counts = Counts::new();

@@ -68,7 +68,9 @@ fn fields(object: &Map<String, Value>, schema: &Value, path: &Path, errors: &mut
         let path = path.field(name);
         match (known.and_then(|known| known.get(name)), known) {
             (Some(schema), _) => check(value, schema, &path, errors),
-            (None, Some(known)) => errors.add(&path, unknown_field(name, known)),
+            (None, Some(known)) => errors.add_with(&path, || {
+                unknown_field(name, known.keys().map(String::as_str))
+            }),
             (None, None) => match schema.get("additionalProperties") {
                 Some(Value::Object(_)) if value.is_null() => {
                     errors.add(&path, "must not be null");
@@ -86,8 +88,9 @@ fn fields(object: &Map<String, Value>, schema: &Value, path: &Path, errors: &mut
     }
 }
 
-fn unknown_field(name: &str, known: &Map<String, Value>) -> String {
-    match suggestion(name, known.keys().map(String::as_str)) {
+/// Says that there is no such field, and which one was probably meant.
+pub(super) fn unknown_field<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    match suggestion(name, known) {
         Some(known) => format!("unknown field, did you mean {known}"),
         None => "unknown field".into(),
     }
@@ -95,6 +98,13 @@ fn unknown_field(name: &str, known: &Map<String, Value>) -> String {
 
 /// Longest name for which a known one is suggested: comparing takes time.
 const LONGEST_NAME: usize = 64;
+
+/// Says that a value is none of those that are known, and which one was probably meant.
+pub(super) fn none_of(name: &str, known: &[&str]) -> String {
+    let hint = suggestion(name, known.iter().copied())
+        .map_or(String::new(), |known| format!(", did you mean {known}"));
+    format!("`{name}` is none of {}{hint}", known.join(", "))
+}
 
 /// The known name that a mistyped one was probably meant to be.
 pub(super) fn suggestion<'a>(

@@ -7,7 +7,7 @@ use weft_core::policy::{CidrPeer, Entity, Peer, Peers};
 
 use super::super::error::Path;
 use super::super::spec::{CidrRule, LabelSelector};
-use super::super::strict::suggestion;
+use super::super::strict::none_of;
 use super::Converter;
 
 /// The peer lists of a rule; `None` where a list is not there, which differs
@@ -76,10 +76,7 @@ impl Converter<'_> {
         let entity = Entity::from_name(name);
         if entity.is_none() {
             let known = Entity::NAMES.map(|(name, _)| name);
-            let hint = suggestion(name, known)
-                .map_or(String::new(), |known| format!(", did you mean {known}"));
-            let message = format!("`{name}` is none of {}{hint}", known.join(", "));
-            self.errors.add(path, message);
+            self.errors.add_with(path, || none_of(name, &known));
         }
         if entity == Some(Entity::WorldIpv6) {
             self.no_ipv6(name, path);

@@ -8,7 +8,7 @@ use super::super::error::Path;
 use super::super::spec::{
     L7Rules as L7Text, PortDenyRule, PortProtocol, PortRule as PortText, PortRuleHttp,
 };
-use super::super::strict::suggestion;
+use super::super::strict::none_of;
 use super::{Converter, limits};
 
 /// Most ports of one element of `toPorts`.
@@ -159,10 +159,7 @@ impl Converter<'_> {
             return Some(Some(protocol));
         }
         let known = ["TCP", "UDP", "SCTP", "ANY"];
-        let hint = suggestion(name, known)
-            .map_or(String::new(), |known| format!(", did you mean {known}"));
-        let message = format!("`{name}` is none of {}{hint}", known.join(", "));
-        self.errors.add(path, message);
+        self.errors.add_with(path, || none_of(name, &known));
         None
     }
 

@@ -4,7 +4,7 @@ use weft_core::policy::{EndpointSelector, Operator, Requirement};
 
 use super::super::error::Path;
 use super::super::spec::{LabelRequirement, LabelSelector};
-use super::super::strict::suggestion;
+use super::super::strict::none_of;
 use super::Converter;
 
 impl Converter<'_> {
@@ -50,10 +50,8 @@ impl Converter<'_> {
             "DoesNotExist" => Operator::DoesNotExist,
             unknown => {
                 let known = ["In", "NotIn", "Exists", "DoesNotExist"];
-                let hint = suggestion(unknown, known)
-                    .map_or(String::new(), |known| format!(", did you mean {known}"));
-                let message = format!("`{unknown}` is none of {}{hint}", known.join(", "));
-                self.errors.add(&path.field("operator"), message);
+                self.errors
+                    .add_with(&path.field("operator"), || none_of(unknown, &known));
                 return None;
             }
         };

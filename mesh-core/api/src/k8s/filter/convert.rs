@@ -421,10 +421,7 @@ impl Reader<'_> {
 
     /// Notes that a name is none of those that are known.
     pub(super) fn unknown<T>(&mut self, name: &str, known: &[&str], path: &Path) -> Option<T> {
-        let hint = strict::suggestion(name, known.iter().copied())
-            .map_or(String::new(), |known| format!(", did you mean {known}"));
-        let message = format!("`{name}` is none of {}{hint}", known.join(", "));
-        self.errors.add(path, message);
+        self.errors.add_with(path, || strict::none_of(name, known));
         None
     }
 }

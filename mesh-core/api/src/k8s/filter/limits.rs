@@ -112,12 +112,14 @@ impl Reader<'_> {
                 "trap" => &mut policies.trap,
                 "timeout" => &mut policies.timeout,
                 other => {
-                    let hint = strict::suggestion(other, KINDS);
-                    let hint = hint.map_or_else(
-                        || format!(": the kinds of failure are {}", KINDS.join(", ")),
-                        |known| format!(", did you mean {known}"),
-                    );
-                    self.errors.add(&path, format!("unknown field{hint}"));
+                    self.errors.add_with(&path, || {
+                        let hint = strict::suggestion(other, KINDS);
+                        let hint = hint.map_or_else(
+                            || format!(": the kinds of failure are {}", KINDS.join(", ")),
+                            |known| format!(", did you mean {known}"),
+                        );
+                        format!("unknown field{hint}")
+                    });
                     sound = false;
                     continue;
                 }

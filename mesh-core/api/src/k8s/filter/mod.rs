@@ -93,9 +93,8 @@ pub fn read(kind: FilterKind, object: &Value) -> Result<Filter, FieldErrors> {
     let known = ["apiVersion", "kind", "metadata", "spec", "status"];
     for name in fields.into_iter().flat_map(|fields| fields.keys()) {
         if !known.contains(&name.as_str()) {
-            let hint = strict::suggestion(name, known);
-            let hint = hint.map_or(String::new(), |known| format!(", did you mean {known}"));
-            errors.add(&Path::root("").field(name), format!("unknown field{hint}"));
+            let path = Path::root("").field(name);
+            errors.add_with(&path, || strict::unknown_field(name, known));
         }
     }
     let key = key_of(kind, object);
