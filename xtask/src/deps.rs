@@ -30,8 +30,8 @@ const ALLOWED: &[Allowed] = &[
     // Starts cargo and turns what it built into components.
     allow("weft-filter-build", &["weft-abi"]),
     allow("weft-wasm-host", &["weft-abi", "weft-core"]),
-    // What the proxy and the command line both say of configurations.
-    allow("weft-filter-schema", &[]),
+    // What proxy, agent and command line all say of configurations.
+    allow("weft-filter-schema", &["weft-abi"]),
     allow("weft-datapath-common", &[]),
     allow("weft-ebpf", &["weft-datapath-common"]),
     allow("weft-datapath", &["weft-datapath-common", "weft-core"]),

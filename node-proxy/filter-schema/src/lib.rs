@@ -13,11 +13,10 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Draft, PatternOptions, ValidationError};
 use serde_json::Value;
+use weft_abi::section::MAX_SCHEMA;
 
 /// More are not told: the first ones say what is wrong.
 const MAX_PROBLEMS: usize = 8;
-/// Longest text of a schema.
-const MAX_SCHEMA: usize = 256 << 10;
 /// A pattern of a schema takes at most this much memory.
 const MAX_PATTERN: usize = 1 << 20;
 /// Bytes of a path, and of what is said of it: either may quote the schema.
@@ -32,6 +31,20 @@ pub enum Invalid {
     Config(Vec<Problem>),
 }
 
+impl Invalid {
+    /// What is wrong, with the paths that fields have where the configuration stands below `root`.
+    #[must_use]
+    pub fn below(&self, root: &str) -> String {
+        match self {
+            Self::Schema(_) => self.to_string(),
+            Self::Config(problems) => {
+                let problems: Vec<_> = problems.iter().map(|one| one.below(root)).collect();
+                problems.join("; ")
+            }
+        }
+    }
+}
+
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -42,9 +55,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The problem, with the path that the field has where the configuration stands below `root`.
-    #[must_use]
-    pub fn below(&self, root: &str) -> String {
+    fn below(&self, root: &str) -> String {
         let Self { path, why } = self;
         match path.as_str() {
             "" => format!("{root}: {why}"),
@@ -279,6 +290,33 @@ mod tests {
         assert_eq!(
             validate(&schema().to_string(), &json!({"limit": 5})),
             Ok(())
+        );
+    }
+
+    #[test]
+    fn problems_have_the_paths_of_the_object_around_the_configuration() {
+        let below = |schema: Value, config: Value| {
+            let wrong = validate(&schema.to_string(), &config).expect_err("it is wrong");
+            wrong.below("spec.config")
+        };
+        for (config, expected) in [
+            (
+                json!({"deny": 1}),
+                "spec.config.deny: it is not of type \"array\"; spec.config.limit: it is missing",
+            ),
+            (json!([]), "spec.config: it is not of type \"object\""),
+        ] {
+            assert_eq!(below(schema(), config), expected);
+        }
+        let items = json!({"items": {"type": "integer"}});
+        assert_eq!(
+            below(items, json!(["x"])),
+            "spec.config[0]: it is not of type \"integer\""
+        );
+        let none = below(json!({"type": 5}), json!({}));
+        assert!(
+            none.starts_with("the filter's schema cannot be used: "),
+            "{none}"
         );
     }
 

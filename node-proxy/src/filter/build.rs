@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use weft_core::filter as model;
-use weft_filter_schema::Invalid;
 use weft_wasm_host::shared::queue::Queues;
 use weft_wasm_host::{
     Abi, ConfigureError, FailPolicy, Fault, Filter, FilterSpec, Isolation, Limits, Log, Manifest,
@@ -99,15 +98,8 @@ fn config(abi: Abi, manifest: &Manifest, config: &[u8]) -> Result<Bytes, Failure
     let value: Value =
         serde_json::from_slice(config).map_err(|error| refused(format!("config: {error}")))?;
     if !manifest.config_schema.is_empty() {
-        weft_filter_schema::validate(&manifest.config_schema, &value).map_err(|invalid| {
-            match invalid {
-                Invalid::Schema(_) => refused(invalid.to_string()),
-                Invalid::Config(problems) => {
-                    let problems: Vec<_> = problems.iter().map(|one| one.below("config")).collect();
-                    refused(problems.join("; "))
-                }
-            }
-        })?;
+        weft_filter_schema::validate(&manifest.config_schema, &value)
+            .map_err(|invalid| refused(invalid.below("config")))?;
     }
     Ok(Bytes::copy_from_slice(config))
 }
