@@ -30,7 +30,7 @@ impl OriginArgs {
     pub fn origins(&self) -> filter::Origins {
         filter::Origins {
             directory: self.module_dir.clone(),
-            private: self.module_allow_private,
+            allow_private: self.module_allow_private,
             authorities: self.module_ca.clone(),
         }
     }

@@ -124,7 +124,7 @@ impl Fetcher {
         source: &ModuleSource,
         stamp: Option<Stamp>,
     ) -> Result<Found, FetchError> {
-        let Some((bytes, stamp)) = self.sources.read(source, stamp).await? else {
+        let Some((bytes, stamp)) = self.sources.newer(source, stamp).await? else {
             return Ok(Found::Same);
         };
         let (store, tenant) = (self.store.clone(), self.tenant.clone());
@@ -145,51 +145,55 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// What a source stands for, of the digest that it has to have; nothing where
-    /// it is a file that has this stamp.
+    /// What a source stands for, of the digest that it has to have.
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn read(
-        &self,
-        source: &ModuleSource,
-        stamp: Option<Stamp>,
-    ) -> Result<Option<(Bytes, Option<Stamp>)>, FetchError> {
-        let (bytes, stamp) = match &source.location {
+    pub async fn fetch(&self, source: &ModuleSource) -> Result<Bytes, FetchError> {
+        let bytes = match &source.location {
             Location::File(name) => {
                 let (directory, name) = (self.directory.clone(), name.clone());
-                let read = blocking(move || read(&directory, &name, stamp)).await?;
-                match read {
-                    Some((bytes, stamp)) => (bytes, Some(stamp)),
-                    None => return Ok(None),
-                }
+                blocking(move || find(&directory, &name)?.read()).await?
             }
             Location::ConfigMap {
                 namespace,
                 name,
                 key,
-            } => (self.config_map(namespace, name, key).await?, None),
-            Location::Https(url) => (self.https(url).await?, None),
+            } => self.config_map(namespace, name, key).await?,
+            Location::Https(url) => self.https(url).await?,
             Location::Oci(reference) => {
                 let login = match &source.pull_secret {
                     Some(secret) => Some(self.login(secret, &reference.registry).await?),
                     None => None,
                 };
                 let pulled = oci::pull(&self.http, reference, login.as_ref());
-                (Box::pin(pulled).await?, None)
+                Box::pin(pulled).await?
             }
         };
-        if bytes.len() > MAX_MODULE {
-            return Err(FetchError::TooLarge(bytes.len() as u64));
-        }
-        if let Some(wanted) = source.sha256 {
-            let module = bytes.clone();
-            let found = blocking(move || Ok(digest_of(&module))).await?;
-            if found != wanted {
-                return Err(FetchError::Digest { found, wanted });
+        held_to(source, bytes).await
+    }
+
+    /// The same, and a file's stamp; nothing where it is a file that has this stamp.
+    async fn newer(
+        &self,
+        source: &ModuleSource,
+        stamp: Option<Stamp>,
+    ) -> Result<Option<(Bytes, Option<Stamp>)>, FetchError> {
+        let Location::File(name) = &source.location else {
+            return Ok(Some((self.fetch(source).await?, None)));
+        };
+        let (directory, name) = (self.directory.clone(), name.clone());
+        let read = blocking(move || {
+            let file = find(&directory, &name)?;
+            match stamp == Some(file.stamp) {
+                true => Ok(None),
+                false => Ok(Some((file.read()?, file.stamp))),
             }
+        });
+        match read.await? {
+            Some((bytes, now)) => Ok(Some((held_to(source, bytes).await?, Some(now)))),
+            None => Ok(None),
         }
-        Ok(Some((bytes, stamp)))
     }
 
     async fn config_map(
@@ -251,6 +255,21 @@ impl Sources {
     }
 }
 
+/// A module, if it is what it has to be.
+async fn held_to(source: &ModuleSource, bytes: Bytes) -> Result<Bytes, FetchError> {
+    if bytes.len() > MAX_MODULE {
+        return Err(FetchError::TooLarge(bytes.len() as u64));
+    }
+    if let Some(wanted) = source.sha256 {
+        let module = bytes.clone();
+        let found = blocking(move || Ok(digest_of(&module))).await?;
+        if found != wanted {
+            return Err(FetchError::Digest { found, wanted });
+        }
+    }
+    Ok(bytes)
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
 ) -> Result<T, FetchError> {
@@ -258,13 +277,29 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or(Err(FetchError::Stopped))
 }
 
-/// A file below the directory, unless it is the one that it was. Links may lead
-/// about inside of it, and not out of it.
-fn read(
-    directory: &Path,
-    name: &str,
-    stamp: Option<Stamp>,
-) -> Result<Option<(Bytes, Stamp)>, FetchError> {
+/// A file that is there.
+struct Module {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Module {
+    fn read(&self) -> Result<Bytes, FetchError> {
+        if self.stamp.size > MAX_MODULE as u64 {
+            return Err(FetchError::TooLarge(self.stamp.size));
+        }
+        match std::fs::read(&self.path) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => Err(FetchError::File(format!(
+                "{}: {error}",
+                self.path.display()
+            ))),
+        }
+    }
+}
+
+/// A file below the directory. Links may lead about inside of it, and not out of it.
+fn find(directory: &Path, name: &str) -> Result<Module, FetchError> {
     let path = directory.join(name);
     let failed = |error: std::io::Error| FetchError::File(format!("{}: {error}", path.display()));
     let inside = directory.canonicalize().map_err(failed)?;
@@ -277,15 +312,10 @@ fn read(
     if !metadata.is_file() {
         return Err(FetchError::File(format!("{} is no file", path.display())));
     }
-    let now = Stamp::of(&metadata);
-    if stamp == Some(now) {
-        return Ok(None);
-    }
-    if metadata.len() > MAX_MODULE as u64 {
-        return Err(FetchError::TooLarge(metadata.len()));
-    }
-    let bytes = std::fs::read(&real).map_err(failed)?;
-    Ok(Some((bytes.into(), now)))
+    Ok(Module {
+        path: real,
+        stamp: Stamp::of(&metadata),
+    })
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ pub struct Origins {
     /// Where `file://` modules are.
     pub directory: PathBuf,
     /// They may come from private networks.
-    pub private: bool,
+    pub allow_private: bool,
     /// A file of further authorities for TLS.
     pub authorities: Option<PathBuf>,
 }
@@ -112,7 +112,7 @@ impl Origins {
     /// When the file of authorities cannot be used.
     pub fn open(&self, api: Client) -> Result<Sources, ClientError> {
         let dialer = Dialer {
-            private: self.private,
+            private: self.allow_private,
         };
         Ok(Sources {
             http: Http::new(dialer, self.authorities.as_deref())?,

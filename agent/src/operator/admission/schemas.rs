@@ -65,10 +65,8 @@ impl Schemas {
             return Ok(known.clone());
         }
         let _turn = self.turns.try_acquire().map_err(|_| Unknown::Busy)?;
-        let read = tokio::time::timeout(LONGEST, self.sources.read(source, None)).await;
-        let read = read.map_err(|_| Unknown::Slow)?.map_err(Unknown::Unread)?;
-        // Nothing is the same as before: there is no before.
-        let (module, _) = read.ok_or(Unknown::Silent)?;
+        let module = tokio::time::timeout(LONGEST, self.sources.fetch(source)).await;
+        let module = module.map_err(|_| Unknown::Slow)?.map_err(Unknown::Unread)?;
         let schema = carried(&module)?;
         if is_pinned(source) {
             let mut known = self.known();
