@@ -38,8 +38,10 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
         identity(),
         Terms::lasting(Duration::from_secs(args.lease_duration.into())),
     );
-    if stop.run_until_cancelled(candidate.take()).await.is_none() {
-        return Ok(());
+    // Who stands by answers the API server as well.
+    tokio::select! {
+        () = candidate.take() => {}
+        ended = watched(&mut tasks, &stop) => return ended,
     }
     info!("this operator works");
     tasks.spawn(candidate.keep(stop.clone()));
@@ -58,9 +60,16 @@ pub async fn run(args: &OperatorArgs, stop: CancellationToken) -> anyhow::Result
         grace,
         stop.clone(),
     ));
+    watched(&mut tasks, &stop).await
+}
+
+/// Waits until all tasks have ended because `stop` was cancelled.
+///
+/// # Errors
+/// When one ends before: that is a defect, or the lease is lost. End the process, whoever
+/// supervises it starts it afresh.
+async fn watched(tasks: &mut JoinSet<()>, stop: &CancellationToken) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
-        // A task that ends before it was told to is a defect, or the lease is
-        // lost: end the process, whoever supervises it starts it afresh.
         ended?;
         if !stop.is_cancelled() {
             stop.cancel();
@@ -75,4 +84,29 @@ fn identity() -> String {
     let host = rustix::system::uname();
     let host = host.nodename().to_string_lossy().into_owned();
     format!("{host}_{}", uuid::Uuid::new_v4())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_ends_all_of_them() {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let other = stop.clone();
+        tasks.spawn(async move { other.cancelled().await });
+        tasks.spawn(async {});
+        let ended = watched(&mut tasks, &stop).await;
+        assert!(ended.is_err() && stop.is_cancelled());
+        assert!(watched(&mut tasks, &stop).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn tasks_end_when_they_are_told_to() {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let other = stop.clone();
+        tasks.spawn(async move { other.cancelled().await });
+        stop.cancel();
+        assert!(watched(&mut tasks, &stop).await.is_ok());
+    }
 }
