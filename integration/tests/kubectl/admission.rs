@@ -124,7 +124,7 @@ fn what_cannot_be_checked(lab: &Lab) {
         "{ran:?}"
     );
     assert!(
-        ran.errors.contains("its module cannot be read now"),
+        ran.errors.contains("its module cannot be used now"),
         "{ran:?}"
     );
 

@@ -1,11 +1,14 @@
-//! The certificate by which the API server knows the operators. It is in a Secret, so
-//! that all of them have the same one; who finds none, or an old one, makes another.
-//! The key of its authority is thrown away: it can vouch for nothing else.
+//! The certificate by which the API server knows the operators, and the token by which
+//! they know it. Both are in a Secret, so that all of them have the same; who finds none,
+//! or some that are old or do not fit, makes others. The key of the certificate's authority
+//! is thrown away: it can vouch for nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -17,10 +20,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
-use rustls::ServerConfig;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,6 +38,9 @@ const KIND: &str = "kubernetes.io/tls";
 const AUTHORITY: &str = "ca.crt";
 const CHAIN: &str = "tls.crt";
 const KEY: &str = "tls.key";
+const TOKEN: &str = "token";
+/// Characters of a token: 32 random bytes have 43.
+const MIN_TOKEN: usize = 43;
 /// When another one is to be made.
 const RENEW: &str = "weft.dev/renew-after";
 /// How long a certificate is valid, and how long it is used.
@@ -41,15 +52,28 @@ const SKEW: SignedDuration = SignedDuration::from_hours(24);
 const LOOK: Duration = Duration::from_secs(3600);
 /// Wait before a Secret that could not be written is written again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Between two that are written: somebody may write into the same Secret.
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
-/// A certificate, ready for use.
-#[derive(Debug)]
+/// A certificate, ready for use. It has no `Debug`: the log is no place for what is in it.
 pub(super) struct Certificate {
     /// Who vouches for it, as PEM.
     pub(super) authority: Vec<u8>,
     /// With its key.
     pub(super) server: Arc<ServerConfig>,
-    made: Secret,
+    /// Who knows it may ask.
+    pub(super) token: String,
+    /// Of all that the Secret has.
+    digest: [u8; 32],
+}
+
+impl Certificate {
+    /// Whether that is the token. How long it takes says nothing of how much of it is.
+    pub(super) fn is_token(&self, shown: &str) -> bool {
+        let (known, shown) = (Sha256::digest(&self.token), Sha256::digest(shown));
+        let pairs = known.iter().zip(&shown);
+        pairs.fold(0, |other, (known, shown)| other | (known ^ shown)) == 0
+    }
 }
 
 /// Why a certificate is none.
@@ -61,6 +85,12 @@ enum CertificateError {
     Pem(&'static str, rustls::pki_types::pem::Error),
     #[error(transparent)]
     Tls(#[from] rustls::Error),
+    #[error("{AUTHORITY}: {0}")]
+    Authority(#[from] VerifierBuilderError),
+    #[error("{0}")]
+    Name(#[from] InvalidDnsNameError),
+    #[error("its {TOKEN} is none")]
+    Token,
     #[error("it was to be renewed after {0}")]
     Old(String),
     #[error(transparent)]
@@ -68,10 +98,11 @@ enum CertificateError {
 }
 
 /// Hands on what the Secret has, and puts a new certificate into it when that is
-/// none, until `stop` is cancelled.
+/// none, though not twice within `again`, until `stop` is cancelled.
 pub(super) async fn keep(
     secrets: Api<Secret>,
     names: Vec<String>,
+    again: Duration,
     sender: watch::Sender<Option<Arc<Certificate>>>,
     stop: CancellationToken,
 ) {
@@ -80,6 +111,7 @@ pub(super) async fn keep(
     let mut seen: Option<Secret> = None;
     let mut told = String::new();
     let mut wait = LOOK;
+    let mut written: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -95,21 +127,33 @@ pub(super) async fn keep(
             () = tokio::time::sleep(wait) => {}
         }
         wait = LOOK;
-        match seen.as_ref().map(read) {
+        let found = seen.as_ref();
+        let found = found.map(|secret| read(secret, &names, Timestamp::now()));
+        let why = match found {
             Some(Ok(certificate)) => {
                 told.clear();
                 hand_on(&sender, certificate);
                 continue;
             }
-            Some(Err(error)) => info!(%error, "another certificate is made"),
-            None => info!("a certificate is made"),
+            Some(Err(error)) => error.to_string(),
+            None => "there is none".to_owned(),
+        };
+        let left = written.and_then(|at| again.checked_sub(at.elapsed()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            let what = format!("somebody else writes the Secret {NAME}: {why}");
+            tell(&mut told, &what);
+            wait = left;
+            continue;
         }
-        if let Err(error) = renew(&secrets, seen.as_ref(), &names).await {
-            tell(
-                &mut told,
-                &format!("no certificate for the API server: {error:#}"),
-            );
-            wait = RETRY;
+        info!(why, "a certificate for the API server is made");
+        match renew(&secrets, seen.as_ref(), &names).await {
+            Ok(true) => written = Some(Instant::now()),
+            Ok(false) => {}
+            Err(error) => {
+                let what = format!("no certificate for the API server: {error:#}");
+                tell(&mut told, &what);
+                wait = RETRY;
+            }
         }
     }
 }
@@ -126,7 +170,7 @@ fn hand_on(sender: &watch::Sender<Option<Arc<Certificate>>>, certificate: Certif
     sender.send_if_modified(|known| {
         let news = known
             .as_ref()
-            .is_none_or(|known| known.made.data != certificate.made.data);
+            .is_none_or(|known| known.digest != certificate.digest);
         if news {
             *known = Some(Arc::new(certificate));
         }
@@ -135,12 +179,12 @@ fn hand_on(sender: &watch::Sender<Option<Arc<Certificate>>>, certificate: Certif
 }
 
 /// Puts a new one in the place of what was seen, unless somebody was faster: then
-/// the watch brings theirs.
+/// it is false, and the watch brings theirs.
 async fn renew(
     secrets: &Api<Secret>,
     seen: Option<&Secret>,
     names: &[String],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let mut secret = make(names, Timestamp::now())?;
     let params = PostParams::default();
     let written = match seen {
@@ -156,14 +200,18 @@ async fn renew(
         }
     };
     match written {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// What a Secret has, unless it is too old.
-fn read(secret: &Secret) -> Result<Certificate, CertificateError> {
+/// What a Secret has, unless it is too old, or not for a server of these names.
+fn read(
+    secret: &Secret,
+    names: &[String],
+    now: Timestamp,
+) -> Result<Certificate, CertificateError> {
     let part = |name: &'static str| {
         let data = secret.data.as_ref().and_then(|data| data.get(name));
         data.map(|bytes| bytes.0.as_slice())
@@ -172,27 +220,80 @@ fn read(secret: &Secret) -> Result<Certificate, CertificateError> {
     let annotations = secret.metadata.annotations.as_ref();
     let renew = annotations.and_then(|all| all.get(RENEW));
     let renew = renew.ok_or(CertificateError::Missing(RENEW))?;
-    let due = renew
-        .parse::<Timestamp>()
-        .is_ok_and(|due| due > Timestamp::now());
+    let due = renew.parse::<Timestamp>().is_ok_and(|due| due > now);
     if !due {
         return Err(CertificateError::Old(renew.clone()));
     }
     let authority = part(AUTHORITY)?.to_vec();
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(part(CHAIN)?).collect();
     let chain = chain.map_err(|error| CertificateError::Pem(CHAIN, error))?;
+    verify(&authority, &chain, names, now)?;
+    let token = String::from_utf8_lossy(part(TOKEN)?).into_owned();
+    // It stands in a path.
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if token.len() < MIN_TOKEN || !token.bytes().all(sound) {
+        return Err(CertificateError::Token);
+    }
     let key = PrivateKeyDer::from_pem_slice(part(KEY)?)
         .map_err(|error| CertificateError::Pem(KEY, error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider)
+    let server = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     Ok(Certificate {
         authority,
         server: Arc::new(server),
-        made: secret.clone(),
+        token,
+        digest: digest(secret),
     })
+}
+
+/// Holds a chain to what the API server will: somebody may have put another one there,
+/// or the operators have got other names.
+fn verify(
+    authority: &[u8],
+    chain: &[CertificateDer<'_>],
+    names: &[String],
+    now: Timestamp,
+) -> Result<(), CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for one in CertificateDer::pem_slice_iter(authority) {
+        roots.add(one.map_err(|error| CertificateError::Pem(AUTHORITY, error))?)?;
+    }
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+    let (server, between) = chain
+        .split_first()
+        .ok_or(CertificateError::Missing(CHAIN))?;
+    let now = Duration::from_secs(now.as_second().try_into().unwrap_or_default());
+    for name in names {
+        let name = ServerName::try_from(name.as_str())?;
+        let now = UnixTime::since_unix_epoch(now);
+        verifier.verify_server_cert(server, between, &name, &[], now)?;
+    }
+    Ok(())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn digest(secret: &Secret) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for (name, bytes) in secret.data.iter().flatten() {
+        for part in [name.as_bytes(), &bytes.0] {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+    }
+    digest.finalize().into()
+}
+
+fn random_token() -> Result<String, rustls::Error> {
+    let mut bytes = [0; 32];
+    let filled = provider().secure_random.fill(&mut bytes);
+    filled.map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// A new one for a server of these names.
@@ -231,6 +332,7 @@ fn make(names: &[String], now: Timestamp) -> Result<Secret, CertificateError> {
             part(AUTHORITY, authority.pem()),
             part(CHAIN, server.pem()),
             part(KEY, key.serialize_pem()),
+            part(TOKEN, random_token()?),
         ])),
         ..Secret::default()
     })
@@ -248,51 +350,4 @@ fn valid(params: &mut CertificateParams, now: Timestamp) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// One for loopback.
-    pub(in super::super) fn made() -> Certificate {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let secret = make(&names, Timestamp::now()).expect("made");
-        read(&secret).expect("it can be read")
-    }
-
-    #[test]
-    fn what_is_made_is_used_for_a_year() {
-        let names = ["weft-operator.kube-system.svc".to_owned()];
-        let now = Timestamp::now();
-        let secret = make(&names, now).expect("made");
-        read(&secret).expect("it can be read");
-        let old = make(&names, now - USED - SignedDuration::from_secs(1)).expect("made");
-        let error = read(&old).expect_err("it is old").to_string();
-        assert!(error.contains("renewed after"), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_certificate_is_said_to_be_none() {
-        let names = ["a.b.svc".to_owned()];
-        let secret = make(&names, Timestamp::now()).expect("made");
-        for (part, said) in [
-            (AUTHORITY, "no ca.crt"),
-            (CHAIN, "no tls.crt"),
-            (KEY, "no tls.key"),
-        ] {
-            let mut without = secret.clone();
-            without.data.as_mut().expect("data").remove(part);
-            let error = read(&without).expect_err("a part is missing").to_string();
-            assert!(error.contains(said), "{error}");
-        }
-        let mut other = secret.clone();
-        let key = KeyPair::generate().expect("a key").serialize_pem();
-        let data = other.data.as_mut().expect("data");
-        data.insert(KEY.to_owned(), ByteString(key.into_bytes()));
-        assert!(matches!(read(&other), Err(CertificateError::Tls(_))));
-        let mut undated = secret;
-        undated.metadata.annotations = None;
-        assert!(matches!(
-            read(&undated),
-            Err(CertificateError::Missing(RENEW))
-        ));
-    }
-}
+pub(super) mod tests;

@@ -11,9 +11,11 @@
 //! goes on without an operator.
 
 mod certificate;
-mod configuration;
+mod registration;
+mod request;
 mod review;
 mod schemas;
+mod seats;
 mod server;
 
 use std::sync::Arc;
@@ -25,14 +27,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::OperatorArgs;
 use crate::filter::ClientError;
-use certificate::Certificate;
-use configuration::Webhook;
+use registration::Webhook;
+use review::Reviewer;
 use schemas::Schemas;
+use server::Certificates;
 
 /// What the API server trusts; none before there is a certificate.
 pub(super) struct Admission {
     webhook: Webhook,
-    certificate: watch::Receiver<Option<Arc<Certificate>>>,
+    certificates: Certificates,
 }
 
 /// Serves reviews, whichever operator works: the Service leads to any of them.
@@ -45,28 +48,29 @@ pub(super) fn serve(
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<Admission, ClientError> {
-    let schemas = Arc::new(Schemas::new(args.origins.origins().open(client.clone())?));
+    let schemas = Schemas::new(args.origins.origins().open(client.clone())?);
     let webhook = Webhook {
         namespace: args.lease_namespace.clone(),
         service: args.admission_service.clone(),
     };
     let secrets = Api::namespaced(client.clone(), &args.lease_namespace);
-    let (sender, certificate) = watch::channel(None);
+    let (sender, certificates) = watch::channel(None);
     tasks.spawn(certificate::keep(
         secrets,
         webhook.names(),
+        certificate::AGAIN,
         sender,
         stop.clone(),
     ));
     tasks.spawn(server::serve(
         args.admission_listen,
-        certificate.clone(),
-        schemas,
+        certificates.clone(),
+        Arc::new(Reviewer::new(schemas)),
         stop.clone(),
     ));
     Ok(Admission {
         webhook,
-        certificate,
+        certificates,
     })
 }
 
@@ -80,16 +84,13 @@ impl Admission {
     ) {
         let Self {
             webhook,
-            certificate,
+            certificates,
         } = self;
-        tasks.spawn(configuration::keep(
+        tasks.spawn(registration::keep(
             client,
             webhook,
-            certificate,
+            certificates,
             stop.clone(),
         ));
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,16 +1,24 @@
 //! What is answered to the API server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use kube::core::admission::{AdmissionRequest, AdmissionResponse};
-use kube::core::{DynamicObject, Status};
+use bytes::Bytes;
+use serde::Serialize;
 use serde_json::Value;
-use tracing::{info, warn};
-use weft_api::k8s::filter::{FilterKind, read};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+use weft_api::k8s::filter::Filter;
 use weft_filter_schema::Invalid;
 
-use super::schemas::{Schemas, Unknown};
+use super::request::{self, About, Asked, Object};
+use super::schemas::{MODULE_WITHIN, Schemas};
 
+/// How long an answer may take: its module, and checking it.
+pub(super) const ANSWER_WITHIN: Duration = MODULE_WITHIN.saturating_add(Duration::from_secs(1));
+/// Reviews that are read or checked at a time: each may keep a processor busy.
+const AT_ONCE: usize = 2;
 /// What users can do, and what becomes of their object.
 const CHECKED_LATER: &str =
     "nodes check it before it comes into force: see the condition Configured";
@@ -26,92 +34,176 @@ pub(super) enum Verdict {
     Refused(String),
 }
 
-/// Answers a request.
-pub(super) async fn answer(
-    schemas: &Schemas,
-    request: &AdmissionRequest<DynamicObject>,
-) -> AdmissionResponse {
-    let mut response = AdmissionResponse::from(request);
-    let (namespace, name) = (
-        request.namespace.as_deref().unwrap_or_default(),
-        &request.name,
-    );
-    match verdict(schemas, request).await {
-        Verdict::Good => {}
-        Verdict::Unchecked(why) => {
-            info!(kind = %request.kind.kind, namespace, name, why, "accepted, and not checked");
-            response.warnings = Some(vec![why]);
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// It is no review.
+    #[error("{0}")]
+    NoReview(String),
+    /// Others take all the time.
+    #[error("it took too long\n")]
+    Late,
+}
+
+/// Answers reviews.
+pub(super) struct Reviewer {
+    schemas: Schemas,
+    turns: Arc<Semaphore>,
+}
+
+impl Reviewer {
+    /// One that knows schemas from these.
+    pub(super) fn new(schemas: Schemas) -> Self {
+        Self {
+            schemas,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
-        Verdict::Refused(why) => {
-            info!(kind = %request.kind.kind, namespace, name, why, "refused");
-            response.allowed = false;
-            response.result = Status::failure(&why, "Invalid").with_code(422);
+    }
+
+    /// Answers one until the deadline, as JSON.
+    ///
+    /// # Errors
+    /// See [`Unanswered`].
+    pub(super) async fn answer(
+        &self,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Unanswered> {
+        let (uid, about, verdict) = self.verdict(body, deadline).await?;
+        tell(&about, &verdict);
+        let answer = Answer::new(&uid, verdict);
+        serde_json::to_vec(&answer).map_err(|error| Unanswered::NoReview(error.to_string()))
+    }
+
+    async fn verdict(
+        &self,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(String, About, Verdict), Unanswered> {
+        let read = self.work(move || request::read(&body));
+        let Ok(Some(asked)) = timeout_at(deadline, read).await else {
+            return Err(Unanswered::Late);
+        };
+        let Asked { uid, about, object } = asked.map_err(Unanswered::NoReview)?;
+        let verdict = match object {
+            Object::Same => Verdict::Good,
+            Object::Wrong(why) => Verdict::Refused(why),
+            Object::Filter(filter) => timeout_at(deadline, self.judge(*filter))
+                .await
+                .unwrap_or_else(|_| unchecked(", for too many filters are applied at once")),
+        };
+        Ok((uid, about, verdict))
+    }
+
+    /// Judges a configuration as nodes will.
+    async fn judge(&self, filter: Filter) -> Verdict {
+        let schema = match self.schemas.of(&filter.module).await {
+            Ok(Some(schema)) => schema,
+            Ok(None) => return Verdict::Good,
+            Err(unknown) => return unchecked(&format!(" yet, for {unknown}")),
+        };
+        let checked = self.work(move || check(&schema, &filter.config));
+        match checked.await {
+            Some(Ok(())) => Verdict::Good,
+            Some(Err(why)) => Verdict::Refused(why),
+            None => unchecked(""),
         }
     }
-    response
-}
 
-async fn verdict(schemas: &Schemas, request: &AdmissionRequest<DynamicObject>) -> Verdict {
-    let kind = FilterKind::from_name(&request.kind.kind);
-    let (Some(kind), Some(object)) = (kind, &request.object) else {
-        return Verdict::Good;
-    };
-    // An object that came to be wrong can still be annotated, and deleted.
-    let before = request.old_object.as_ref().map(spec);
-    if before.is_some_and(|before| before == spec(object)) {
-        return Verdict::Good;
-    }
-    let mut object = object.clone();
-    if object.metadata.namespace.is_none() {
-        object.metadata.namespace.clone_from(&request.namespace);
-    }
-    match serde_json::to_value(&object) {
-        Ok(object) => judge(schemas, kind, &object).await,
-        Err(error) => Verdict::Refused(error.to_string()),
+    /// Does what takes a while, in its turn. The turn is over when the work is, and not
+    /// when nobody waits for it any more. Nothing where the work ended without a result.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.ok()
     }
 }
 
-fn spec(object: &DynamicObject) -> &Value {
-    &object.data["spec"]
+fn unchecked(why: &str) -> Verdict {
+    Verdict::Unchecked(format!("spec.config is not checked{why}; {CHECKED_LATER}"))
 }
 
-/// Judges an object as nodes will.
-pub(super) async fn judge(schemas: &Schemas, kind: FilterKind, object: &Value) -> Verdict {
-    let filter = match read(kind, object) {
-        Ok(filter) => filter,
-        Err(errors) => return Verdict::Refused(errors.to_string()),
-    };
-    let schema = match schemas.of(&filter.module).await {
-        Ok(Some(schema)) => schema,
-        Ok(None) => return Verdict::Good,
-        Err(unknown) => {
-            if let Unknown::Unread(error) = &unknown {
-                warn!(filter = %filter.key, %error, "a module cannot be read");
-            }
-            return Verdict::Unchecked(format!(
-                "spec.config is not checked yet, for {unknown}; {CHECKED_LATER}"
-            ));
-        }
-    };
-    // Checking takes time where schema and configuration are large.
-    let checked = tokio::task::spawn_blocking(move || check(&schema, &filter.config)).await;
-    match checked {
-        Ok(Ok(())) => Verdict::Good,
-        Ok(Err(why)) => Verdict::Refused(why),
-        Err(_) => Verdict::Unchecked(format!("spec.config is not checked; {CHECKED_LATER}")),
-    }
-}
-
-fn check(schema: &Arc<str>, config: &[u8]) -> Result<(), String> {
+fn check(schema: &str, config: &[u8]) -> Result<(), String> {
     let config: Value = serde_json::from_slice(config).map_err(|error| error.to_string())?;
     weft_filter_schema::validate(schema, &config).map_err(|invalid| match invalid {
         Invalid::Schema(_) => format!("spec.module: {invalid}"),
-        Invalid::Config(problems) => {
-            let problems: Vec<_> = problems
-                .iter()
-                .map(|one| one.below("spec.config"))
-                .collect();
-            problems.join("; ")
-        }
+        Invalid::Config(_) => invalid.below("spec.config"),
     })
 }
+
+fn tell(about: &About, verdict: &Verdict) {
+    let About {
+        kind,
+        namespace,
+        name,
+    } = about;
+    match verdict {
+        Verdict::Good => {}
+        Verdict::Unchecked(why) => info!(kind, namespace, name, why, "accepted, and not checked"),
+        Verdict::Refused(why) => info!(kind, namespace, name, why, "refused"),
+    }
+}
+
+/// An AdmissionReview with its response.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<[String; 1]>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+    reason: &'static str,
+    code: u16,
+    message: String,
+}
+
+impl<'a> Answer<'a> {
+    fn new(uid: &'a str, verdict: Verdict) -> Self {
+        let (status, warnings) = match verdict {
+            Verdict::Good => (None, None),
+            Verdict::Unchecked(why) => (None, Some([why])),
+            Verdict::Refused(message) => {
+                let status = Status {
+                    status: "Failure",
+                    reason: "Invalid",
+                    code: 422,
+                    message,
+                };
+                (Some(status), None)
+            }
+        };
+        Self {
+            api_version: "admission.k8s.io/v1",
+            kind: "AdmissionReview",
+            response: Response {
+                uid,
+                allowed: status.is_none(),
+                status,
+                warnings,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

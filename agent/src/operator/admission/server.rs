@@ -1,8 +1,10 @@
-//! Reviews over HTTPS. Whoever reaches the port may ask, so what one can take is bounded.
+//! Reviews over HTTPS, for who knows the token. Whoever reaches the port may connect, so
+//! nothing of a body is read before the token is shown, and what one can take is bounded.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,80 +15,85 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kube::core::DynamicObject;
-use kube::core::admission::{AdmissionRequest, AdmissionReview};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::certificate::Certificate;
-use super::review;
-use super::schemas::{self, Schemas};
+use super::review::{ANSWER_WITHIN, Reviewer, Unanswered};
+use super::seats::{Seat, Seats};
 
-/// Where reviews are asked for.
-pub(super) const PATH: &str = "/admission/filters";
-/// How long an answer may take: its module, and checking it.
-pub(super) const LONGEST: Duration = schemas::LONGEST.saturating_add(Duration::from_secs(1));
+/// Where reviews are asked for; the token follows.
+pub(super) const PATH: &str = "/admission/filters/";
 /// Port unless another is said.
 const PORT: u16 = 9443;
-/// Connections at a time; the API servers of a cluster keep a few.
-const CONNECTIONS: usize = 64;
-/// How long a handshake may take, and a connection may be idle.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a stranger may take to show the token, with the handshake.
+const STRANGER: Duration = Duration::from_secs(3);
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(10);
+/// Bytes that are read ahead of a request.
+const MAX_HEAD: usize = 32 << 10;
 /// Bytes of a review: an object has 1.5 MiB at most, and there are two.
 const MAX_REVIEW: usize = 4 << 20;
 /// Wait before an address that is taken is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// The newest certificate; none before there is one.
+pub(super) type Certificates = watch::Receiver<Option<Arc<Certificate>>>;
+
 /// Serves until `stop` is cancelled; without an address, on port 9443 of all of them.
 pub(super) async fn serve(
     address: Option<SocketAddr>,
-    mut certificate: watch::Receiver<Option<Arc<Certificate>>>,
-    schemas: Arc<Schemas>,
+    mut certificates: Certificates,
+    reviewer: Arc<Reviewer>,
     stop: CancellationToken,
 ) {
-    let Some(Ok(_)) = stop
-        .run_until_cancelled(certificate.wait_for(Option::is_some))
-        .await
-    else {
+    let made = certificates.wait_for(Option::is_some);
+    let Some(Ok(_)) = stop.run_until_cancelled(made).await else {
         return;
     };
-    let Some(listener) = stop.run_until_cancelled(listen(address)).await else {
-        return;
-    };
-    let turns = Arc::new(Semaphore::new(CONNECTIONS));
-    while !stop.is_cancelled() {
-        let accepted = async {
-            let turn = Arc::clone(&turns).acquire_owned().await;
-            (turn, listener.accept().await)
-        };
-        let Some((turn, accepted)) = stop.run_until_cancelled(accepted).await else {
-            return;
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+    if let Some(listener) = stop.run_until_cancelled(listen(address)).await {
+        accept(&listener, &certificates, &reviewer, &stop).await;
+    }
+}
+
+/// Serves who connects until `stop` is cancelled, and answers then what was asked.
+pub(super) async fn accept(
+    listener: &TcpListener,
+    certificates: &Certificates,
+    reviewer: &Arc<Reviewer>,
+    stop: &CancellationToken,
+) {
+    let (seats, connections) = (Seats::default(), TaskTracker::new());
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 debug!(%error, "no connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        // The newest: it may have been renewed.
-        let Some(config) = certificate
-            .borrow()
-            .as_ref()
-            .map(|one| Arc::clone(&one.server))
-        else {
+        // Closed at once: behind silent ones it would wait for longer than anybody does.
+        let Some(seat) = seats.take(peer.ip()) else {
+            debug!(%peer, "too many connections");
             continue;
         };
-        let (schemas, stop) = (Arc::clone(&schemas), stop.clone());
-        tokio::spawn(async move {
-            let connection = connection(stream, config, schemas);
-            stop.run_until_cancelled(connection).await;
-            drop(turn);
-        });
+        let connection = Connection {
+            certificates: certificates.clone(),
+            reviewer: Arc::clone(reviewer),
+            seat,
+        };
+        let stop = stop.clone();
+        connections.spawn(async move { connection.serve(stream, &stop).await });
+    }
+    connections.close();
+    if timeout(ANSWER_WITHIN, connections.wait()).await.is_err() {
+        debug!("not all reviews were answered");
     }
 }
 
@@ -125,50 +132,84 @@ async fn bind(address: Option<SocketAddr>) -> io::Result<TcpListener> {
     }
 }
 
-async fn connection(stream: TcpStream, config: Arc<rustls::ServerConfig>, schemas: Arc<Schemas>) {
-    let handshake = TlsAcceptor::from(config).accept(stream);
-    let stream = match tokio::time::timeout(PATIENCE, handshake).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%error, "no handshake"),
-        Err(_) => return debug!("no handshake in time"),
-    };
-    let service = service_fn(move |request| {
-        let schemas = Arc::clone(&schemas);
-        async move { Ok::<_, Infallible>(answer(&schemas, request).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "a connection ended");
-    }
+/// One who is connected.
+struct Connection {
+    certificates: Certificates,
+    reviewer: Arc<Reviewer>,
+    seat: Seat,
 }
 
-async fn answer(schemas: &Schemas, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    match (request.method(), request.uri().path()) {
-        (&Method::POST, PATH) => {}
-        (_, PATH) => return plain(StatusCode::METHOD_NOT_ALLOWED, "a review is a POST\n"),
-        _ => return plain(StatusCode::NOT_FOUND, "nothing is here\n"),
+impl Connection {
+    async fn serve(&self, stream: TcpStream, stop: &CancellationToken) {
+        let deadline = Instant::now() + STRANGER;
+        let Some(config) = self.newest().map(|one| Arc::clone(&one.server)) else {
+            return;
+        };
+        let handshake = timeout_at(deadline, TlsAcceptor::from(config).accept(stream));
+        let stream = match stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => stream,
+            Some(Ok(Err(error))) => return debug!(%error, "no handshake"),
+            Some(Err(_)) => return debug!("no handshake in time"),
+            None => return,
+        };
+        let service =
+            service_fn(|request| async move { Ok::<_, Infallible>(self.answer(request).await) });
+        let mut served = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let silent = async {
+            if timeout_at(deadline, self.seat.shown()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = silent => return debug!("nobody asked in time"),
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "a connection ended");
+        }
     }
-    match tokio::time::timeout(LONGEST, reviewed(schemas, request.into_body())).await {
-        Ok(Ok(body)) => json(body),
-        Ok(Err(why)) => plain(StatusCode::BAD_REQUEST, &why),
-        Err(_) => plain(StatusCode::GATEWAY_TIMEOUT, "it took too long\n"),
-    }
-}
 
-async fn reviewed(schemas: &Schemas, body: Incoming) -> Result<Vec<u8>, String> {
-    let body = Limited::new(body, MAX_REVIEW).collect().await;
-    let body = body.map_err(|error| format!("the review: {error}\n"))?;
-    let review: AdmissionReview<DynamicObject> = serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| format!("no AdmissionReview: {error}\n"))?;
-    let request: AdmissionRequest<DynamicObject> = review
-        .try_into()
-        .map_err(|_| "the review has no request\n".to_owned())?;
-    let response = review::answer(schemas, &request).await;
-    serde_json::to_vec(&response.into_review()).map_err(|error| error.to_string())
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let token = request.uri().path().strip_prefix(PATH);
+        let certificate = self.newest();
+        let known = |token: &str| certificate.is_some_and(|one| one.is_token(token));
+        if !token.is_some_and(known) {
+            return plain(StatusCode::NOT_FOUND, "nothing is here\n");
+        }
+        if !self.seat.show() {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n");
+        }
+        if request.method() != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "a review is a POST\n");
+        }
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let body = Limited::new(request.into_body(), MAX_REVIEW).collect();
+        let answer = match timeout_at(deadline, body).await {
+            Ok(Ok(body)) => self.reviewer.answer(body.to_bytes(), deadline).await,
+            Ok(Err(error)) => Err(Unanswered::NoReview(format!("the review: {error}\n"))),
+            Err(_) => Err(Unanswered::Late),
+        };
+        match answer {
+            Ok(body) => json(body),
+            Err(why @ Unanswered::NoReview(_)) => plain(StatusCode::BAD_REQUEST, &why.to_string()),
+            Err(why @ Unanswered::Late) => plain(StatusCode::GATEWAY_TIMEOUT, &why.to_string()),
+        }
+    }
+
+    /// It may have been renewed.
+    fn newest(&self) -> Option<Arc<Certificate>> {
+        self.certificates.borrow().clone()
+    }
 }
 
 fn json(body: Vec<u8>) -> Response<Full<Bytes>> {

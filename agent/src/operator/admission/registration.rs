@@ -1,6 +1,5 @@
 //! What the API server asks the operators about: the ValidatingWebhookConfiguration.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,13 +8,13 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_api::k8s::filter::{FilterKind, GROUP, VERSION, plural};
 
 use super::certificate::Certificate;
-use super::server::{LONGEST, PATH};
+use super::review::ANSWER_WITHIN;
+use super::server::{Certificates, PATH};
 
 /// Name of the configuration.
 const NAME: &str = "weft-filters";
@@ -25,8 +24,8 @@ const HOOK: &str = "filters.weft.dev";
 const MANAGER: &str = "weft-operator";
 /// Port of the Service.
 const PORT: u16 = 443;
-/// What the network may take, beside what an answer takes at most.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How long the API server waits for an answer and for the network.
+const API_TIMEOUT: Duration = ANSWER_WITHIN.saturating_add(Duration::from_secs(1));
 /// Between two writes: it may have been changed, or removed, by somebody.
 const AGAIN: Duration = Duration::from_secs(300);
 /// Wait after one that failed.
@@ -48,8 +47,8 @@ impl Webhook {
         vec![name.clone(), format!("{name}.cluster.local")]
     }
 
-    /// The object, for those who trust this authority (PEM).
-    fn configuration(&self, authority: &[u8]) -> Value {
+    /// The object, for those who trust the authority of this certificate.
+    fn configuration(&self, certificate: &Certificate) -> Value {
         let kinds = [FilterKind::WeftFilter, FilterKind::WeftClusterFilter];
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
@@ -63,9 +62,9 @@ impl Webhook {
                 "clientConfig": {
                     "service": {
                         "namespace": self.namespace, "name": self.service,
-                        "path": PATH, "port": PORT,
+                        "path": format!("{PATH}{}", certificate.token), "port": PORT,
                     },
-                    "caBundle": STANDARD.encode(authority),
+                    "caBundle": STANDARD.encode(&certificate.authority),
                 },
                 "rules": [{
                     "apiGroups": [GROUP],
@@ -78,7 +77,7 @@ impl Webhook {
                 "failurePolicy": "Ignore",
                 "matchPolicy": "Equivalent",
                 "sideEffects": "None",
-                "timeoutSeconds": (LONGEST + MARGIN).as_secs(),
+                "timeoutSeconds": API_TIMEOUT.as_secs(),
                 "admissionReviewVersions": ["v1"],
             }],
         })
@@ -90,20 +89,17 @@ impl Webhook {
 pub(super) async fn keep(
     client: Client,
     webhook: Webhook,
-    mut certificate: watch::Receiver<Option<Arc<Certificate>>>,
+    mut certificates: Certificates,
     stop: CancellationToken,
 ) {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
     let params = PatchParams::apply(MANAGER).force();
     let mut told = None;
     loop {
-        let authority = certificate
-            .borrow_and_update()
-            .as_ref()
-            .map(|one| one.authority.clone());
+        let certificate = certificates.borrow_and_update().clone();
         let mut wait = AGAIN;
-        if let Some(authority) = authority {
-            let object = webhook.configuration(&authority);
+        if let Some(certificate) = certificate {
+            let object = webhook.configuration(&certificate);
             let written = api.patch(NAME, &params, &Patch::Apply(&object)).await;
             let said = written.err().map(|error| error.to_string());
             if told.as_ref() != Some(&said) {
@@ -122,7 +118,7 @@ pub(super) async fn keep(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = certificate.changed() => if changed.is_err() { return },
+            changed = certificates.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -131,6 +127,7 @@ pub(super) async fn keep(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::admission::certificate;
 
     #[test]
     fn the_object_is_one_that_kubernetes_knows() {
@@ -138,7 +135,8 @@ mod tests {
             namespace: "mesh".to_owned(),
             service: "checks".to_owned(),
         };
-        let object = webhook.configuration(b"PEM");
+        let certificate = certificate::tests::made();
+        let object = webhook.configuration(&certificate);
         let read: ValidatingWebhookConfiguration =
             serde_json::from_value(object).expect("it is one");
         let hooks = read.webhooks.expect("webhooks");
@@ -151,14 +149,13 @@ mod tests {
         let rules = hook.rules.as_ref().expect("rules");
         let resources = rules[0].resources.as_deref().expect("resources");
         assert_eq!(resources, ["weftfilters", "weftclusterfilters"]);
-        assert_eq!(
-            hook.client_config
-                .ca_bundle
-                .as_ref()
-                .expect("an authority")
-                .0,
-            b"PEM"
-        );
+        assert_eq!(hook.timeout_seconds, Some(10));
+        let asked = &hook.client_config;
+        let authority = asked.ca_bundle.as_ref().expect("an authority");
+        assert_eq!(authority.0, certificate.authority);
+        let service = asked.service.as_ref().expect("a Service");
+        let path = service.path.as_deref().expect("a path");
+        assert_eq!(path, format!("/admission/filters/{}", certificate.token));
         assert_eq!(webhook.names()[0], "checks.mesh.svc");
     }
 }
