@@ -13,8 +13,8 @@ use weft_wasm_host::clock::Clock;
 use weft_wasm_host::exchange::Exchange;
 use weft_wasm_host::{
     Command, ConfigureError, ContextId, Event, Fault, Filter, FilterSpec, Guest, Isolation, Level,
-    Limits, Loader, Log, LogRecord, Module, OnError, Plugin, Runtime, RuntimeSettings, Shared,
-    Step,
+    Limits, Loader, Log, LogRecord, MAX_DEADLINE, Module, OnError, Plugin, Runtime,
+    RuntimeSettings, Shared, Step,
 };
 
 pub use exchange::FakeExchange;
@@ -111,7 +111,12 @@ impl Setup {
     }
 
     pub fn of(runtime: Arc<Runtime>) -> Self {
-        let limits = Limits::default();
+        // Time that the machine's host takes from a thread counts as the thread's: what is not about
+        // deadlines must not come near one.
+        let limits = Limits {
+            deadline: MAX_DEADLINE,
+            ..Limits::default()
+        };
         let lines = Arc::new(Lines::default());
         let spec = FilterSpec {
             name: "default/test".to_owned(),
