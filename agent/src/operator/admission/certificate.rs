@@ -117,13 +117,14 @@ pub(super) async fn keep(
             () = stop.cancelled() => return,
             change = changes.next() => match change {
                 Some(Ok(secret)) => seen = secret,
-                // It was told by whoever could not watch; the stream tries again.
+                // The stream tries again by itself, later each time.
                 Some(Err(error)) => {
                     tell(&mut told, &format!("the Secret {NAME} cannot be watched: {error}"));
                     continue;
                 }
                 None => return,
             },
+            // It gets old without a change of the Secret, and what was not written is tried again.
             () = tokio::time::sleep(wait) => {}
         }
         wait = LOOK;

@@ -119,6 +119,7 @@ pub(super) async fn keep(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = certificates.changed() => if changed.is_err() { return },
+            // What was refused is tried again; what is there may have been changed by somebody.
             () = tokio::time::sleep(wait) => {}
         }
     }

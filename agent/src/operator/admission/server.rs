@@ -39,7 +39,10 @@ const IDLE: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 32 << 10;
 /// Bytes of a review: an object has 1.5 MiB at most, and there are two.
 const MAX_REVIEW: usize = 4 << 20;
-/// Wait before an address that is taken is tried again.
+/// Wait after a connection that could not be accepted: without files, say, the next one
+/// could not either, and asking at once would keep a processor busy.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
+/// Wait before an address that is taken is tried again: nothing tells when it is free.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The newest certificate; none before there is one.
@@ -74,7 +77,7 @@ pub(super) async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 debug!(%error, "no connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(OUT_OF_FILES).await;
                 continue;
             }
         };
