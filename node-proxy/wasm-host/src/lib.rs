@@ -37,7 +37,7 @@ pub use limits::{Limits, MAX_DEADLINE, MAX_MEMORY, MAX_TABLE};
 pub use log::{Log, LogRecord, NoLog};
 pub use module::{Abi, CacheError, Digest, DigestError, LoadError, Loader, MAX_MODULE, Module};
 pub use reload::{Condition, Published, ReloadError};
-pub use runtime::{Runtime, RuntimeError, RuntimeSettings, thread_time};
+pub use runtime::{Runtime, RuntimeError, RuntimeSettings, giving_way, thread_time};
 pub use slot::{Effect, Outcome, Slot, Ticket};
 pub use types::{
     Command, ContextId, Event, FetchError, FetchRequest, FetchResponse, FetchResult, Fields,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use weft_core::filter::FilterSpec;
 use weft_wasm_host::clock::{Clock, SystemClock};
 use weft_wasm_host::shared::queue::Queues;
-use weft_wasm_host::{Digest, Filter, Module, ReloadError};
+use weft_wasm_host::{Digest, Filter, Module, ReloadError, giving_way};
 
 use super::engine::{Engine, unless_it_panics};
 use super::entry::{Entry, Progress};
@@ -24,6 +24,8 @@ use crate::filter::modules::Source;
 /// How often values that are over are removed, and lines that were dropped are
 /// told of.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How long a version that is made gives way to requests.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Values of one filter that are removed at once, in each of its shards.
 const SWEPT: usize = 1024;
 /// Modules are checked and started behind requests, those that wait for the
@@ -328,11 +330,12 @@ impl Keeper {
         let filter = &entry.wish.filter;
         let log = Arc::clone(&entry.log);
         let version = || build::version(&runtime, module, spec, filter, around, log);
-        unless_it_panics(|| {
+        let ready = || {
             let version = version()?;
             version.make_ready(self.setup.workers);
             Ok(version)
-        })?
+        };
+        giving_way(PATIENCE, || unless_it_panics(ready))?
     }
 
     /// Filters of a namespace that name the same `vm_id` have their queues in

@@ -1,5 +1,9 @@
 //! Threads whose work can wait.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
 use uapi::c;
 
 /// From here on this thread runs only when nobody else of the proxy's container wants the processor,
@@ -14,13 +18,46 @@ pub(super) fn step_back() {
 }
 
 fn idle() -> bool {
-    // 0 stands for this thread. The C library of static programs (musl) only refuses.
+    schedule(uapi::gettid(), c::SCHED_IDLE)
+}
+
+/// The C library of static programs (musl) only refuses.
+fn schedule(thread: c::pid_t, policy: c::c_int) -> bool {
     let none: c::sched_param = uapi::pod_zeroed();
-    uapi::sched_setscheduler(0, c::SCHED_IDLE, &none).is_ok()
+    uapi::sched_setscheduler(thread, policy, &none).is_ok()
+}
+
+/// Does something that others need not wait for, on this thread: it steps back meanwhile, but for no
+/// longer than this, so that it is done at last where the processor is never free. Where that is not
+/// allowed it is done like anything else. It must not panic.
+pub fn giving_way<T>(patience: Duration, work: impl FnOnce() -> T) -> T {
+    let thread = uapi::gettid();
+    let (begun, watched) = channel::<()>();
+    thread::scope(|scope| {
+        // It is made before this one steps back, or it would be as patient.
+        let watches = move || {
+            let begins = watched.recv().is_ok();
+            if begins && watched.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                schedule(thread, c::SCHED_OTHER);
+            }
+        };
+        let watcher = thread::Builder::new().spawn_scoped(scope, watches);
+        let steps_back = watcher.is_ok() && idle();
+        if steps_back {
+            let _watches = begun.send(());
+        }
+        let result = work();
+        drop(begun);
+        if steps_back {
+            schedule(thread, c::SCHED_OTHER);
+        }
+        result
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
     use std::{fs, thread};
 
     use uapi::c;
@@ -43,5 +80,21 @@ mod tests {
         assert_eq!(theirs.join().ok().flatten(), Some(c::SCHED_IDLE));
         assert_eq!(mine, Some(c::SCHED_OTHER));
         assert_eq!(policy(), mine);
+    }
+
+    #[test]
+    fn what_gives_way_does_so_for_a_while() {
+        let long = Duration::from_secs(3600);
+        let meanwhile = super::giving_way(long, policy);
+        assert_eq!(meanwhile, Some(c::SCHED_IDLE));
+        assert_eq!(policy(), Some(c::SCHED_OTHER));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let at_last = super::giving_way(Duration::ZERO, || {
+            while policy() == Some(c::SCHED_IDLE) && Instant::now() < deadline {
+                thread::yield_now();
+            }
+            policy()
+        });
+        assert_eq!(at_last, Some(c::SCHED_OTHER));
     }
 }

@@ -17,6 +17,7 @@ use wasmtime::{
 use crate::clock::{Clock, SystemClock};
 use crate::limits::{MAX_MEMORY, MAX_TABLE};
 
+pub use background::giving_way;
 pub use deadline::thread_time;
 pub(crate) use deadline::{Deadline, LOOK_EVERY};
 pub(crate) use limiter::{Limiter, MEMORY_OF_ALL};
