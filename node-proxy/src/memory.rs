@@ -14,6 +14,8 @@
 mod answered;
 mod flow;
 mod unread;
+mod waiting;
+mod write_buffer;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +27,7 @@ use http::HeaderMap;
 pub use self::answered::Answered;
 pub use self::flow::{Flow, Owner, Piece, unshared};
 pub use self::unread::{Frames, Unread};
+pub use self::write_buffer::WriteBuffer;
 
 /// What an account leases at once.
 const LEASE: usize = 16 * 1024;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +14,7 @@ use weft_integration::bench::process::Process;
 
 use super::contenders::{Contender, Ports, Stage, ready, weft_command, write};
 use super::filters;
-use super::load::{CASES, Latency, Load, Protocol};
+use super::load::{CASES, Load, Protocol};
 
 const NAME: &str = "weft that compiles";
 /// The filter that serves, and those that are compiled: 2.2 MiB.
@@ -23,11 +24,29 @@ const COMPILED: [&str; 3] = ["jwt-auth", "request-inspect", "access-log-redact"]
 const RATE: f64 = 4000.0;
 /// Seconds of a window; compiling takes nearly as long.
 const SECONDS: u32 = 2;
-/// Pairs of windows.
-const PAIRS: usize = 15;
+/// Windows of each kind, in turn.
+const ROUNDS: usize = 15;
 
-/// Prints the latencies of requests in windows in which nothing is compiled, and in those in
-/// between, at the begin of which a snapshot brings three new modules.
+/// What there is beside the requests of a window.
+#[derive(Clone, Copy)]
+enum Beside {
+    /// Nothing.
+    Nothing,
+    /// Somebody else's process, on the worker's processor: it takes idle time and counts.
+    Idler,
+    /// The proxy compiles three new modules that a snapshot brings.
+    Compiler,
+}
+
+const KINDS: [(Beside, &str); 3] = [
+    (Beside::Nothing, "nothing"),
+    (Beside::Idler, "another's idle loop"),
+    (Beside::Compiler, "compiling"),
+];
+
+/// Prints the latencies of requests in windows in which nothing is compiled, in those in between in
+/// which another process takes the time that nobody wants, and in those in which the proxy
+/// compiles.
 ///
 /// # Errors
 /// When something does not start, or a request fails.
@@ -37,32 +56,36 @@ pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow:
     let [case, ..] = CASES;
     let window = || load.steady(port, case, u64::from(SECONDS) * RATE as u64, RATE);
     window()?;
-    let mut pairs = Vec::with_capacity(PAIRS);
-    for pair in 0..PAIRS {
-        let quiet = window()?;
-        subject.bring(pair)?;
-        pairs.push((quiet, window()?));
+    let mut rounds = Vec::with_capacity(ROUNDS);
+    for round in 0..ROUNDS {
+        let mut p99 = [0; KINDS.len()];
+        for (place, (beside, _name)) in p99.iter_mut().zip(KINDS) {
+            let _idler = subject.begin(stage, beside, round)?;
+            *place = window()?.p99;
+        }
+        rounds.push(p99);
     }
     println!(
         "\nrequests while 2.2 MiB of modules are compiled, {RATE} a second on one worker, \
-         {PAIRS} pairs of windows of {SECONDS} s"
+         {ROUNDS} windows of {SECONDS} s each"
     );
-    line("nothing is compiled", pairs.iter().map(|pair| pair.0));
-    line("compiling", pairs.iter().map(|pair| pair.1));
-    let higher = pairs.iter().filter(|(quiet, busy)| busy.p99 > quiet.p99);
-    println!(
-        "  p99 was the higher one while compiling in {} of {PAIRS}",
-        higher.count()
-    );
+    for (kind, (_beside, name)) in KINDS.iter().enumerate() {
+        line(name, &rounds, kind);
+    }
     Ok(())
 }
 
-fn line(what: &str, windows: impl Iterator<Item = Latency>) {
-    let mut p99: Vec<u64> = windows.map(|window| window.p99).collect();
+/// The windows of one kind, and in how many rounds another kind has the higher p99 than the first.
+fn line(beside: &str, rounds: &[[u64; KINDS.len()]], kind: usize) {
+    let higher = rounds.iter().filter(|p99| p99[kind] > p99[0]).count();
+    let mut p99: Vec<u64> = rounds.iter().map(|p99| p99[kind]).collect();
     p99.sort_unstable();
     if let [first, .., last] = p99[..] {
         let median = p99[p99.len() / 2];
-        println!("  {what:<22} p99 {median:>6} us, median of windows from {first} to {last}");
+        println!(
+            "  {beside:<20} p99 {median:>6} us, median of windows from {first} to {last}; \
+             higher than beside nothing in {higher}"
+        );
     }
 }
 
@@ -97,14 +120,33 @@ impl Subject {
         })
     }
 
+    /// What there is beside a window begins, and ends with what is returned.
+    fn begin(
+        &self,
+        stage: &Stage<'_>,
+        beside: Beside,
+        round: usize,
+    ) -> anyhow::Result<Option<Process>> {
+        match beside {
+            Beside::Nothing => Ok(None),
+            Beside::Compiler => self.bring(round).map(|()| None),
+            Beside::Idler => {
+                let mut command = Command::new("chrt");
+                command.args(["--idle", "0", "sh", "-c", "while :; do :; done"]);
+                let measured = |command: &mut Command| stage.cores.measured(command);
+                Process::start("idler", &mut command, &self.directory, measured).map(Some)
+            }
+        }
+    }
+
     /// A snapshot with modules that the proxy has not compiled yet comes into force.
-    fn bring(&self, pair: usize) -> anyhow::Result<()> {
+    fn bring(&self, round: usize) -> anyhow::Result<()> {
         let mut snapshot = self.snapshot.clone();
-        snapshot.version = format!("bench-{pair}");
+        snapshot.version = format!("bench-{round}");
         for name in COMPILED {
             snapshot
                 .filters
-                .push(filter(&self.directory, name, Some(pair))?);
+                .push(filter(&self.directory, name, Some(round))?);
         }
         let text = serde_json::to_string(&snapshot)?;
         write(&self.directory, "snapshot.json", &text)?;

@@ -240,7 +240,7 @@ impl Connection {
     /// The memory of its source.
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {
-        self.progress.responses().account()
+        self.progress.written().account()
     }
 
     /// The connection speaks HTTP/2, with heads of at most `head_bytes`.
@@ -376,12 +376,12 @@ impl Running {
         (head > LARGE_HEAD).then(|| self.connection.account().lend(head))
     }
 
-    /// Whether more of the response may follow now; if not, the task is woken
-    /// when it may.
-    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    /// How many bytes of the response may follow now; if none, the task is woken
+    /// when some may.
+    pub fn poll_room(&self, context: &Context<'_>) -> Poll<usize> {
         match self.connection.http2() {
-            Some(_) => self.request.flow().poll_room(context),
-            None => self.connection.progress.responses().poll_room(context),
+            Some(_) => self.request.flow().poll_room(context).map(|()| usize::MAX),
+            None => self.connection.progress.written().poll_room(context),
         }
     }
 
@@ -391,7 +391,7 @@ impl Running {
         if self.connection.http2().is_some() {
             self.request.answers(fields.memory());
         } else {
-            self.connection.progress.responses().put(fields.text);
+            self.connection.progress.written().put(fields.text);
         }
     }
 
@@ -403,10 +403,7 @@ impl Running {
             self.request.keeps(content.shared);
             Piece::new(content.bytes, content.own, Rc::clone(&self.request))
         } else {
-            self.connection
-                .progress
-                .responses()
-                .put(content.bytes.len());
+            self.connection.progress.written().put(content.bytes.len());
             Piece::free(content.bytes)
         }
     }

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::memory::{Account, Flow};
+use crate::memory::{Account, WriteBuffer};
 
 /// What a socket has read, and what waits to be written to it. The sweeper
 /// tells an idle connection from one in the middle of a request's head by the
@@ -24,7 +24,7 @@ pub struct Progress(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     read: AtomicU64,
-    responses: Flow,
+    written: WriteBuffer,
     /// Writes that the socket took something of.
     writes: AtomicU64,
     /// The socket takes no more at the moment.
@@ -37,7 +37,7 @@ impl Progress {
     pub fn new(account: Arc<Account>) -> Self {
         Self(Arc::new(Shared {
             read: AtomicU64::new(0),
-            responses: Flow::new(account),
+            written: WriteBuffer::new(account),
             writes: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
         }))
@@ -49,11 +49,11 @@ impl Progress {
         self.0.read.load(Ordering::Relaxed)
     }
 
-    /// The bodies of HTTP/1 responses, which the server copies: they wait for
-    /// the socket and not with their pieces.
+    /// The responses of HTTP/1, which the server copies: they wait for the
+    /// socket and not with their pieces.
     #[must_use]
-    pub fn responses(&self) -> &Flow {
-        &self.0.responses
+    pub fn written(&self) -> &WriteBuffer {
+        &self.0.written
     }
 
     /// Whether the last write found no room.
@@ -73,7 +73,7 @@ impl Progress {
         self.0.blocked.store(result.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(bytes)) = result {
             self.0.writes.store(self.writes() + 1, Ordering::Relaxed);
-            self.0.responses.sent(bytes);
+            self.0.written.sent(bytes);
         }
         result
     }

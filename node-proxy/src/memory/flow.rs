@@ -2,12 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use futures_util::task::AtomicWaker;
 
+use super::waiting::Waiting;
 use super::{Account, BUFFER};
 
 /// What queues keep beside each piece: the frame around it and its place, in a
@@ -38,10 +37,7 @@ pub fn unshared(bytes: Bytes) -> (Bytes, usize) {
 #[derive(Debug)]
 pub struct Flow {
     account: Arc<Account>,
-    waiting: AtomicUsize,
-    /// Someone waits for the last piece to leave.
-    asked: AtomicBool,
-    waker: AtomicWaker,
+    waiting: Waiting,
 }
 
 impl Flow {
@@ -50,9 +46,7 @@ impl Flow {
     pub fn new(account: Arc<Account>) -> Self {
         Self {
             account,
-            waiting: AtomicUsize::new(0),
-            asked: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -65,39 +59,28 @@ impl Flow {
     /// Whether another piece may follow now. If not, the task is woken when it
     /// may.
     pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
-        if self.waiting.load(Ordering::Relaxed) == 0 || !self.account.is_scarce() {
+        if self.waiting.bytes() == 0 || !self.account.is_scarce() {
             return Poll::Ready(());
         }
-        self.waker.register(context.waker());
-        self.asked.store(true, Ordering::Relaxed);
+        self.waiting.wake_when_gone(context);
         Poll::Pending
     }
 
     /// A piece of this size waits to be sent.
     pub fn put(&self, bytes: usize) {
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        self.waiting.store(waiting + bytes, Ordering::Relaxed);
+        self.waiting.put(bytes);
         self.account.take(bytes);
     }
 
-    /// So much of it was sent, or more, where what is sent has a frame.
+    /// So much of it was sent.
     pub fn sent(&self, bytes: usize) {
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        let gone = bytes.min(waiting);
-        if gone == 0 {
-            return;
-        }
-        self.waiting.store(waiting - gone, Ordering::Relaxed);
-        self.account.give(gone);
-        if gone == waiting && self.asked.swap(false, Ordering::Relaxed) {
-            self.waker.wake();
-        }
+        self.account.give(self.waiting.sent(bytes));
     }
 }
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        self.account.give(self.waiting.load(Ordering::Relaxed));
+        self.account.give(self.waiting.bytes());
     }
 }
 

@@ -9,7 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::{
-    Account, Answered, BUFFER, Flow, Frames, Held, LEASE, Piece, Purses, SLACK, Unread, unshared,
+    Account, Answered, BUFFER, Flow, Frames, Held, LEASE, Piece, Purses, SLACK, Unread,
+    WriteBuffer, unshared,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -107,6 +108,37 @@ fn a_source_short_of_memory_sends_piece_by_piece() {
     drop(piece(1));
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     assert_eq!(account.held(), 5 * MIB);
+}
+
+#[test]
+fn the_largest_write_buffer_counts_to_the_end() {
+    const KIB: usize = 1024;
+    let account = Purses::new(8 * MIB as u64).open(POD);
+    let written = WriteBuffer::new(Arc::clone(&account));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let context = Context::from_waker(&waker);
+    written.put(8 * KIB);
+    assert_eq!(account.held(), 0, "part of any connection");
+    let Poll::Ready(window) = written.poll_room(&context) else {
+        panic!("more may follow");
+    };
+    written.put(window);
+    let size = 2 * window - 8 * KIB;
+    assert_eq!(account.held(), size, "it doubles as it grows");
+    assert_eq!(written.poll_room(&context), Poll::Pending);
+    written.sent(window);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    written.sent(window);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(account.held(), size, "it keeps its size");
+    written.put(1);
+    assert_eq!(written.poll_room(&context), Poll::Ready(window));
+    account.take(5 * MIB);
+    assert_eq!(written.poll_room(&context), Poll::Pending, "piece by piece");
+    account.give(5 * MIB);
+    drop(written);
+    assert_eq!(account.held(), 0);
 }
 
 #[test]

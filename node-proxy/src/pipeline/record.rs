@@ -69,9 +69,9 @@ impl Recorder {
         self.running.request.poll_cut(Side::Response, context)
     }
 
-    /// Whether more of the response's body may follow now; if not, the task is
-    /// woken when it may.
-    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    /// How many bytes of the response's body may follow now; if none, the task is
+    /// woken when some may.
+    pub fn poll_room(&self, context: &Context<'_>) -> Poll<usize> {
         self.running.poll_room(context)
     }
 

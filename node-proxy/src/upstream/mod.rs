@@ -147,6 +147,15 @@ impl Content {
             shared: 0,
         }
     }
+
+    /// What is behind the first `length` bytes; keeps the same memory.
+    #[must_use]
+    pub fn split_off(&mut self, length: usize) -> Self {
+        Self {
+            bytes: self.bytes.split_off(length),
+            ..*self
+        }
+    }
 }
 
 impl Buf for Content {

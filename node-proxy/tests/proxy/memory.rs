@@ -34,6 +34,10 @@ const BOUND: u64 = 16 * MIB;
 /// On a machine that was busy with other things 4.3 MiB were seen.
 const SLACK: u64 = 6 * MIB;
 
+/// Between the connections of an attacker who wants each to be filled before
+/// the next.
+const PATIENT: Duration = Duration::from_millis(4);
+
 /// What an attacker does with one connection.
 type Attack = fn(TcpStream) -> BoxFuture<'static, ()>;
 
@@ -186,6 +190,18 @@ async fn uploads(stream: TcpStream, size: usize, between: usize) {
 
 /// Attacks until nothing more happens; no other source may notice.
 async fn attack(name: &str, rules: Rules, bound: u64, connections: usize, attack: Attack) {
+    attack_slowly(name, rules, bound, connections, Duration::ZERO, attack).await;
+}
+
+/// The same with a pause before each connection.
+async fn attack_slowly(
+    name: &str,
+    rules: Rules,
+    bound: u64,
+    connections: usize,
+    pause: Duration,
+    attack: Attack,
+) {
     descriptors();
     let (over, told) = watch::channel(false);
     let server = Server::script(move |conversation| serve(conversation, told.clone())).await;
@@ -204,6 +220,7 @@ async fn attack(name: &str, rules: Rules, bound: u64, connections: usize, attack
     let before = process.peak();
     let mut attackers = JoinSet::new();
     for _ in 0..connections {
+        tokio::time::sleep(pause).await;
         attackers.spawn(async move { attack(connect(address).await).await });
     }
     let grown = settled(&process).await - before;
@@ -303,6 +320,7 @@ async fn downloads_that_nobody_reads() {
         deaf(stream, asked).boxed()
     };
     attack("HTTP/1.1", open(), BOUND, 500, http1).await;
+    attack_slowly("slow HTTP/1.1", open(), BOUND, 500, PATIENT, http1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

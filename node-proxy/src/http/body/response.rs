@@ -24,6 +24,8 @@ use crate::upstream::{Content as Pieces, UpstreamBody};
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
+    /// Of a piece that was larger than what may follow at once.
+    rest: Option<Pieces>,
     record: Option<Recorder>,
 }
 
@@ -37,13 +39,34 @@ enum Content {
 }
 
 impl Content {
-    /// The next frame of what is not there as a whole.
+    /// Whether it is the proxy's own words, which are also said of a request that
+    /// was cut.
+    const fn is_own(&self) -> bool {
+        matches!(self, Self::Empty | Self::Full(_))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Upstream(body) => body.size_hint(),
+            Self::Filtered(drive) => drive.borrow().size_hint(Side::Response),
+        }
+    }
+
+    /// The next frame.
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Pieces>, Failure>>> {
         match self {
-            Self::Empty | Self::Full(_) => Poll::Ready(None),
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| {
+                let own = bytes.len();
+                Ok(Frame::data(Pieces::alone(bytes, own)))
+            })),
             Self::Upstream(body) => Pin::new(body).poll_frame(context),
             Self::Filtered(drive) => {
                 Drive::send_on(drive, context);
@@ -59,6 +82,7 @@ impl ResponseBody {
     pub fn empty() -> Self {
         Self {
             content: Content::Empty,
+            rest: None,
             record: None,
         }
     }
@@ -68,6 +92,7 @@ impl ResponseBody {
     pub fn full(bytes: Bytes) -> Self {
         Self {
             content: Content::Full(Some(bytes)),
+            rest: None,
             record: None,
         }
     }
@@ -77,6 +102,7 @@ impl ResponseBody {
     pub fn upstream(body: UpstreamBody) -> Self {
         Self {
             content: Content::Upstream(body),
+            rest: None,
             record: None,
         }
     }
@@ -96,6 +122,7 @@ impl ResponseBody {
     pub fn filtered(drive: Rc<RefCell<Drive>>) -> Self {
         Self {
             content: Content::Filtered(drive),
+            rest: None,
             record: None,
         }
     }
@@ -117,28 +144,17 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Failure>>> {
         let this = self.get_mut();
-        match &mut this.content {
-            Content::Empty => return Poll::Ready(None),
-            Content::Full(bytes) => {
-                let Some(bytes) = bytes.take() else {
-                    return Poll::Ready(None);
-                };
-                if let Some(record) = &mut this.record {
-                    record.moved(bytes.len());
-                }
-                return Poll::Ready(Some(Ok(Frame::data(Piece::free(bytes)))));
-            }
-            Content::Upstream(_) | Content::Filtered(_) => {}
-        }
         if let Some(record) = &this.record
+            && !this.content.is_own()
             && let Some(reason) = record.poll_cut(context)
         {
             return Poll::Ready(Some(Err(this.fail(reason))));
         }
-        if let Some(record) = &this.record {
-            ready!(record.poll_room(context));
-        }
-        match this.content.poll_frame(context) {
+        let room = match &this.record {
+            Some(record) => ready!(record.poll_room(context)),
+            None => usize::MAX,
+        };
+        match this.poll_next(context) {
             Poll::Pending => {
                 if let Some(record) = &mut this.record {
                     record.waiting();
@@ -147,16 +163,13 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Ok(mut frame))) => {
                 let trailers = clean(&mut frame);
+                let frame = frame.map_data(|content| this.piece(content, room));
                 if let Some(record) = &mut this.record {
                     record.moved(frame.data_ref().map_or(0, Buf::remaining));
                     if let Some(fields) = trailers {
                         record.running().answer(fields);
                     }
                 }
-                let frame = frame.map_data(|content| match &this.record {
-                    Some(record) => record.running().piece(content),
-                    None => Piece::free(content.bytes),
-                });
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(failure))) => Poll::Ready(Some(Err(this.fail(failure)))),
@@ -170,6 +183,9 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.rest.is_some() {
+            return false;
+        }
         match &self.content {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_none(),
@@ -179,18 +195,41 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Content::Upstream(body) => body.size_hint(),
-            Content::Filtered(drive) => drive.borrow().size_hint(Side::Response),
+        let mut hint = self.content.size_hint();
+        if let Some(rest) = &self.rest {
+            let rest = rest.bytes.len() as u64;
+            let upper = hint.upper().map(|upper| upper + rest);
+            hint.set_lower(hint.lower() + rest);
+            upper.into_iter().for_each(|upper| hint.set_upper(upper));
         }
+        hint
     }
 }
 
 impl ResponseBody {
+    /// The next frame, however large.
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Pieces>, Failure>>> {
+        match self.rest.take() {
+            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+            None => self.content.poll_frame(context),
+        }
+    }
+
+    /// As much of it as there is room for. The rest comes next.
+    fn piece(&mut self, mut content: Pieces, room: usize) -> Piece<Rc<InFlight>> {
+        let Some(record) = &self.record else {
+            return Piece::free(content.bytes);
+        };
+        if content.bytes.len() > room {
+            record.running().request.keeps(content.shared);
+            self.rest = Some(content.split_off(room));
+        }
+        record.running().piece(content)
+    }
+
     fn fail(&mut self, failure: Failure) -> Failure {
         if let Some(record) = &mut self.record {
             record.failed(failure);
