@@ -90,7 +90,7 @@ impl Marks {
 /// One exchange, lent to each filter for the time of a call.
 #[derive(Debug)]
 pub struct Lent {
-    known: Arc<Known>,
+    known: Known,
     request: Request,
     /// Trailers of the request, once they have come.
     pub request_trailers: Option<HeaderMap>,
@@ -111,7 +111,7 @@ pub struct Lent {
 impl Lent {
     /// A request that nobody has changed yet.
     #[must_use]
-    pub fn new(known: Arc<Known>, head: Parts) -> Self {
+    pub fn new(known: Known, head: Parts) -> Self {
         Self {
             known,
             request: Request::Open(head),

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use weft_core::filter::Step as Place;
 use weft_wasm_host::{Fault, Step};
 
 use super::exchange::{Known, Lent};
 use super::fetch::Asker;
 use super::hub::{Hub, Opened};
-use super::run::{Outcome, Run};
+use super::run::{Outcome, Run, USUAL};
 use crate::accept::worker::Worker;
 use crate::control::config::Config;
 
@@ -20,7 +21,7 @@ use crate::control::config::Config;
 #[derive(Debug, Default)]
 pub struct Glance {
     /// What those filters did that let all of the exchange pass, in their order.
-    pub passed: Vec<Run>,
+    pub passed: SmallVec<[Run; USUAL]>,
     /// The next one has looked at the head, and goes on with the exchange.
     pub(super) stays: Option<Staying>,
 }
@@ -52,12 +53,12 @@ impl Glance {
         worker: &Rc<Worker>,
         config: &Config,
         steps: &[Place],
-        known: &Arc<Known>,
+        known: impl Fn() -> Arc<Known>,
         lent: &mut Option<Box<Lent>>,
         end: bool,
     ) -> Self {
         let mut glance = Self {
-            passed: Vec::with_capacity(steps.len()),
+            passed: SmallVec::new(),
             stays: None,
         };
         for step in steps {
@@ -67,7 +68,7 @@ impl Glance {
             exchange.direction = step.direction;
             let began = Instant::now();
             let asker = || Asker {
-                known: Arc::clone(known),
+                known: known(),
                 direction: step.direction,
             };
             match Hub::look(worker, node, spec, asker, (began, end), lent) {

@@ -103,19 +103,21 @@ impl Hub {
                 of: FaultKind::Timeout,
             });
         }
-        let there = local(&mut worker.filters.filters.borrow_mut(), node, spec).is_some();
-        let opened = there.then(|| {
-            with(worker, node.id, |local| {
+        let opened = within(
+            worker,
+            node.id,
+            |all| local(all, node, spec),
+            |local| {
                 local.slot.refresh(&node.published);
                 let ticket = local.slot.open()?;
                 let filter = Arc::clone(local.slot.filter());
                 Ok(local.opened(ticket, filter, asker))
-            })
-        });
+            },
+        );
         let down = || Fault::Down {
             of: node.first_fault(),
         };
-        opened.flatten().ok_or_else(down)?
+        opened.ok_or_else(down)?
     }
 
     /// A call that was admitted is not made after all.
@@ -155,43 +157,47 @@ impl Hub {
         (began, end): (Instant, bool),
         lent: &mut Option<Box<Lent>>,
     ) -> Option<Look> {
-        local(&mut worker.filters.filters.borrow_mut(), node, spec)?;
-        let looked = with(worker, node.id, |local| {
-            if !may_pass_at_head(local.slot.filter()) {
-                return None;
-            }
-            let start = SystemClock::at(began);
-            let (admission, reserved) = node.budget.admit(worker.id, start);
-            let opened = (admission == Admission::Run).then(|| {
-                local.slot.refresh(&node.published);
-                local.slot.open()
-            });
-            let Some(Ok(ticket)) = opened else {
-                node.budget.cancel(reserved, start);
-                return None;
-            };
-            // Of the version that it was opened in: a fault may bring another one.
-            let filter = Arc::clone(local.slot.filter());
-            let has_started = local.bill(worker.id);
-            let call = Call {
-                ticket,
-                event: Event::RequestHeaders { end },
-                reserved,
-                start: if has_started { now() } else { start },
-            };
-            let Outcome {
-                step, spent, over, ..
-            } = local.call(node, call, lent);
-            if over {
-                return Some(Look::Passed { spent });
-            }
-            Some(Look::Stays(Staying {
-                opened: local.opened(ticket, filter, asker()),
-                began,
-                spent,
-                step,
-            }))
-        });
+        let looked = within(
+            worker,
+            node.id,
+            |all| local(all, node, spec),
+            |local| {
+                if !may_pass_at_head(local.slot.filter()) {
+                    return None;
+                }
+                let start = SystemClock::at(began);
+                let (admission, reserved) = node.budget.admit(worker.id, start);
+                let opened = (admission == Admission::Run).then(|| {
+                    local.slot.refresh(&node.published);
+                    local.slot.open()
+                });
+                let Some(Ok(ticket)) = opened else {
+                    node.budget.cancel(reserved, start);
+                    return None;
+                };
+                // Of the version that it was opened in: a fault may bring another one.
+                let filter = Arc::clone(local.slot.filter());
+                let has_started = local.bill(worker.id);
+                let call = Call {
+                    ticket,
+                    event: Event::RequestHeaders { end },
+                    reserved,
+                    start: if has_started { now() } else { start },
+                };
+                let Outcome {
+                    step, spent, over, ..
+                } = local.call(node, call, lent);
+                if over {
+                    return Some(Look::Passed { spent });
+                }
+                Some(Look::Stays(Staying {
+                    opened: local.opened(ticket, filter, asker()),
+                    began,
+                    spent,
+                    step,
+                }))
+            },
+        );
         looked.flatten()
     }
 
@@ -262,9 +268,19 @@ impl Hub {
 /// meanwhile is then started, what was spent outside of events is paid, and an
 /// instance is made if one is wanted. None if the worker does not have it.
 fn with<R>(worker: &Rc<Worker>, id: u64, work: impl FnOnce(&mut Local) -> R) -> Option<R> {
+    within(worker, id, |filters| filters.get_mut(&id), work)
+}
+
+/// The same with one that has this number wherever it is found.
+fn within<R>(
+    worker: &Rc<Worker>,
+    id: u64,
+    find: impl FnOnce(&mut FxHashMap<u64, Local>) -> Option<&mut Local>,
+    work: impl FnOnce(&mut Local) -> R,
+) -> Option<R> {
     let mut asks = Vec::new();
     let mut filters = worker.filters.filters.borrow_mut();
-    let local = filters.get_mut(&id)?;
+    let local = find(&mut filters)?;
     let result = work(local);
     local.bill(worker.id);
     local.collect(&mut asks);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use weft_core::filter::Phase;
 use weft_wasm_host::FaultKind;
 
@@ -42,11 +43,14 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
+/// Filters that a request usually meets. What is said of more of them takes memory of its own.
+pub const USUAL: usize = 1;
+
 /// All filters' parts in an exchange.
 #[derive(Debug, Default)]
 pub struct Runs {
     /// In the order of the request.
-    pub runs: Vec<Run>,
+    pub runs: SmallVec<[Run; USUAL]>,
     /// What they said for its span.
     pub marks: Marks,
 }

@@ -79,11 +79,10 @@ pub(crate) fn put(
     exchange: &mut dyn Exchange,
     of: Fields,
     name: HeaderName,
-    value: &[u8],
+    value: HeaderValue,
     how: Put,
     written: &mut usize,
 ) -> Result<(), Refusal> {
-    let value = self::value(value)?;
     if frames(&name) || exchange.is_reserved(of, &name) {
         return Err(Refusal::Reserved);
     }

@@ -1,6 +1,7 @@
 //! The head of a request that meets filters. Nearly all of them are done with a
 //! request when they have seen it: then it goes on as if there were none.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -75,19 +76,22 @@ pub fn at_once(
         });
     }
     let worker = &connection.worker;
-    let known = Arc::new(known_of(connection, config, &entered));
-    let mut lent = Lent::new(Arc::clone(&known), head);
+    let mut lent = Lent::new(known_of(connection, config, &entered), head);
     if judged {
         lent.decided(entered.made.decisions.clone());
     }
     let mut lent = Some(Box::new(lent));
+    // For those that are not done at once.
+    let shared = OnceCell::new();
+    let share = || Arc::new(known_of(connection, config, &entered));
+    let known = || Arc::clone(shared.get_or_init(share));
     let mut glance = Glance::default();
     if judged {
         glance = Glance::at(
             worker,
             config,
             steps,
-            &known,
+            known,
             &mut lent,
             body.is_end_stream(),
         );
@@ -111,7 +115,7 @@ pub fn at_once(
     }
     let client = ClientBody::new(body, Rc::clone(request), Rc::clone(connection));
     Err(Box::new(Met {
-        drive: Drive::new(worker, config, steps, known, lent, glance, client),
+        drive: Drive::new(worker, config, steps, known(), lent, glance, client),
         entered,
         judged,
     }))

@@ -50,14 +50,20 @@ impl host::Host for State<()> {
     }
 
     fn set_header(&mut self, ctx: u64, of: wit::Fields, name: Vec<u8>, value: Vec<u8>) -> bool {
-        let of = convert::fields(of);
-        self.put_header(ContextId(ctx), of, &name, &value, Put::Replace)
+        let header = self.header(&name, &value);
+        header
+            .and_then(|header| {
+                self.put_header(ContextId(ctx), convert::fields(of), header, Put::Replace)
+            })
             .is_ok()
     }
 
     fn append_header(&mut self, ctx: u64, of: wit::Fields, name: Vec<u8>, value: Vec<u8>) -> bool {
-        let of = convert::fields(of);
-        self.put_header(ContextId(ctx), of, &name, &value, Put::Append)
+        let header = self.header(&name, &value);
+        header
+            .and_then(|header| {
+                self.put_header(ContextId(ctx), convert::fields(of), header, Put::Append)
+            })
             .is_ok()
     }
 

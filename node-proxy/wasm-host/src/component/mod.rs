@@ -3,6 +3,7 @@
 mod bindings;
 mod convert;
 mod host;
+mod in_place;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ impl Compiled {
         let unfit = |error: wasmtime::Error| Unfit::Interface(format!("{error:#}"));
         let mut linker = Linker::new(engine);
         Filter::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(unfit)?;
+        in_place::add_to(&mut linker).map_err(unfit)?;
         let pre = linker.instantiate_pre(component).map_err(unfit)?;
         let pre = FilterPre::new(pre).map_err(unfit)?;
         Ok(Self { pre })

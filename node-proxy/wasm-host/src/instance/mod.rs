@@ -3,6 +3,7 @@
 
 mod contexts;
 mod flow;
+mod names;
 mod state;
 
 use bytes::Bytes;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::{Error, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use super::contexts::Waiting;
 use super::flow::withdraw;
+use super::names::Names;
 use super::{Context, Contexts, Env};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -38,6 +39,7 @@ pub(crate) struct State<X> {
     pub(crate) limiter: Limiter,
     pub(crate) deadline: Deadline,
     metrics: Vec<Arc<Metric>>,
+    names: Names,
     pace: Pace,
     /// When the next call begins, by the filter's clock.
     now: Option<u64>,
@@ -67,6 +69,7 @@ impl<X: Default> State<X> {
             commands: Vec::new(),
             deadline: Deadline::default(),
             metrics: Vec::new(),
+            names: Names::default(),
             pace: Pace::new(pulse, env.limits.deadline.min(env.limits.start_deadline)),
             now: None,
             next: 0,
@@ -125,17 +128,24 @@ impl<X: Default> State<X> {
         self.contexts.get(id)?.exchange.as_deref()?.fields(of)
     }
 
+    /// A header as a filter wrote it.
+    pub(crate) fn header(
+        &self,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(HeaderName, HeaderValue), Refusal> {
+        Ok((self.names.name(name)?, headers::value(value)?))
+    }
+
     pub(crate) fn put_header(
         &mut self,
         id: ContextId,
         of: Fields,
-        name: &[u8],
-        value: &[u8],
+        (name, value): (HeaderName, HeaderValue),
         how: Put,
     ) -> Result<(), Refusal> {
         let context = self.contexts.get_mut(id).ok_or(Refusal::Absent)?;
         let exchange = context.exchange.as_deref_mut().ok_or(Refusal::Absent)?;
-        let name = headers::name(name)?;
         headers::put(exchange, of, name, value, how, &mut context.written)
     }
 
@@ -145,7 +155,7 @@ impl<X: Default> State<X> {
         of: Fields,
         name: &[u8],
     ) -> Result<(), Refusal> {
-        let name = headers::name(name)?;
+        let name = self.names.name(name)?;
         let exchange = self.exchange(id).ok_or(Refusal::Absent)?;
         headers::remove(exchange, of, &name)
     }

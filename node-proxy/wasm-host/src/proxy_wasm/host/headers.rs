@@ -169,7 +169,11 @@ impl Vm {
                 Put::Append => Err(Status::BadArgument),
             };
         }
-        ignored(self.state.put_header(self.effective, of, name, value, how))
+        let header = self.state.header(name, value);
+        ignored(header.and_then(|header| {
+            let id = self.effective;
+            self.state.put_header(id, of, header, how)
+        }))
     }
 
     fn drop(&mut self, map: Map, name: &[u8]) -> Result<(), Status> {
