@@ -25,7 +25,19 @@ const BURNS: &str = "spin=3";
 /// Requests a second of the others: a fraction of what a worker serves.
 const RATE: f64 = 4000.0;
 /// Seconds of each measurement. The greedy one is slowed at once, and in quarantine after five.
-const SECONDS: u32 = 4;
+const SECONDS: u64 = 4;
+
+/// Rounds, each with a proxy of its own: a single p99 differs too much from one time to the next.
+const ROUNDS: usize = 5;
+
+/// Latencies in one round.
+struct Round {
+    alone: Latency,
+    slowed: Latency,
+    stopped: Latency,
+    /// Requests of the greedy one, and those of them that were served.
+    greedy: (u64, u64),
+}
 
 /// Prints the latencies of requests of one namespace, alone and beside requests of another one whose
 /// filter burns.
@@ -33,38 +45,73 @@ const SECONDS: u32 = 4;
 /// # Errors
 /// When something does not start, or a request of the others fails.
 pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow::Result<()> {
-    let contender = start(stage, backend.port(Protocol::Http1))?;
-    let port = contender.port(Protocol::Http1);
-    let [case, ..] = CASES;
-    let steady = || load.steady(port, case, u64::from(SECONDS) * RATE as u64, RATE);
-    steady()?;
-    let alone = steady()?;
-    let crowd = Crowd::start(port);
-    let slowed = steady()?;
-    let stopped = steady()?;
-    let (served, refused) = crowd.stop();
+    let rounds = (0..ROUNDS).map(|round| Round::run(stage, load, backend, round));
+    let rounds: Vec<Round> = rounds.collect::<anyhow::Result<_>>()?;
     println!(
-        "\nothers' requests beside a filter that burns 3 ms on each, {RATE} a second on one worker"
+        "\nothers' requests beside a filter that burns 3 ms on each, {RATE} a second on one worker, \
+         medians of {ROUNDS} rounds"
     );
-    line("alone", alone, alone);
-    line("beside it, slowed", slowed, alone);
-    line("beside it, in quarantine at last", stopped, alone);
-    println!("requests of the greedy one: {served} served, {refused} refused");
+    line("alone", &rounds, |round| round.alone);
+    line("beside it, slowed", &rounds, |round| round.slowed);
+    line("beside it, in quarantine at last", &rounds, |round| {
+        round.stopped
+    });
+    let (served, refused): (Vec<u64>, Vec<u64>) = rounds.iter().map(|round| round.greedy).unzip();
+    println!(
+        "requests of the greedy one in a round: {} served, {} refused",
+        median(served),
+        median(refused)
+    );
     Ok(())
 }
 
-fn line(what: &str, latency: Latency, alone: Latency) {
-    let times = latency.p99 as f64 / alone.p99.max(1) as f64;
+impl Round {
+    fn run(
+        stage: &Stage<'_>,
+        load: &Load<'_>,
+        backend: &Contender,
+        round: usize,
+    ) -> anyhow::Result<Self> {
+        let contender = start(stage, backend.port(Protocol::Http1), round)?;
+        let port = contender.port(Protocol::Http1);
+        let [case, ..] = CASES;
+        let steady = |seconds| load.steady(port, case, seconds * RATE as u64, RATE);
+        steady(1)?;
+        let alone = steady(SECONDS)?;
+        let crowd = Crowd::start(port);
+        Ok(Self {
+            alone,
+            slowed: steady(SECONDS)?,
+            stopped: steady(SECONDS)?,
+            greedy: crowd.stop(),
+        })
+    }
+}
+
+fn line(what: &str, rounds: &[Round], latency: impl Fn(&Round) -> Latency) {
+    let p50 = median(rounds.iter().map(|round| latency(round).p50).collect());
+    let p99 = median(rounds.iter().map(|round| latency(round).p99).collect());
+    let hundredths = |round: &Round| 100 * latency(round).p99 / round.alone.p99.max(1);
+    let mut times: Vec<u64> = rounds.iter().map(hundredths).collect();
+    times.sort_unstable();
+    let of_alone = |times: Option<&u64>| *times.unwrap_or(&0) as f64 / 100.0;
     println!(
-        "  {what:<34} p50 {:>6} us  p99 {:>6} us  x {times:.2}",
-        latency.p50, latency.p99
+        "  {what:<34} p50 {p50:>6} us  p99 {p99:>6} us  x {:.2} ({:.2} to {:.2})",
+        of_alone(times.get(times.len() / 2)),
+        of_alone(times.first()),
+        of_alone(times.last())
     );
 }
 
-fn start(stage: &Stage<'_>, backend: u16) -> anyhow::Result<Contender> {
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+fn start(stage: &Stage<'_>, backend: u16, round: usize) -> anyhow::Result<Contender> {
     let mut ports = Ports::choose(backend)?;
     ports.one();
-    let directory = stage.folder("greedy")?;
+    let directory = stage.folder(&format!("greedy-{round}"))?;
     let text = ports.fill(include_str!("config/snapshot.json"), &directory)?;
     let mut snapshot: Value = serde_json::from_str(&text)?;
     let greedy = [

@@ -1,5 +1,6 @@
 //! Threads whose work can wait.
 
+use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -27,10 +28,22 @@ fn schedule(thread: c::pid_t, policy: c::c_int) -> bool {
     uapi::sched_setscheduler(thread, policy, &none).is_ok()
 }
 
+/// Whether a thread that has stepped back may come forward again. That is a privilege of its own
+/// (`CAP_SYS_NICE`, or the limit `RLIMIT_NICE`), so it is tried, on a thread that nobody needs.
+fn may_return() -> bool {
+    let tries = || idle() && schedule(uapi::gettid(), c::SCHED_OTHER);
+    let tried = thread::Builder::new().spawn(tries);
+    tried.is_ok_and(|thread| thread.join().unwrap_or(false))
+}
+
 /// Does something that others need not wait for, on this thread: it steps back meanwhile, but for no
 /// longer than this, so that it is done at last where the processor is never free. Where that is not
 /// allowed it is done like anything else. It must not panic.
 pub fn giving_way<T>(patience: Duration, work: impl FnOnce() -> T) -> T {
+    static MAY_RETURN: OnceLock<bool> = OnceLock::new();
+    if !MAY_RETURN.get_or_init(may_return) {
+        return work();
+    }
     let thread = uapi::gettid();
     let (begun, watched) = channel::<()>();
     thread::scope(|scope| {
@@ -60,6 +73,8 @@ mod tests {
     use std::time::{Duration, Instant};
     use std::{fs, thread};
 
+    use rustix::process::{Resource, getrlimit};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     use uapi::c;
 
     /// Field 41 of proc(5).
@@ -80,6 +95,21 @@ mod tests {
         assert_eq!(theirs.join().ok().flatten(), Some(c::SCHED_IDLE));
         assert_eq!(mine, Some(c::SCHED_OTHER));
         assert_eq!(policy(), mine);
+    }
+
+    #[test]
+    fn who_may_not_come_forward_again_does_not_step_back() {
+        assert!(super::may_return(), "tests run as root");
+        let unprivileged = || {
+            let mut sets = capabilities(None).expect("this thread's");
+            sets.effective -= CapabilitySet::SYS_NICE;
+            set_capabilities(None, sets).expect("one less");
+            super::may_return()
+        };
+        let may = thread::spawn(unprivileged).join().expect("it ends");
+        let limit = getrlimit(Resource::Nice).current;
+        assert_eq!(may, limit.is_none_or(|limit| limit >= 20));
+        assert_eq!(policy(), Some(c::SCHED_OTHER));
     }
 
     #[test]
