@@ -1,5 +1,6 @@
 //! The module in a layer of files.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 
 use bytes::Bytes;
@@ -9,6 +10,8 @@ use super::store::MAX_MODULE;
 
 /// Most bytes of a layer when it is unpacked: a small one may become large.
 const MAX_UNPACKED: u64 = 256 << 20;
+/// Most bytes of what stands before a file: its headers, with a name of any length.
+const MAX_HEAD: u64 = 1 << 20;
 /// Most files of a layer.
 const MAX_FILES: usize = 10_000;
 /// How the file is called that counts.
@@ -56,25 +59,35 @@ pub fn module(packed: &[u8], packing: Packing) -> Result<Option<Bytes>, ArchiveE
 }
 
 fn find(unpacked: impl Read, most: u64) -> Result<Option<Bytes>, ArchiveError> {
+    let head = Cell::new(MAX_HEAD);
     let bounded = Bounded {
         inner: unpacked,
         left: most,
+        head: &head,
     };
     let mut archive = tar::Archive::new(bounded);
-    let mut others = Vec::new();
-    for (index, entry) in archive.entries()?.enumerate() {
+    let mut entries = archive.entries()?;
+    let (mut others, mut skipped) = (Vec::new(), 0);
+    for index in 0.. {
+        head.set(MAX_HEAD.saturating_add(skipped));
+        let Some(entry) = entries.next() else { break };
         if index == MAX_FILES {
             let message = format!("it has more than {MAX_FILES} files");
             return Err(ArchiveError::Broken(message));
         }
         let mut entry = entry?;
+        head.set(u64::MAX);
+        skipped = stored(&mut entry)?;
         let path = entry.path()?.to_string_lossy().into_owned();
         let name = path.trim_start_matches("./").trim_start_matches('/');
         if !entry.header().entry_type().is_file() || !name.ends_with(".wasm") {
             continue;
         }
         let wanted = name == NAME;
-        if !wanted && !others.is_empty() {
+        if wanted {
+            // It is the module, so that two of them need no room.
+            others.clear();
+        } else if !others.is_empty() {
             // Its content would be for nothing; that it is there counts.
             others.push(Bytes::new());
             continue;
@@ -84,6 +97,7 @@ fn find(unpacked: impl Read, most: u64) -> Result<Option<Bytes>, ArchiveError> {
         }
         let mut content = Vec::new();
         entry.read_to_end(&mut content)?;
+        skipped = 0;
         if wanted {
             return Ok(Some(content.into()));
         }
@@ -95,19 +109,31 @@ fn find(unpacked: impl Read, most: u64) -> Result<Option<Bytes>, ArchiveError> {
     }
 }
 
-/// Fails where more comes than may.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
+/// Bytes of the archive that are a file's content.
+fn stored<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<u64> {
+    // Of a file with holes the size is with them.
+    match entry.header().entry_type().is_gnu_sparse() {
+        false => Ok(entry.size()),
+        true if entry.pax_extensions()?.is_none() => entry.header().entry_size(),
+        true => Ok(0),
+    }
 }
 
-impl<R: Read> Read for Bounded<R> {
+/// Fails where more comes than may.
+struct Bounded<'h, R> {
+    inner: R,
+    left: u64,
+    /// Of what is read before a file: all of that is kept.
+    head: &'h Cell<u64>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(read as u64)
-            .ok_or_else(|| io::Error::other("it becomes larger than a layer may be"))?;
+        let left = |of: u64, what| of.checked_sub(read as u64).ok_or(io::Error::other(what));
+        self.left = left(self.left, "it becomes larger than a layer may be")?;
+        self.head
+            .set(left(self.head.get(), "a file has too long a name")?);
         Ok(read)
     }
 }
@@ -167,6 +193,21 @@ mod tests {
         assert_eq!(module(&several, Packing::Tar), Err(ArchiveError::Several));
         let none = packed(&[("a.txt", b"a")]);
         assert_eq!(module(&none, Packing::Tar), Ok(None));
+    }
+
+    #[test]
+    fn names_may_be_long_and_not_of_any_length() {
+        let text = vec![b'x'; 3 << 20];
+        let named = |length: usize| {
+            let name = format!("{}.wasm", "n/".repeat(length / 2));
+            module(
+                &packed(&[("a.txt", &text), (&name, b"module"), ("b.txt", &text)]),
+                Packing::Tar,
+            )
+        };
+        assert_eq!(named(1000).expect("found").as_deref(), Some(&b"module"[..]));
+        let error = named(2 << 20).expect_err("given up").to_string();
+        assert!(error.contains("too long a name"), "{error}");
     }
 
     #[test]

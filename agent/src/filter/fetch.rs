@@ -16,6 +16,7 @@ use super::client::{Ask, Http, HttpError};
 use super::credentials::{self, Login};
 use super::oci::{self, OciError};
 use super::store::{MAX_MODULE, Store, StoreError, digest_of};
+use super::turn::Turn;
 
 /// How long all of it may take.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -128,7 +129,8 @@ impl Fetcher {
             return Ok(Found::Same);
         };
         let (store, tenant) = (self.store.clone(), self.tenant.clone());
-        let digest = blocking(move || Ok(store.put(&bytes, &tenant)?)).await?;
+        let put = move || Ok(store.put(&bytes, &tenant)?);
+        let digest = self.sources.blocking(put).await?;
         Ok(Found::Module(digest, stamp))
     }
 }
@@ -142,18 +144,35 @@ pub struct Sources {
     pub api: Client,
     /// Where files are.
     pub directory: PathBuf,
+    /// Whose turn it is that work takes which nobody waits for any more.
+    pub turn: Turn,
 }
 
 impl Sources {
-    /// What a source stands for, of the digest that it has to have.
+    /// What a source stands for, of the digest that it has to have. The turn is over when
+    /// the last work for it is.
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn fetch(&self, source: &ModuleSource) -> Result<Bytes, FetchError> {
+    pub async fn fetch_in_turn(
+        &self,
+        source: &ModuleSource,
+        turn: Turn,
+    ) -> Result<Bytes, FetchError> {
+        let sources = Self {
+            turn,
+            ..self.clone()
+        };
+        let fetched = tokio::time::timeout(LONGEST, sources.fetch(source)).await;
+        fetched.unwrap_or(Err(FetchError::Slow))
+    }
+
+    async fn fetch(&self, source: &ModuleSource) -> Result<Bytes, FetchError> {
         let bytes = match &source.location {
             Location::File(name) => {
                 let (directory, name) = (self.directory.clone(), name.clone());
-                blocking(move || find(&directory, &name)?.read()).await?
+                let read = move || find(&directory, &name)?.read();
+                self.blocking(read).await?
             }
             Location::ConfigMap {
                 namespace,
@@ -166,11 +185,11 @@ impl Sources {
                     Some(secret) => Some(self.login(secret, &reference.registry).await?),
                     None => None,
                 };
-                let pulled = oci::pull(&self.http, reference, login.as_ref());
+                let pulled = oci::pull(&self.http, reference, login.as_ref(), &self.turn);
                 Box::pin(pulled).await?
             }
         };
-        held_to(source, bytes).await
+        self.held_to(source, bytes).await
     }
 
     /// The same, and a file's stamp; nothing where it is a file that has this stamp.
@@ -183,7 +202,7 @@ impl Sources {
             return Ok(Some((self.fetch(source).await?, None)));
         };
         let (directory, name) = (self.directory.clone(), name.clone());
-        let read = blocking(move || {
+        let read = self.blocking(move || {
             let file = find(&directory, &name)?;
             match stamp == Some(file.stamp) {
                 true => Ok(None),
@@ -191,7 +210,7 @@ impl Sources {
             }
         });
         match read.await? {
-            Some((bytes, now)) => Ok(Some((held_to(source, bytes).await?, Some(now)))),
+            Some((bytes, now)) => Ok(Some((self.held_to(source, bytes).await?, Some(now)))),
             None => Ok(None),
         }
     }
@@ -253,28 +272,29 @@ impl Sources {
         })?;
         credentials::login(&content.0, registry).map_err(failed)
     }
-}
 
-/// A module, if it is what it has to be.
-async fn held_to(source: &ModuleSource, bytes: Bytes) -> Result<Bytes, FetchError> {
-    if bytes.len() > MAX_MODULE {
-        return Err(FetchError::TooLarge(bytes.len() as u64));
-    }
-    if let Some(wanted) = source.sha256 {
-        let module = bytes.clone();
-        let found = blocking(move || Ok(digest_of(&module))).await?;
-        if found != wanted {
-            return Err(FetchError::Digest { found, wanted });
+    /// A module, if it is what it has to be.
+    async fn held_to(&self, source: &ModuleSource, bytes: Bytes) -> Result<Bytes, FetchError> {
+        if bytes.len() > MAX_MODULE {
+            return Err(FetchError::TooLarge(bytes.len() as u64));
         }
+        if let Some(wanted) = source.sha256 {
+            let module = bytes.clone();
+            let found = self.blocking(move || Ok(digest_of(&module))).await?;
+            if found != wanted {
+                return Err(FetchError::Digest { found, wanted });
+            }
+        }
+        Ok(bytes)
     }
-    Ok(bytes)
-}
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
-) -> Result<T, FetchError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or(Err(FetchError::Stopped))
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        let done = self.turn.blocking(work).await;
+        done.unwrap_or(Err(FetchError::Stopped))
+    }
 }
 
 /// A file that is there.

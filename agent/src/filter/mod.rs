@@ -19,6 +19,7 @@ mod serve;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+mod turn;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,7 @@ use revisions::Revisions;
 pub use store::Store;
 #[cfg(test)]
 pub(crate) use store::digest_of;
+pub use turn::Turn;
 use watch::{Maps, Seen};
 
 use crate::policy::{LastGood, LastGoodError};
@@ -118,6 +120,7 @@ impl Origins {
             http: Http::new(dialer, self.authorities.as_deref())?,
             api,
             directory: self.directory.clone(),
+            turn: Turn::default(),
         })
     }
 }

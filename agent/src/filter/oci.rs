@@ -13,6 +13,7 @@ use super::archive::{self, ArchiveError, Packing};
 use super::client::{Answer, Ask, Http, HttpError, text};
 use super::credentials::Login;
 use super::store::{MAX_MODULE, digest_of};
+use super::turn::Turn;
 
 /// Most bytes of a manifest, and of a token.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -117,6 +118,7 @@ pub async fn pull(
     http: &Http,
     reference: &OciReference,
     login: Option<&Login>,
+    turn: &Turn,
 ) -> Result<Bytes, OciError> {
     let mut session = Session {
         http,
@@ -147,7 +149,7 @@ pub async fn pull(
         };
         let packed = session.blob(layer).await?;
         let packing = *packing;
-        let unpacked = tokio::task::spawn_blocking(move || archive::module(&packed, packing));
+        let unpacked = turn.blocking(move || archive::module(&packed, packing));
         let unpacked = unpacked
             .await
             .map_err(|error| OciError::Image(error.to_string()))?;

@@ -23,6 +23,7 @@ use super::client::Http;
 use super::dial::Dialer;
 use super::fetch::{Fetcher, Sources};
 use super::store::Store;
+use super::turn::Turn;
 
 /// A place with servers that one certificate vouches for.
 pub struct Site {
@@ -81,6 +82,7 @@ impl Site {
             http: self.http(),
             api: api(objects),
             directory: self.dir.path().join("files"),
+            turn: Turn::default(),
         }
     }
 

@@ -1,10 +1,13 @@
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use weft_api::k8s::filter::{OciReference, Refresh};
 
 use super::*;
@@ -162,4 +165,31 @@ async fn a_secret_that_does_not_open_says_so() {
         let told = told(&fetcher, &image).await;
         assert!(told.starts_with(why), "{told}");
     }
+}
+
+#[test]
+fn a_turn_lasts_as_long_as_the_work_that_nobody_waits_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let site = Site::new();
+        let sources = site.sources(&[]);
+        std::fs::write(sources.directory.join("a.wasm"), "one").expect("written");
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = || async { Arc::clone(&turns).acquire_owned().await.expect("a turn") };
+        // What the read needs is busy, so that it waits for as long as is wanted here.
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || ended.recv());
+        let source = file("a.wasm");
+        let read = sources.fetch_in_turn(&source, turn().await.into());
+        assert!(Box::pin(read).now_or_never().is_none());
+        assert_eq!(turns.available_permits(), 0);
+        drop(end);
+        busy.await.expect("it ends").expect_err("nothing is sent");
+        let read = sources.fetch_in_turn(&source, turn().await.into()).await;
+        assert_eq!(read.expect("read"), "one");
+    });
 }

@@ -155,7 +155,7 @@ fn reference(address: SocketAddr, tag: Option<&str>, digest: Option<ModuleDigest
 }
 
 async fn pulled(site: &Site, reference: &OciReference) -> Result<Bytes, String> {
-    let pulled = pull(&site.http(), reference, None).await;
+    let pulled = pull(&site.http(), reference, None, &Turn::default()).await;
     pulled.map_err(|error| error.to_string())
 }
 
@@ -295,9 +295,9 @@ async fn registries_are_told_who_asks_and_nobody_else_is() {
         registry.elsewhere = Some(site.serve(Router::new().route("/{name}", get(blob))).await);
         let (registry, address) = serve(&site, registry).await;
         let reference = reference(address, Some("1"), None);
-        let anonymous = pull(&site.http(), &reference, None).await;
+        let anonymous = pull(&site.http(), &reference, None, &Turn::default()).await;
         assert_eq!(anonymous.is_err(), needs_login);
-        let known = pull(&site.http(), &reference, Some(&login)).await;
+        let known = pull(&site.http(), &reference, Some(&login), &Turn::default()).await;
         assert_eq!(known.as_deref(), Ok(&b"module"[..]));
         let asked = registry.asked();
         let (first, _) = &asked[0];
@@ -321,6 +321,7 @@ async fn registries_are_told_who_asks_and_nobody_else_is() {
         &site.http(),
         &reference(address, Some("1"), None),
         Some(&wrong),
+        &Turn::default(),
     )
     .await;
     let error = error.expect_err("refused").to_string();

@@ -10,6 +10,7 @@
 //! it in any case before it comes into force. For the same reason the API server
 //! goes on without an operator.
 
+mod bodies;
 mod certificate;
 mod registration;
 mod request;

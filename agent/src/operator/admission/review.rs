@@ -14,6 +14,7 @@ use weft_filter_schema::Invalid;
 
 use super::request::{self, About, Asked, Object};
 use super::schemas::{MODULE_WITHIN, Schemas};
+use crate::filter::Turn;
 
 /// How long an answer may take: its module, and checking it.
 pub(super) const ANSWER_WITHIN: Duration = MODULE_WITHIN.saturating_add(Duration::from_secs(1));
@@ -117,11 +118,7 @@ impl Reviewer {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
-        let work = move || {
-            let _turn = turn;
-            work()
-        };
-        tokio::task::spawn_blocking(work).await.ok()
+        Turn::from(turn).blocking(work).await.ok()
     }
 }
 

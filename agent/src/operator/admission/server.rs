@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::bodies::Bodies;
 use super::certificate::Certificate;
 use super::review::{ANSWER_WITHIN, Reviewer, Unanswered};
 use super::seats::{Seat, Seats};
@@ -37,8 +38,6 @@ const STRANGER: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(10);
 /// Bytes that are read ahead of a request.
 const MAX_HEAD: usize = 32 << 10;
-/// Bytes of a review: an object has 1.5 MiB at most, and there are two.
-const MAX_REVIEW: usize = 4 << 20;
 /// Wait after a connection that could not be accepted: without files, say, the next one
 /// could not either, and asking at once would keep a processor busy.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
@@ -71,7 +70,8 @@ pub(super) async fn accept(
     reviewer: &Arc<Reviewer>,
     stop: &CancellationToken,
 ) {
-    let (seats, connections) = (Seats::default(), TaskTracker::new());
+    let (seats, bodies) = (Seats::default(), Bodies::default());
+    let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -89,6 +89,7 @@ pub(super) async fn accept(
         let connection = Connection {
             certificates: certificates.clone(),
             reviewer: Arc::clone(reviewer),
+            bodies: bodies.clone(),
             seat,
         };
         let stop = stop.clone();
@@ -139,6 +140,7 @@ async fn bind(address: Option<SocketAddr>) -> io::Result<TcpListener> {
 struct Connection {
     certificates: Certificates,
     reviewer: Arc<Reviewer>,
+    bodies: Bodies,
     seat: Seat,
 }
 
@@ -196,9 +198,9 @@ impl Connection {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "a review is a POST\n");
         }
         let deadline = Instant::now() + ANSWER_WITHIN;
-        let body = Limited::new(request.into_body(), MAX_REVIEW).collect();
+        let body = self.bodies.collect(request.into_body());
         let answer = match timeout_at(deadline, body).await {
-            Ok(Ok(body)) => self.reviewer.answer(body.to_bytes(), deadline).await,
+            Ok(Ok(body)) => self.reviewer.answer(body, deadline).await,
             Ok(Err(error)) => Err(Unanswered::NoReview(format!("the review: {error}\n"))),
             Err(_) => Err(Unanswered::Late),
         };
