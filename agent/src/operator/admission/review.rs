@@ -18,7 +18,9 @@ use crate::filter::Turn;
 
 /// How long an answer may take: its module, and checking it.
 pub(super) const ANSWER_WITHIN: Duration = MODULE_WITHIN.saturating_add(Duration::from_secs(1));
-/// Reviews that are read or checked at a time: each may keep a processor busy.
+/// Reviews that are read at a time, and configurations that are checked: each may keep a
+/// processor busy. A check may take a second, so that reads do not wait for checks: who
+/// comes while many are applied is told that his is not checked.
 const AT_ONCE: usize = 2;
 /// What users can do, and what becomes of their object.
 const CHECKED_LATER: &str =
@@ -49,7 +51,8 @@ pub(super) enum Unanswered {
 /// Answers reviews.
 pub(super) struct Reviewer {
     schemas: Schemas,
-    turns: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
 }
 
 impl Reviewer {
@@ -57,7 +60,8 @@ impl Reviewer {
     pub(super) fn new(schemas: Schemas) -> Self {
         Self {
             schemas,
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            reads: Arc::new(Semaphore::new(AT_ONCE)),
+            checks: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
@@ -81,7 +85,7 @@ impl Reviewer {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(String, About, Verdict), Unanswered> {
-        let read = self.work(move || request::read(&body));
+        let read = in_turn(&self.reads, move || request::read(&body));
         let Ok(Some(asked)) = timeout_at(deadline, read).await else {
             return Err(Unanswered::Late);
         };
@@ -103,23 +107,23 @@ impl Reviewer {
             Ok(None) => return Verdict::Good,
             Err(unknown) => return unchecked(&format!(" yet, for {unknown}")),
         };
-        let checked = self.work(move || check(&schema, &filter.config));
+        let checked = in_turn(&self.checks, move || check(&schema, &filter.config));
         match checked.await {
             Some(Ok(())) => Verdict::Good,
             Some(Err(why)) => Verdict::Refused(why),
             None => unchecked(""),
         }
     }
+}
 
-    /// Does what takes a while, in its turn. The turn is over when the work is, and not
-    /// when nobody waits for it any more. Nothing where the work ended without a result.
-    async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
-        Turn::from(turn).blocking(work).await.ok()
-    }
+/// Does what takes a while, in its turn. The turn is over when the work is, and not when
+/// nobody waits for it any more. Nothing where the work ended without a result.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let turn = Arc::clone(turns).acquire_owned().await.ok()?;
+    Turn::from(turn).blocking(work).await.ok()
 }
 
 fn unchecked(why: &str) -> Verdict {

@@ -195,31 +195,34 @@ async fn answered(reviewer: &Reviewer, review: Value) -> Value {
 #[tokio::test]
 async fn what_takes_a_while_is_done_in_turn() {
     let (_site, reviewer) = site();
-    let turns = Arc::clone(&reviewer.turns);
-    let taken = turns.try_acquire_many(2).expect("both turns");
-    let body = || request("CREATE", filter("file://rates.wasm", json!({})), None).to_string();
+    let taken = reviewer.reads.try_acquire_many(2).expect("both turns");
+    let object = filter("file://rates.wasm", json!({"rate": 5}));
+    let body = || request("CREATE", object.clone(), None).to_string();
     let late = reviewer.answer(body().into(), Instant::now()).await;
     assert!(matches!(late, Err(Unanswered::Late)));
     drop(taken);
-    // Nobody waits for this work, but it has its turn until it is done.
-    let (end, ended) = std::sync::mpsc::channel::<()>();
-    let (begin, begun) = tokio::sync::oneshot::channel();
-    let work = reviewer.work(move || {
-        begin.send(()).expect("it is waited for");
-        ended.recv().expect_err("nothing is sent");
-    });
-    {
-        let mut work = std::pin::pin!(work);
-        tokio::select! {
-            _ = work.as_mut() => panic!("it has not ended"),
-            begun = begun => begun.expect("begun"),
-        }
-    }
-    assert_eq!(turns.available_permits(), 1);
-    drop(end);
-    let both = tokio::time::timeout(DEADLINE, turns.acquire_many(2)).await;
-    drop(both.expect("in time").expect("both turns"));
     assert!(reviewer.answer(body().into(), deadline()).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_checked_keeps_nobody_from_an_answer() {
+    let (_site, reviewer) = site();
+    let taken = reviewer.checks.try_acquire_many(2).expect("both turns");
+    let object = filter("file://rates.wasm", json!({"rate": 5}));
+    let verdict = async |review: Value, within| {
+        let deadline = Instant::now() + within;
+        let verdict = reviewer.verdict(review.to_string().into(), deadline).await;
+        verdict.expect("an answer").2
+    };
+    let same = request("UPDATE", object.clone(), Some(object.clone()));
+    assert_eq!(verdict(same, DEADLINE).await, Verdict::Good);
+    let created = request("CREATE", object, None);
+    let Verdict::Unchecked(why) = verdict(created.clone(), Duration::from_secs(2)).await else {
+        panic!("it cannot be checked");
+    };
+    assert!(why.contains("too many filters are applied"), "{why}");
+    drop(taken);
+    assert_eq!(verdict(created, DEADLINE).await, Verdict::Good);
 }
 
 #[tokio::test]
