@@ -19,6 +19,8 @@ pub(super) struct Asked {
     pub(super) uid: String,
     /// Of whom.
     pub(super) about: About,
+    /// Nothing of what is applied is written.
+    pub(super) dry_run: bool,
     /// What it says.
     pub(super) object: Object,
 }
@@ -51,6 +53,7 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, String> {
     let object = object(&request);
     Ok(Asked {
         uid: request.uid,
+        dry_run: request.dry_run.unwrap_or_default(),
         about: About {
             kind: request.kind.kind,
             namespace: request.namespace.unwrap_or_default(),
@@ -114,6 +117,7 @@ struct Request<'a> {
     kind: Kind,
     name: Option<String>,
     namespace: Option<String>,
+    dry_run: Option<bool>,
     #[serde(borrow)]
     object: Option<Fields<'a>>,
     #[serde(borrow)]

@@ -9,11 +9,11 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
-use weft_api::k8s::filter::Filter;
+use weft_api::k8s::filter::{Filter, ModuleSource};
 use weft_filter_schema::Invalid;
 
 use super::request::{self, About, Asked, Object};
-use super::schemas::{MODULE_WITHIN, Schemas};
+use super::schemas::{MODULE_WITHIN, Schemas, is_pinned};
 use crate::filter::Turn;
 
 /// How long an answer may take: its module, and checking it.
@@ -89,11 +89,16 @@ impl Reviewer {
         let Ok(Some(asked)) = timeout_at(deadline, read).await else {
             return Err(Unanswered::Late);
         };
-        let Asked { uid, about, object } = asked.map_err(Unanswered::NoReview)?;
+        let Asked {
+            uid,
+            about,
+            dry_run,
+            object,
+        } = asked.map_err(Unanswered::NoReview)?;
         let verdict = match object {
             Object::Same => Verdict::Good,
             Object::Wrong(why) => Verdict::Refused(why),
-            Object::Filter(filter) => timeout_at(deadline, self.judge(*filter))
+            Object::Filter(filter) => timeout_at(deadline, self.judge(*filter, dry_run))
                 .await
                 .unwrap_or_else(|_| unchecked(", for too many filters are applied at once")),
         };
@@ -101,16 +106,18 @@ impl Reviewer {
     }
 
     /// Judges a configuration as nodes will.
-    async fn judge(&self, filter: Filter) -> Verdict {
+    async fn judge(&self, filter: Filter, dry_run: bool) -> Verdict {
         let schema = match self.schemas.of(&filter.module).await {
             Ok(Some(schema)) => schema,
             Ok(None) => return Verdict::Good,
             Err(unknown) => return unchecked(&format!(" yet, for {unknown}")),
         };
-        let checked = in_turn(&self.checks, move || check(&schema, &filter.config));
+        let Filter { module, config, .. } = filter;
+        let checked = in_turn(&self.checks, move || check(&schema, &config));
         match checked.await {
             Some(Ok(())) => Verdict::Good,
-            Some(Err(why)) => Verdict::Refused(why),
+            Some(Err(why)) if is_pinned(&module) => Verdict::Refused(why),
+            Some(Err(why)) => by_what_is_there(&why, &module, dry_run),
             None => unchecked(""),
         }
     }
@@ -128,6 +135,18 @@ async fn in_turn<T: Send + 'static>(
 
 fn unchecked(why: &str) -> Verdict {
     Verdict::Unchecked(format!("spec.config is not checked{why}; {CHECKED_LATER}"))
+}
+
+/// Refuses by a module that may be another one later. In a dry run that may be the one
+/// that is applied with the filter, which is not written.
+fn by_what_is_there(why: &str, module: &ModuleSource, dry_run: bool) -> Verdict {
+    let module = module.location.told();
+    match dry_run {
+        false => Verdict::Refused(format!("{why} (by the schema of {module} as it is now)")),
+        true => Verdict::Unchecked(format!(
+            "it would be refused by {module} as it is now, which a dry run does not change: {why}"
+        )),
+    }
 }
 
 fn check(schema: &str, config: &[u8]) -> Result<(), String> {

@@ -198,7 +198,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Whether a source always stands for the same module.
-fn is_pinned(source: &ModuleSource) -> bool {
+pub(super) fn is_pinned(source: &ModuleSource) -> bool {
     let image = match &source.location {
         Location::Oci(reference) => reference.digest.is_some(),
         Location::File(_) | Location::ConfigMap { .. } | Location::Https(_) => false,

@@ -81,7 +81,13 @@ async fn judged(reviewer: &Reviewer, object: &Value) -> Verdict {
 #[tokio::test]
 async fn a_configuration_is_held_against_what_its_module_says() {
     let (_site, reviewer) = site();
-    for url in ["file://rates.wasm", "configmap://own/rates.wasm"] {
+    for (url, place) in [
+        ("file://rates.wasm", "file://rates.wasm"),
+        (
+            "configmap://own/rates.wasm",
+            "configmap://shop/own/rates.wasm",
+        ),
+    ] {
         let good = filter(url, json!({"rate": 5}));
         assert_eq!(judged(&reviewer, &good).await, Verdict::Good, "{url}");
         for (config, said) in [
@@ -101,7 +107,8 @@ async fn a_configuration_is_held_against_what_its_module_says() {
             ),
         ] {
             let verdict = judged(&reviewer, &filter(url, config)).await;
-            assert_eq!(verdict, Verdict::Refused(said.to_owned()), "{url}");
+            let said = format!("{said} (by the schema of {place} as it is now)");
+            assert_eq!(verdict, Verdict::Refused(said), "{url}");
         }
     }
     for url in ["file://proxy.wasm", "file://core.wasm"] {
@@ -192,6 +199,39 @@ async fn answered(reviewer: &Reviewer, review: Value) -> Value {
     serde_json::from_slice(&answer).expect("JSON")
 }
 
+/// The module may be applied with it, and is not written.
+#[tokio::test]
+async fn in_a_dry_run_only_a_module_that_cannot_change_refuses() {
+    let (_site, reviewer) = site();
+    let wrong = json!({"rate": "5"});
+    let digest = digest_of(&module()).to_string();
+    for url in ["file://rates.wasm", "configmap://own/rates.wasm"] {
+        let open = filter(url, wrong.clone());
+        let mut pinned = open.clone();
+        pinned["spec"]["module"]["sha256"] = json!(digest);
+        let dry = |object: Value| {
+            let mut review = request("CREATE", object, None);
+            review["request"]["dryRun"] = json!(true);
+            answered(&reviewer, review)
+        };
+        let response = &dry(open).await["response"];
+        assert_eq!(response["allowed"], true, "{response}");
+        let warning = response["warnings"][0].as_str().expect("a warning");
+        assert!(warning.contains("as it is now"), "{warning}");
+        assert!(warning.contains("spec.config.rate: it is not"), "{warning}");
+        let response = &dry(pinned).await["response"];
+        assert_eq!(response["allowed"], false, "{response}");
+        assert_eq!(response.get("warnings"), None);
+        assert_eq!(
+            response["status"]["message"],
+            r#"spec.config.rate: it is not of type "integer""#
+        );
+        // What is wrong by itself stays so.
+        let response = &dry(filter("ftp://a", json!({}))).await["response"];
+        assert_eq!(response["allowed"], false, "{response}");
+    }
+}
+
 #[tokio::test]
 async fn what_takes_a_while_is_done_in_turn() {
     let (_site, reviewer) = site();
@@ -238,7 +278,9 @@ async fn an_object_that_came_to_be_wrong_can_still_be_written_as_it_is() {
     assert_eq!(response["status"]["status"], "Failure");
     assert_eq!(response.get("warnings"), None);
     let said = response["status"]["message"].as_str().expect("a message");
-    assert_eq!(said, r#"spec.config.rate: it is not of type "integer""#);
+    let schema = "(by the schema of file://rates.wasm as it is now)";
+    let wanted = format!(r#"spec.config.rate: it is not of type "integer" {schema}"#);
+    assert_eq!(said, wanted);
 
     let mut noted = wrong.clone();
     noted["metadata"]["annotations"] = json!({"seen": "yes"});
