@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use weft_api::k8s::filter::{Filter, FilterKind};
 
-/// Longest text of a `spec`; its `config` may have 256 KiB of it.
+/// Longest text of a `spec`, of which its `config` may have 256 KiB; see [`length`].
 const MAX_SPEC: usize = 512 << 10;
 /// Most fields of an object, beside those inside of others.
 const MAX_FIELDS: usize = 64;
@@ -78,8 +78,8 @@ fn object(request: &Request<'_>) -> Object {
     if before == Some(now) {
         return Object::Same;
     }
-    if now.len() > MAX_SPEC {
-        let length = now.len();
+    let length = length(now);
+    if length > MAX_SPEC {
         return Object::Wrong(format!("spec: has {length} bytes, more than {MAX_SPEC}"));
     }
     if fields.names.len() > MAX_FIELDS {
@@ -90,7 +90,7 @@ fn object(request: &Request<'_>) -> Object {
         Err(error) => return Object::Wrong(format!("spec: {error}")),
     };
     let meant = |before: &str| serde_json::from_str::<Value>(before).ok();
-    let before = before.filter(|before| before.len() <= MAX_SPEC);
+    let before = before.filter(|before| self::length(before) <= MAX_SPEC);
     if before.and_then(meant).is_some_and(|before| before == spec) {
         return Object::Same;
     }
@@ -98,6 +98,30 @@ fn object(request: &Request<'_>) -> Object {
         Ok(filter) => Object::Filter(Box::new(filter)),
         Err(errors) => Object::Wrong(errors.to_string()),
     }
+}
+
+/// Bytes of a JSON text, as long as we would write it: API servers write `<`, `>`, `&` and
+/// a few more characters as six bytes each, which their users do not see.
+fn length(text: &str) -> usize {
+    let (mut rest, mut spared) = (text, 0);
+    while let Some((_, escaped)) = rest.split_once('\\') {
+        let code = escaped.strip_prefix('u').and_then(|code| code.get(..4));
+        if let Some(code) = code.and_then(|code| u32::from_str_radix(code, 16).ok()) {
+            spared += 6 - match code {
+                0x08..=0x0a | 0x0c | 0x0d | 0x22 | 0x5c => 2,
+                0..=0x1f => 6,
+                0x20..=0x7f => 1,
+                // Two of these are a character of four bytes.
+                0x80..=0x7ff | 0xd800..=0xdfff => 2,
+                _ => 3,
+            };
+        }
+        // What is escaped may be a backslash.
+        let mut after = escaped.chars();
+        after.next();
+        rest = after.as_str();
+    }
+    text.len() - spared
 }
 
 fn text(spec: Option<&RawValue>) -> &str {
@@ -252,6 +276,48 @@ mod tests {
         assert!(matches!(asked(&long, &long), Object::Same));
         let short = wrong(asked(r#"{"spec": {"a": 1}}"#, &long));
         assert!(short.contains("spec.a: unknown field"), "{short}");
+    }
+
+    #[test]
+    fn what_api_servers_escape_does_not_count() {
+        let with = |config: &str| {
+            format!(
+                r#"{{"spec": {{"selector": {{}}, "module": {{"url": "file://a.wasm"}},
+                    "config": {{"a": "{config}"}}}}}}"#
+            )
+        };
+        let escaped = with(&r"\u003c".repeat(100_000));
+        let Object::Filter(filter) = asked(&escaped, "null") else {
+            panic!("it is right");
+        };
+        assert_eq!(filter.config.len(), r#"{"a":""}"#.len() + 100_000);
+        // The old one is read all the same.
+        let spaced = escaped.replace(r#""config": "#, r#""config":"#);
+        assert!(matches!(asked(&spaced, &escaped), Object::Same));
+        // It has a limit, and its user is told which.
+        let why = wrong(asked(&with(&r"\u003c".repeat(300_000)), "null"));
+        assert!(why.starts_with("spec.config: has 300008 bytes"), "{why}");
+        let why = wrong(asked(&with(&r"\\u003c".repeat(100_000)), "null"));
+        assert!(why.starts_with("spec: has 7000"), "{why}");
+    }
+
+    #[test]
+    fn a_text_is_as_long_as_it_is_written() {
+        for text in [
+            "<&>",
+            "a\u{2028}\u{2029}",
+            "\"\\",
+            "\u{8}\t\n\u{c}\r\u{1}\u{7f}",
+            "\u{e4}\u{1f600}",
+            "\\u003c",
+        ] {
+            let written = Value::from(text).to_string();
+            let units = text.encode_utf16().map(|unit| format!(r"\u{unit:04x}"));
+            let escaped = format!("\"{}\"", units.collect::<String>());
+            assert_eq!(serde_json::from_str::<Value>(&escaped).expect("JSON"), text);
+            assert_eq!(length(&escaped), written.len(), "{escaped}");
+            assert_eq!(length(&written), written.len(), "{written}");
+        }
     }
 
     #[test]
