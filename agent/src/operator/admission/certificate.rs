@@ -130,22 +130,22 @@ pub(super) async fn keep(
         wait = LOOK;
         let found = seen.as_ref();
         let found = found.map(|secret| read(secret, &names, Timestamp::now()));
-        let why = match found {
+        let unfit = match found {
             Some(Ok(certificate)) => {
                 told.clear();
                 hand_on(&sender, certificate);
                 continue;
             }
-            Some(Err(error)) => error.to_string(),
-            None => "there is none".to_owned(),
+            Some(Err(error)) => Some(error),
+            None => None,
         };
         let left = written.and_then(|at| again.checked_sub(at.elapsed()));
         if let Some(left) = left.filter(|left| !left.is_zero()) {
-            let what = format!("somebody else writes the Secret {NAME}: {why}");
-            tell(&mut told, &what);
+            tell(&mut told, &too_soon(unfit.as_ref(), again));
             wait = left;
             continue;
         }
+        let why = unfit.map_or("there is none".to_owned(), |unfit| unfit.to_string());
         info!(why, "a certificate for the API server is made");
         match renew(&secrets, seen.as_ref(), &names).await {
             Ok(true) => written = Some(Instant::now()),
@@ -156,6 +156,17 @@ pub(super) async fn keep(
                 wait = RETRY;
             }
         }
+    }
+}
+
+/// Why no other Secret is written yet.
+fn too_soon(unfit: Option<&CertificateError>, again: Duration) -> String {
+    match unfit {
+        Some(unfit) => format!("somebody else writes the Secret {NAME}: {unfit}"),
+        None => format!(
+            "the Secret {NAME} was deleted within {again:?} after it was written, and is written \
+             once in that time"
+        ),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::warn;
-use weft_abi::section::{MODULE, config_schema};
+use weft_abi::section::{MODULE, Malformed, config_schema};
 use weft_api::k8s::filter::{Location, ModuleSource};
 
 use crate::filter::{Sources, Turn};
@@ -31,8 +31,13 @@ pub(super) enum Unknown {
     #[error("its module cannot be used now")]
     Unusable,
     /// It does not say.
-    #[error("its module does not carry its schema (`weft filter build` adds it)")]
+    #[error(
+        "its module does not carry its schema (`weft filter build` adds it, or says why it cannot)"
+    )]
     Silent,
+    /// What it says can never be read.
+    #[error("the schema of its module cannot be read: {0}")]
+    Unreadable(Malformed),
 }
 
 /// A schema; none where every configuration is taken.
@@ -166,7 +171,10 @@ impl Reader {
             _ if module.starts_with(&MODULE) => Ok(None),
             Ok(Some(schema)) => Ok(Some(schema.into())),
             Ok(None) => Err(Unknown::Silent),
-            Err(error) => Err(unusable(&error)),
+            Err(error @ (Malformed::NoModule | Malformed::Sections)) => Err(unusable(&error)),
+            Err(error @ (Malformed::Twice | Malformed::TooLong | Malformed::NoText)) => {
+                Err(Unknown::Unreadable(error))
+            }
         }
     }
 }

@@ -304,3 +304,16 @@ async fn two_who_write_the_same_secret_do_so_now_and_then() {
     assert!(began.elapsed() >= PAUSE, "{:?}", began.elapsed());
     assert_eq!(api.written().len(), 2);
 }
+
+#[test]
+fn only_who_finds_another_one_says_that_somebody_writes() {
+    let unfit = CertificateError::Token;
+    let said = too_soon(Some(&unfit), AGAIN);
+    assert_eq!(
+        said,
+        "somebody else writes the Secret weft-operator-tls: its token is none"
+    );
+    let said = too_soon(None, AGAIN);
+    assert!(said.contains("was deleted within 60s"), "{said}");
+    assert!(!said.contains("somebody"), "{said}");
+}

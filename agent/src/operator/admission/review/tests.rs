@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
-use weft_abi::section::{COMPONENT, MODULE, with_config_schema};
+use weft_abi::section::{COMPONENT, MAX_SCHEMA, MODULE, with_config_schema};
 
 use super::super::certificate::{self, Certificate};
 use super::super::server;
@@ -50,9 +50,11 @@ fn site() -> (Site, Reviewer) {
     let schemas = Schemas::new(site.sources(&[("/api/v1/namespaces/shop/configmaps/own", map)]));
     let files = site.dir.path().join("files");
     let twice = with_config_schema(module(), SCHEMA);
+    let long = "x".repeat(MAX_SCHEMA + 1);
     for (name, bytes) in [
         ("rates.wasm", module()),
         ("silent.wasm", COMPONENT.to_vec()),
+        ("long.wasm", with_config_schema(COMPONENT.to_vec(), &long)),
         ("proxy.wasm", MODULE.to_vec()),
         // Nodes do not look at what a core module carries.
         ("core.wasm", with_config_schema(MODULE.to_vec(), SCHEMA)),
@@ -141,9 +143,16 @@ async fn what_nodes_refuse_is_refused() {
 async fn what_cannot_be_checked_is_accepted_with_a_warning() {
     let (_site, reviewer) = site();
     for (url, said) in [
-        ("file://silent.wasm", "does not carry its schema"),
+        ("file://silent.wasm", "or says why it cannot);"),
         ("file://text.wasm", "its module cannot be used now;"),
-        ("file://twice.wasm", "its module cannot be used now;"),
+        (
+            "file://twice.wasm",
+            "cannot be read: it has more than one section weft:config-schema;",
+        ),
+        (
+            "file://long.wasm",
+            "cannot be read: its section weft:config-schema has more than 262144 bytes;",
+        ),
         ("file://none.wasm", "its module cannot be used now;"),
         (
             "configmap://other/rates.wasm",
