@@ -18,6 +18,8 @@ use wasmi::{
 const FUEL: u64 = 1 << 30;
 /// Bytes of memory: as many as any filter may have.
 const MEMORY: usize = 256 << 20;
+/// Elements of a table, each of which takes memory too: proxies allow fewer.
+const TABLE: usize = 1 << 20;
 /// Calls in each other, and bytes of what is kept for them.
 const DEPTH: usize = 10_000;
 const STACK: usize = 16 << 20;
@@ -40,13 +42,21 @@ pub(crate) enum Schema {
     Unsaid(NoProxy),
 }
 
-/// A function of the host that was called where no proxy is.
+/// What only a proxy has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NoProxy(String);
+pub(crate) enum NoProxy {
+    /// This function of the host, which was called.
+    Host(String),
+    /// An engine that runs the module: the interpreter does not, for this reason.
+    Engine(String),
+}
 
 impl fmt::Display for NoProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`describe` calls {}", self.0)
+        match self {
+            Self::Host(name) => write!(f, "`describe` calls {name}"),
+            Self::Engine(why) => write!(f, "the interpreter of the build cannot run it: {why}"),
+        }
     }
 }
 
@@ -94,8 +104,12 @@ fn run(module: &[u8], fuel: u64) -> Result<Described> {
         .set_max_recursion_depth(DEPTH)
         .set_max_stack_height(STACK);
     let engine = Engine::new(&config);
-    let module = Module::new(&engine, module).context("its module cannot be run")?;
-    let limits = StoreLimitsBuilder::new().memory_size(MEMORY).build();
+    let module =
+        Module::new(&engine, module).map_err(|error| NoProxy::Engine(error.to_string()))?;
+    let limits = StoreLimitsBuilder::new()
+        .memory_size(MEMORY)
+        .table_elements(TABLE)
+        .build();
     let mut store = Store::new(&engine, limits);
     store.limiter(|limits| limits);
     store.set_fuel(fuel).context("its module cannot be run")?;
@@ -133,7 +147,7 @@ fn imports(module: &Module, store: &mut Store<StoreLimits>) -> Result<Vec<Extern
             let ExternType::Func(of) = import.ty() else {
                 bail!("it imports {name} of {module}, which is no function");
             };
-            let called = NoProxy(name.to_owned());
+            let called = NoProxy::Host(name.to_owned());
             let fails = Func::new(&mut *store, of.clone(), move |_, _, _| {
                 Err(Error::host(called.clone()))
             });

@@ -162,6 +162,10 @@ fn crates_that_stand_alone_are_all_found() {
 
 /// What the compiler makes of a filter, with this body of `describe`.
 fn compiled(describe: &str, schema: &str) -> Vec<u8> {
+    compiled_with("", describe, schema)
+}
+
+fn compiled_with(extra: &str, describe: &str, schema: &str) -> Vec<u8> {
     let length = u32::try_from(schema.len()).expect("short").to_le_bytes();
     let length: String = length.map(|byte| format!("\\{byte:02x}")).concat();
     let text = format!(
@@ -175,7 +179,8 @@ fn compiled(describe: &str, schema: &str) -> Vec<u8> {
   (func (export "configure") (param i32 i32) (result i32) unreachable)
   (func (export "on-event")
     (param i64 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
-  (func (export "drop-context") (param i64)))"#
+  (func (export "drop-context") (param i64))
+  {extra})"#
     );
     let mut module = wat::parse_str(text).expect("it is WebAssembly");
     let mut resolve = Resolve::default();
@@ -218,6 +223,19 @@ fn a_filter_that_cannot_describe_itself_is_refused() {
         format!("{err:#}"),
         "it cannot say what it is, so that no proxy could load it: `describe` panics (it reached \
          `unreachable`)"
+    );
+}
+
+#[test]
+fn a_filter_that_only_proxies_can_run_is_built_without_its_schema() {
+    let module = compiled_with("(tag)", "i32.const 256", "true");
+    let finished = finish(module).expect("it is a filter");
+    assert_eq!(finished.abi, Abi::Weft);
+    assert_eq!(config_schema(&finished.bytes), Ok(None));
+    let remark = finished.remark.expect("there is one");
+    assert!(
+        remark.contains("(the interpreter of the build cannot run it: "),
+        "{remark}"
     );
 }
 

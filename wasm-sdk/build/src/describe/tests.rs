@@ -104,7 +104,7 @@ fn who_asks_a_proxy_first_does_not_say_it() {
         ("i32.const 256", initialize, "wall-clock"),
     ] {
         let found = schema(&module(describe, extra)).expect("it is no mistake");
-        assert_eq!(found, Schema::Unsaid(NoProxy(called.to_owned())));
+        assert_eq!(found, Schema::Unsaid(NoProxy::Host(called.to_owned())));
     }
 }
 
@@ -170,10 +170,20 @@ fn what_has_not_the_form_is_refused() {
             r#"(module (memory (export "memory") 5000))"#,
             "`describe` fails",
         ),
+        ("(module (table 2000000 funcref))", "`describe` fails"),
     ] {
         let module = wat::parse_str(text).expect("it is WebAssembly");
         let said = refused(&module, FUEL);
         assert!(said.contains(why), "{text}: {said}");
     }
-    assert!(refused(b"\0asm\x01\0\0\0\x07\x7f", FUEL).contains("cannot be run"));
+}
+
+/// Proxies have another engine.
+#[test]
+fn what_the_interpreter_does_not_run_is_no_mistake() {
+    let found = schema(&module("i32.const 256", "(tag)")).expect("it is no mistake");
+    let Schema::Unsaid(NoProxy::Engine(why)) = found else {
+        panic!("{found:?}");
+    };
+    assert!(why.contains("exceptions"), "{why}");
 }
