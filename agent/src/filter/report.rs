@@ -37,6 +37,8 @@ const MOST: usize = 1000;
 /// understood.
 const REMEMBERED: usize = 32;
 const LONGEST: usize = 512;
+/// Why a filter is not loaded of which the proxy says nothing else.
+const COMPILING: &str = "the proxy takes in and compiles its module, or waits to do so";
 
 /// Puts together what is known of filters.
 #[derive(Default)]
@@ -123,6 +125,9 @@ impl Reporter {
                 ..NodeFilter::default()
             },
         };
+        if statement.error.is_empty() && !statement.loaded {
+            COMPILING.clone_into(&mut statement.error);
+        }
         if statement.error.is_empty()
             && let Some(warning) = &one.warning
         {

@@ -117,6 +117,20 @@ fn what_the_proxy_says_is_passed_on_when_it_is_about_the_newest() {
 }
 
 #[test]
+fn what_is_being_compiled_is_said_to_be() {
+    let mut reporter = Reporter::default();
+    let one = in_force(1, 1, None);
+    reporter.published(snapshot("v1", 1));
+    reporter.hear(Some(&said("v1", false, "")));
+    let told = state(&mut reporter, &one);
+    assert!(!told.loaded && told.error.contains("compiles"), "{told:?}");
+    reporter.hear(Some(&said("v1", false, "it is no WebAssembly")));
+    assert_eq!(state(&mut reporter, &one).error, "it is no WebAssembly");
+    reporter.hear(Some(&said("v1", true, "")));
+    assert_eq!(state(&mut reporter, &one).error, "");
+}
+
+#[test]
 fn a_registry_that_is_away_is_told_and_takes_nothing_back() {
     let mut reporter = Reporter::default();
     let mut one = in_force(1, 1, None);

@@ -2,7 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use weft_api::k8s::filter::{Filter, FilterStatus, NodeFilter, NodeStatus};
+use weft_api::k8s::filter::{
+    Attachment, Filter, FilterKind, FilterStatus, NodeFilter, NodeStatus, Subject,
+};
 use weft_api::k8s::{Condition, FieldErrors};
 
 /// Most nodes that are listed.
@@ -32,7 +34,7 @@ pub(super) fn changed(
     if let Some(nodes) = nodes {
         let seen = nodes.iter().map(|(_, said)| said.observed_generation).min();
         let seen = seen.or(generation);
-        for mut condition in of_nodes(&nodes, verdict.is_ok()) {
+        for mut condition in of_nodes(&nodes, verdict.as_ref().ok()) {
             condition.observed_generation = seen;
             put(&mut status, condition, now);
         }
@@ -94,18 +96,15 @@ fn accepted(verdict: &Result<Filter, FieldErrors>, generation: Option<i64>) -> C
     }
 }
 
-fn of_nodes(nodes: &[(String, NodeFilter)], accepted: bool) -> [Condition; 2] {
+fn of_nodes(nodes: &[(String, NodeFilter)], accepted: Option<&Filter>) -> [Condition; 2] {
     let (loaded, configured) = (FilterStatus::LOADED, FilterStatus::CONFIGURED);
     if nodes.is_empty() {
         let (reason, message) = match accepted {
-            true => (
-                "NoNodes",
-                "no node says yet that a pod of it meets the filter",
-            ),
-            false => ("NotAccepted", "the object is refused"),
+            Some(filter) => ("NoNodes", nobody(filter)),
+            None => ("NotAccepted", "the object is refused".to_owned()),
         };
         return [loaded, configured]
-            .map(|kind| condition(kind, "Unknown", reason, message.to_owned()));
+            .map(|kind| condition(kind, "Unknown", reason, message.clone()));
     }
     let without = |said: &NodeFilter| !said.loaded;
     let refuses = |said: &NodeFilter| said.loaded && !said.configured;
@@ -123,6 +122,24 @@ fn of_nodes(nodes: &[(String, NodeFilter)], accepted: bool) -> [Condition; 2] {
         (None, None) => condition(configured, "True", "Configured", all),
     };
     [loads, configures]
+}
+
+/// Says which pods are missing.
+fn nobody(filter: &Filter) -> String {
+    let is_service = |one: &Attachment| matches!(one.subject, Subject::Service { .. });
+    let pod = match filter.key.kind {
+        _ if filter.attachments.iter().any(is_service) => {
+            "behind a Service that the filter names".to_owned()
+        }
+        FilterKind::WeftFilter => format!(
+            "of namespace {} with labels that the filter selects",
+            filter.key.namespace
+        ),
+        FilterKind::WeftClusterFilter | FilterKind::WasmPlugin => {
+            "with labels that the filter selects".to_owned()
+        }
+    };
+    format!("no node says yet that it has a pod {pod}")
 }
 
 /// Says it while nodes say it, and that it is over when they did.
@@ -199,7 +216,7 @@ fn listed(mut nodes: Vec<(String, NodeFilter)>) -> Vec<NodeStatus> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weft_api::k8s::filter::{FilterKind, read};
+    use weft_api::k8s::filter::read;
 
     use super::*;
 
@@ -245,7 +262,8 @@ mod tests {
     fn a_status_is_written_once_and_turns_with_what_nodes_say() {
         let none = FilterStatus::default();
         let first = changed(&none, Some(1), &good(), nodes(&[]), at(1)).expect("a status");
-        let waiting = "no node says yet that a pod of it meets the filter";
+        let waiting = "no node says yet that it has a pod of namespace b with labels that the \
+                       filter selects";
         assert_eq!(
             words(&first),
             [
@@ -311,6 +329,28 @@ mod tests {
             words(&sound)[2],
             ["Configured", "True", "Configured", "on 1 node"]
         );
+    }
+
+    #[test]
+    fn who_meets_nothing_is_told_which_pods_are_missing() {
+        for (kind, spec, missing) in [
+            (
+                FilterKind::WeftFilter,
+                json!({"targetRef": {"kind": "Service", "name": "a"}, "module": {"url": "file://a"}}),
+                "a pod behind a Service that the filter names",
+            ),
+            (
+                FilterKind::WeftClusterFilter,
+                json!({"selector": {}, "module": {"url": "file://a"}}),
+                "a pod with labels that the filter selects",
+            ),
+        ] {
+            let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
+            let none = FilterStatus::default();
+            let status = changed(&none, Some(1), &read(kind, &object), nodes(&[]), at(1));
+            let message = format!("no node says yet that it has {missing}");
+            assert_eq!(words(&status.expect("a status"))[1][3], message);
+        }
     }
 
     #[test]
