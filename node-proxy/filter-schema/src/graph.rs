@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use super::MAX_PATTERN;
 use super::cost::{measure, text};
 
+mod bases;
+
 /// Patterns of one schema: each takes memory.
 const MAX_PATTERNS: usize = 32;
 /// Bytes of one: a class of letters takes kilobytes for each time that it is named.
@@ -81,6 +83,7 @@ impl<'a> Graph<'a> {
             patterns: 0,
             places: 0,
         };
+        bases::check(root)?;
         graph.node(root, 0);
         while let Some(Open { at, schema, path }) = graph.open.pop() {
             if let Value::Object(fields) = schema {
@@ -134,9 +137,7 @@ impl<'a> Graph<'a> {
                 "unevaluatedProperties" | "unevaluatedItems" => {
                     return Err(format!("{name} is not supported, additionalProperties is"));
                 }
-                "$id" | "$schema" if !root => {
-                    return Err(format!("{name} is supported at its top only"));
-                }
+                "$id" | "$schema" if !root => return Err(bases::refused(name)),
                 keyword => self.keyword(&mut node, keyword, value, path)?,
             }
         }

@@ -187,6 +187,7 @@ fn what_cannot_be_followed_is_refused() {
         ),
         (json!({"not": {"$id": "x"}}), "at its top only"),
         (json!({"not": {"$schema": "x"}}), "at its top only"),
+        (json!({"$defs": {"a": {"$id": "x"}}}), "at its top only"),
     ] {
         let error = check(&schema, &json!({})).expect_err("refused");
         assert!(error.contains(said), "{schema}: {error}");
