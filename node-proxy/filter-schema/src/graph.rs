@@ -9,6 +9,7 @@ use super::MAX_PATTERN;
 use super::cost::{measure, text};
 
 mod bases;
+mod depth;
 
 /// Patterns of one schema: each takes memory.
 const MAX_PATTERNS: usize = 32;
@@ -25,6 +26,8 @@ const DIVISION: u64 = 5000;
 pub(super) struct Node<'a> {
     /// Asked about the same value.
     pub(super) here: Vec<usize>,
+    /// What `$ref` says, and which of these it leads to.
+    reference: Option<(&'a str, usize)>,
     /// The same, of which some may say no: what is wrong with each is collected.
     pub(super) forms: Vec<usize>,
     /// Asked about a field of that name.
@@ -47,6 +50,33 @@ pub(super) struct Node<'a> {
     pub(super) arithmetic: u64,
     /// Items are compared with each other.
     pub(super) unique: bool,
+}
+
+impl<'a> Node<'a> {
+    /// What `$ref` says, and where it leads.
+    fn target(&self) -> Option<(&'a str, usize)> {
+        let (text, nth) = self.reference?;
+        Some((text, self.here[nth]))
+    }
+
+    /// The schemas that it is made of.
+    fn inside(&self) -> impl Iterator<Item = usize> {
+        let reference = self.reference.map(|(_text, nth)| nth);
+        let here = self.here.iter().enumerate();
+        let here = here.filter(move |(nth, _at)| reference != Some(*nth));
+        let fields = self.fields.iter().map(|(_name, at)| at);
+        let others = [
+            &self.forms,
+            &self.each_field,
+            &self.names,
+            &self.items,
+            &self.first_items,
+        ];
+        let here = here.map(|(_nth, at)| at);
+        here.chain(fields)
+            .chain(others.into_iter().flatten())
+            .copied()
+    }
 }
 
 /// All that a schema may ask.
@@ -95,6 +125,7 @@ impl<'a> Graph<'a> {
             }
         }
         graph.ends()?;
+        graph.depth()?;
         Ok(graph)
     }
 
@@ -127,8 +158,10 @@ impl<'a> Graph<'a> {
             self.places = self.places.saturating_add(path);
             match name.as_str() {
                 "$ref" => {
-                    let (target, path) = self.target(value)?;
-                    node.here.push(self.node(target, path));
+                    let text = value.as_str().unwrap_or_default();
+                    let target = self.target(text)?;
+                    node.reference = Some((text, node.here.len()));
+                    node.here.push(self.node(target, text.len()));
                 }
                 // To follow these takes time that grows with each step of the schema.
                 "$dynamicRef" | "$recursiveRef" => {
@@ -247,11 +280,9 @@ impl<'a> Graph<'a> {
         }))
     }
 
-    fn target(&self, reference: &Value) -> Result<(&'a Value, usize), String> {
-        let text = reference.as_str().unwrap_or_default();
+    fn target(&self, text: &str) -> Result<&'a Value, String> {
         let pointer = text.strip_prefix('#').filter(|it| !it.contains('%'));
         let target = pointer.and_then(|pointer| self.root.pointer(pointer));
-        let target = target.map(|target| (target, text.len()));
         target.ok_or_else(|| {
             format!("$ref {text:?} leads nowhere: it has to be a place in the schema, #/...")
         })
