@@ -10,6 +10,7 @@ use super::cost::{measure, text};
 
 mod bases;
 mod depth;
+mod together;
 
 /// Patterns of one schema: each takes memory.
 const MAX_PATTERNS: usize = 32;
@@ -50,6 +51,8 @@ pub(super) struct Node<'a> {
     pub(super) arithmetic: u64,
     /// Items are compared with each other.
     pub(super) unique: bool,
+    /// It has schemas that are put together.
+    merged: bool,
 }
 
 impl<'a> Node<'a> {
@@ -124,7 +127,8 @@ impl<'a> Graph<'a> {
                 return Err("the paths of its fields are too long".to_owned());
             }
         }
-        graph.ends()?;
+        let order = graph.ends()?;
+        graph.together(&order)?;
         graph.depth()?;
         Ok(graph)
     }
@@ -186,6 +190,7 @@ impl<'a> Graph<'a> {
     ) -> Result<(), String> {
         match keyword {
             "allOf" | "not" | "if" | "then" | "else" => {
+                node.merged |= keyword == "allOf";
                 node.here.extend(self.schemas(value, path));
             }
             "anyOf" | "oneOf" => node.forms.extend(self.schemas(value, path)),
@@ -288,8 +293,9 @@ impl<'a> Graph<'a> {
         })
     }
 
-    /// Refuses what asks itself about one value without end.
-    fn ends(&self) -> Result<(), String> {
+    /// Refuses what asks itself about one value without end. The nodes as they come after those
+    /// that they ask.
+    fn ends(&self) -> Result<Vec<usize>, String> {
         #[derive(Clone, Copy, PartialEq)]
         enum Mark {
             New,
@@ -297,6 +303,7 @@ impl<'a> Graph<'a> {
             Done,
         }
         let mut marks = vec![Mark::New; self.nodes.len()];
+        let mut order = Vec::with_capacity(self.nodes.len());
         for start in 0..self.nodes.len() {
             if marks[start] == Mark::Done {
                 continue;
@@ -308,6 +315,7 @@ impl<'a> Graph<'a> {
                 let node = &self.nodes[at];
                 let Some(&asked) = node.here.iter().chain(&node.forms).nth(*next) else {
                     marks[at] = Mark::Done;
+                    order.push(at);
                     way.pop();
                     continue;
                 };
@@ -319,7 +327,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(order)
     }
 }
 
