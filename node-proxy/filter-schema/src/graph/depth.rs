@@ -1,6 +1,6 @@
 //! How deep schemas are in each other.
 
-use super::Graph;
+use super::{Graph, Node};
 
 /// Schemas in each other, references followed: for each one the library takes up to 4 KiB of stack
 /// when it compiles them, however little of them a configuration asks. JSON allows as many without
@@ -9,6 +9,9 @@ const MAX_LEVELS: usize = 128;
 /// So many references the library follows within each other; the next ones it comes back to when it
 /// has done the others, with its stack empty again.
 const NESTED_REFERENCES: usize = 8;
+/// Schemas in each other, all references followed: each one takes up to 160 bytes of stack when the
+/// library lets go of what it compiled.
+const MAX_LINE: usize = 6000;
 
 /// The longest way on from a schema.
 #[derive(Clone, Copy, Default)]
@@ -24,7 +27,7 @@ impl Graph<'_> {
     /// fewer rounds than are counted here.
     pub(super) fn depth(&self) -> Result<(), String> {
         let mut ways = Vec::new();
-        for _reference in 0..=NESTED_REFERENCES {
+        for references in 0..=NESTED_REFERENCES {
             let mut longer = vec![None; self.nodes.len()];
             for at in 0..self.nodes.len() {
                 let Way { levels, by } = self.way(at, &ways, &mut longer);
@@ -35,9 +38,34 @@ impl Graph<'_> {
                     ));
                 }
             }
+            if references == 0 {
+                self.line(&longer)?;
+            }
             ways = longer;
         }
         Ok(())
+    }
+
+    /// Refuses what may form too long a line, given the longest ways without references: there a
+    /// reference is followed to each place once, for what comes back ends.
+    fn line(&self, ways: &[Option<Way<'_>>]) -> Result<(), String> {
+        let mut entered = vec![false; self.nodes.len()];
+        entered[0] = true;
+        for (_text, target) in self.nodes.iter().filter_map(Node::target) {
+            entered[target] = true;
+        }
+        let levels = |(way, entered): (&Option<Way<'_>>, bool)| match way {
+            Some(way) if entered => way.levels,
+            _ => 0,
+        };
+        let line: usize = ways.iter().zip(entered).map(levels).sum();
+        match line {
+            ..=MAX_LINE => Ok(()),
+            _ => Err(format!(
+                "it is nested too deep: its references may lead through more than {MAX_LINE} \
+                 schemas that are in each other"
+            )),
+        }
     }
 
     /// The longest way on from there, given those that follow one reference less. Only schemas in

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{MAX_LEVELS, NESTED_REFERENCES};
+use super::{MAX_LEVELS, MAX_LINE, NESTED_REFERENCES};
 use crate::{Invalid, validate};
 
 /// Half of what threads have that check configurations. Half of this is taken where the library is
@@ -202,4 +202,25 @@ fn what_comes_back_to_itself_is_not_deep() {
     definitions.insert("900".to_owned(), json!(true));
     let line = json!({"$ref": "#/$defs/0", "$defs": definitions});
     assert_eq!(said(&line), Ok(()));
+}
+
+#[test]
+fn the_longest_line_is_let_go_of_on_the_stack() {
+    // Each is compiled when the next one is, so none of them needs much; but each holds the next,
+    // and nothing else does any more when its turn comes.
+    let line = |levels: usize| {
+        let count = (levels - 4) / 2;
+        let to = |number: usize| json!({"$ref": format!("#/$defs/{number}")});
+        let mut definitions: Map<_, _> = (0..count)
+            .map(|at| (at.to_string(), json!({"properties": {"a": to(at + 1)}})))
+            .collect();
+        definitions.insert(count.to_string(), json!(true));
+        let all: Vec<_> = (0..=count).rev().map(to).collect();
+        json!({"properties": {"x": {"prefixItems": all}}, "$defs": definitions})
+    };
+    assert_eq!(said(&line(MAX_LINE)), Ok(()));
+    match said(&line(MAX_LINE + 2)) {
+        Err(Invalid::Schema(why)) => assert!(why.contains("nested too deep"), "{why}"),
+        other => panic!("{other:?}"),
+    }
 }
