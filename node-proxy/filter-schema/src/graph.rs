@@ -53,6 +53,8 @@ pub(super) struct Node<'a> {
     pub(super) unique: bool,
     /// It has schemas that are put together.
     merged: bool,
+    /// Bytes of the places of what it says itself.
+    places: usize,
 }
 
 impl<'a> Node<'a> {
@@ -130,6 +132,7 @@ impl<'a> Graph<'a> {
         let order = graph.ends()?;
         graph.together(&order)?;
         graph.depth()?;
+        graph.copies()?;
         Ok(graph)
     }
 
@@ -140,6 +143,7 @@ impl<'a> Graph<'a> {
             self.places = self.places.saturating_add(path);
             self.nodes.push(Node {
                 weight: 1,
+                places: path,
                 ..Node::default()
             });
             self.open.push(Open { at, schema, path });
@@ -155,10 +159,12 @@ impl<'a> Graph<'a> {
     ) -> Result<Node<'a>, String> {
         let mut node = Node {
             weight: 1,
+            places: path,
             ..Node::default()
         };
         for (name, value) in fields {
             let path = path + name.len() + 1;
+            node.places = node.places.saturating_add(path);
             self.places = self.places.saturating_add(path);
             match name.as_str() {
                 "$ref" => {
@@ -291,6 +297,43 @@ impl<'a> Graph<'a> {
         target.ok_or_else(|| {
             format!("$ref {text:?} leads nowhere: it has to be a place in the schema, #/...")
         })
+    }
+
+    /// Refuses what takes too much memory because places that are in each other are referred to:
+    /// the library may compile all that is in one for each of them.
+    fn copies(&self) -> Result<(), String> {
+        let mut known = vec![None; self.nodes.len()];
+        let starts = self.entered().into_iter().enumerate();
+        let starts = starts.filter(|(_at, entered)| *entered);
+        let copies = starts
+            .map(|(at, _entered)| self.places_in(at, &mut known))
+            .fold(0, usize::saturating_add);
+        match copies {
+            ..=MAX_PLACES => Ok(()),
+            _ => Err("the places that it refers to have too much in common".to_owned()),
+        }
+    }
+
+    /// The places in a schema. Reading JSON has bounded its depth.
+    fn places_in(&self, at: usize, known: &mut [Option<usize>]) -> usize {
+        if let Some(places) = known[at] {
+            return places;
+        }
+        let node = &self.nodes[at];
+        let inside = node.inside().map(|it| self.places_in(it, known));
+        let places = inside.fold(node.places, usize::saturating_add);
+        known[at] = Some(places);
+        places
+    }
+
+    /// Where the library starts to compile: at the top, and at what is referred to.
+    fn entered(&self) -> Vec<bool> {
+        let mut entered = vec![false; self.nodes.len()];
+        entered[0] = true;
+        for (_text, target) in self.nodes.iter().filter_map(Node::target) {
+            entered[target] = true;
+        }
+        entered
     }
 
     /// Refuses what asks itself about one value without end. The nodes as they come after those

@@ -171,6 +171,28 @@ fn places_that_take_all_memory_are_refused() {
 }
 
 #[test]
+fn places_in_each_other_are_not_referred_to_too_often() {
+    let fields: Map<_, _> = names(1000)
+        .into_iter()
+        .map(|name| (name, json!({"$ref": "#/$defs/b"})))
+        .collect();
+    let with = |levels: usize| {
+        let mut inner = json!({ "properties": fields });
+        let mut place = "#/$defs/a".to_owned();
+        let mut places = Vec::new();
+        for _level in 0..levels {
+            inner = json!({ "not": inner });
+            places.push(json!({"$ref": place.clone()}));
+            place += "/not";
+        }
+        json!({"properties": {"x": {"prefixItems": places}}, "$defs": {"a": inner, "b": true}})
+    };
+    assert!(check(&with(2), &json!({})).is_ok());
+    let error = check(&with(100), &json!({})).expect_err("too many");
+    assert!(error.contains("too much in common"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused() {
     for (schema, said) in [
         (json!({"$ref": "#"}), "without end"),

@@ -1,6 +1,6 @@
 //! How deep schemas are in each other.
 
-use super::{Graph, Node};
+use super::Graph;
 
 /// Schemas in each other, references followed: for each one the library takes up to 4 KiB of stack
 /// when it compiles them, however little of them a configuration asks. JSON allows as many without
@@ -49,16 +49,11 @@ impl Graph<'_> {
     /// Refuses what may form too long a line, given the longest ways without references: there a
     /// reference is followed to each place once, for what comes back ends.
     fn line(&self, ways: &[Option<Way<'_>>]) -> Result<(), String> {
-        let mut entered = vec![false; self.nodes.len()];
-        entered[0] = true;
-        for (_text, target) in self.nodes.iter().filter_map(Node::target) {
-            entered[target] = true;
-        }
         let levels = |(way, entered): (&Option<Way<'_>>, bool)| match way {
             Some(way) if entered => way.levels,
             _ => 0,
         };
-        let line: usize = ways.iter().zip(entered).map(levels).sum();
+        let line: usize = ways.iter().zip(self.entered()).map(levels).sum();
         match line {
             ..=MAX_LINE => Ok(()),
             _ => Err(format!(
