@@ -311,6 +311,9 @@ impl Connection {
             self.since.set(now);
         }
         let waited = now.since(self.since.get());
+        if !self.head_began.get() && self.keeps_what_is_scarce() {
+            self.close(Close::Graceful);
+        }
         if self.head_began.get() && waited > limits.header {
             self.close(Close::HeaderTimeout);
         } else if waited > limits.idle.saturating_mul(2) {
@@ -319,6 +322,12 @@ impl Connection {
         } else if waited > limits.idle {
             self.close(Close::Graceful);
         }
+    }
+
+    /// Whether it has a large buffer that an answer once needed, while its source
+    /// is short of memory: another connection comes without.
+    fn keeps_what_is_scarce(&self) -> bool {
+        self.progress.written().is_grown() && self.account().is_scarce()
     }
 
     /// A client that closed its half may still wait for its answer, or be
@@ -393,6 +402,12 @@ impl Running {
         } else {
             self.connection.progress.written().put(fields.text);
         }
+    }
+
+    /// So many bytes of the response are held, besides those on their way.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> Held {
+        Held::new(self.connection.account(), bytes)
     }
 
     /// A piece of the response on its way to the server, which queues those of

@@ -69,11 +69,15 @@ impl Progress {
     }
 
     /// What came of a write.
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(&self, offered: usize, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.0.blocked.store(result.is_pending(), Ordering::Relaxed);
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.0.writes.store(self.writes() + 1, Ordering::Relaxed);
-            self.0.written.sent(bytes);
+        match result {
+            Poll::Ready(Ok(bytes)) => {
+                self.0.writes.store(self.writes() + 1, Ordering::Relaxed);
+                self.0.written.wrote(offered, bytes);
+            }
+            Poll::Pending => self.0.written.wrote(offered, 0),
+            Poll::Ready(Err(_)) => {}
         }
         result
     }
@@ -145,7 +149,7 @@ impl AsyncWrite for DownstreamIo {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.progress.wrote(result)
+        this.progress.wrote(bytes.len(), result)
     }
 
     fn poll_write_vectored(
@@ -154,8 +158,9 @@ impl AsyncWrite for DownstreamIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let offered = slices.iter().map(|slice| slice.len()).sum();
         let result = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.progress.wrote(result)
+        this.progress.wrote(offered, result)
     }
 
     fn is_write_vectored(&self) -> bool {

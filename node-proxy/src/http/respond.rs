@@ -150,22 +150,24 @@ fn status(failure: Failure) -> (StatusCode, u16) {
 }
 
 /// After a request whose framing or progress cannot be relied on, the next
-/// bytes of the connection may be anything.
+/// bytes of the connection may be anything. And a source that has no memory left
+/// gets some back with each connection that it gives up.
 fn closes(failure: Failure) -> bool {
-    matches!(
-        failure,
-        Failure::NotHttp(_)
-            | Failure::Malformed(_)
-            | Failure::HeadTooLarge
-            | Failure::UriTooLong
-            | Failure::Unsupported(_)
-            | Failure::Connect
-            | Failure::RequestTooSlow
-            | Failure::ClientGone
-            | Failure::Unpoliced
-            | Failure::Revoked
-            | Failure::ShuttingDown
-    )
+    failure == Failure::MEMORY
+        || matches!(
+            failure,
+            Failure::NotHttp(_)
+                | Failure::Malformed(_)
+                | Failure::HeadTooLarge
+                | Failure::UriTooLong
+                | Failure::Unsupported(_)
+                | Failure::Connect
+                | Failure::RequestTooSlow
+                | Failure::ClientGone
+                | Failure::Unpoliced
+                | Failure::Revoked
+                | Failure::ShuttingDown
+        )
 }
 
 fn answer(

@@ -127,9 +127,9 @@ fn the_largest_write_buffer_counts_to_the_end() {
     let size = 2 * window - 8 * KIB;
     assert_eq!(account.held(), size, "it doubles as it grows");
     assert_eq!(written.poll_room(&context), Poll::Pending);
-    written.sent(window);
+    written.wrote(window + 9 * KIB, window);
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
-    written.sent(window);
+    written.wrote(9 * KIB, 9 * KIB);
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     assert_eq!(account.held(), size, "it keeps its size");
     written.put(1);
@@ -137,8 +137,27 @@ fn the_largest_write_buffer_counts_to_the_end() {
     account.take(5 * MIB);
     assert_eq!(written.poll_room(&context), Poll::Pending, "piece by piece");
     account.give(5 * MIB);
+    // What the server puts around content takes room, too.
+    written.wrote(8 * window, 1);
+    assert_eq!(account.held(), 8 * window - 8 * KIB);
     drop(written);
     assert_eq!(account.held(), 0);
+}
+
+#[test]
+fn what_the_server_leaves_out_does_not_wait() {
+    let account = Purses::new(8 * MIB as u64).open(POD);
+    let written = WriteBuffer::new(account);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let context = Context::from_waker(&waker);
+    written.put(70_000);
+    assert_eq!(written.poll_room(&context), Poll::Pending);
+    written.wrote(10, 3);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    written.wrote(7, 7);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert!(written.poll_room(&context).is_ready());
 }
 
 #[test]

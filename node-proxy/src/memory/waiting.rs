@@ -31,13 +31,18 @@ impl Waiting {
     /// So many were sent, or more, where what is sent has a frame. Says how
     /// many of those that waited are gone.
     pub(super) fn sent(&self, bytes: usize) -> usize {
+        let gone = bytes.min(self.bytes());
+        self.keep(self.bytes() - gone);
+        gone
+    }
+
+    /// No more than so many wait.
+    pub(super) fn keep(&self, most: usize) {
         let waiting = self.bytes();
-        let gone = bytes.min(waiting);
-        self.bytes.store(waiting - gone, Ordering::Relaxed);
-        if gone > 0 && gone == waiting && self.asked.swap(false, Ordering::Relaxed) {
+        self.bytes.store(waiting.min(most), Ordering::Relaxed);
+        if waiting > 0 && most == 0 && self.asked.swap(false, Ordering::Relaxed) {
             self.waker.wake();
         }
-        gone
     }
 
     /// Wakes the task when none waits any more.

@@ -18,6 +18,10 @@ const WINDOW: usize = 64 * 1024;
 
 /// The buffer that the server writes from. It doubles as it grows and never
 /// shrinks: what counts is the most that ever waited.
+///
+/// What waits is never more than what is in the buffer, or a body could wait for
+/// room in an empty one. That rests on the server's way with its one buffer: what
+/// it offers to the socket is all that is in there.
 #[derive(Debug)]
 pub struct WriteBuffer {
     account: Arc<Account>,
@@ -53,22 +57,38 @@ impl WriteBuffer {
         Poll::Pending
     }
 
-    /// So much was copied into it.
+    /// So much of an answer was given to the server to be copied into it. Of
+    /// trailers it leaves out those that it may not send.
     pub fn put(&self, bytes: usize) {
         self.waiting.put(bytes);
+        self.grow(self.waiting.bytes());
+    }
+
+    /// The server offered all that was in it to the socket, which took so much.
+    pub fn wrote(&self, offered: usize, taken: usize) {
+        if self.waiting.bytes() == 0 {
+            // What is written may be of another protocol.
+            return;
+        }
+        // With what the server puts around content.
+        self.grow(offered);
+        self.waiting.sent(taken);
+        self.waiting.keep(offered.saturating_sub(taken));
+    }
+
+    /// Whether it has become larger than it was made.
+    #[must_use]
+    pub fn is_grown(&self) -> bool {
+        self.size.load(Ordering::Relaxed) > SMALLEST
+    }
+
+    fn grow(&self, needed: usize) {
         let size = self.size.load(Ordering::Relaxed);
-        let needed = self.waiting.bytes();
         if needed > size {
             let grown = needed.next_power_of_two();
             self.size.store(grown, Ordering::Relaxed);
             self.account.take(grown - size);
         }
-    }
-
-    /// So much was sent, of what was copied or of what the server put around
-    /// it.
-    pub fn sent(&self, bytes: usize) {
-        self.waiting.sent(bytes);
     }
 }
 

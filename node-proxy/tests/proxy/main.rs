@@ -24,3 +24,4 @@ mod spans;
 mod streams;
 mod support;
 mod upgrades;
+mod write_buffers;

@@ -42,7 +42,8 @@ const PATIENT: Duration = Duration::from_millis(4);
 type Attack = fn(TcpStream) -> BoxFuture<'static, ()>;
 
 /// The server of all: `/fine` is answered, `/download` never ends, `/heads` is
-/// answered with a large head alone; of anything else the head is read and
+/// answered with a large head alone, `/crumbs` never
+/// ends and comes byte by byte; of anything else the head is read and
 /// nothing more.
 async fn serve(mut conversation: Conversation, mut over: watch::Receiver<bool>) {
     while let Some(head) = conversation.request().await {
@@ -53,6 +54,11 @@ async fn serve(mut conversation: Conversation, mut over: watch::Receiver<bool>) 
             let answer = "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n";
             conversation.send(answer).await;
             let block = vec![1; 64 * 1024];
+            while conversation.stream.write_all(&block).await.is_ok() {}
+        } else if head.contains(" /crumbs ") {
+            let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            conversation.send(answer).await;
+            let block = b"1\r\nx\r\n".repeat(10_000);
             while conversation.stream.write_all(&block).await.is_ok() {}
         } else if head.contains(" /heads ") {
             let field = "x".repeat(5000);
@@ -321,6 +327,11 @@ async fn downloads_that_nobody_reads() {
     };
     attack("HTTP/1.1", open(), BOUND, 500, http1).await;
     attack_slowly("slow HTTP/1.1", open(), BOUND, 500, PATIENT, http1).await;
+    let crumbs: Attack = |stream| {
+        let asked = b"GET /crumbs HTTP/1.1\r\nhost: a\r\n\r\n".to_vec();
+        deaf(stream, asked).boxed()
+    };
+    attack("crumbs", open(), BOUND, 500, crumbs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use weft_wasm_host::Side;
 use super::clean;
 use crate::failure::Failure;
 use crate::filter::drive::Drive;
-use crate::memory::Piece;
+use crate::memory::{Held, Piece};
 use crate::pipeline::inflight::InFlight;
 use crate::pipeline::record::Recorder;
 use crate::upstream::{Content as Pieces, UpstreamBody};
@@ -24,8 +24,9 @@ use crate::upstream::{Content as Pieces, UpstreamBody};
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
-    /// Of a piece that was larger than what may follow at once.
-    rest: Option<Pieces>,
+    /// Of a piece that was larger than what may follow at once, and the memory
+    /// that it keeps.
+    rest: Option<(Pieces, Held)>,
     record: Option<Recorder>,
 }
 
@@ -195,14 +196,9 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = self.content.size_hint();
-        if let Some(rest) = &self.rest {
-            let rest = rest.bytes.len() as u64;
-            let upper = hint.upper().map(|upper| upper + rest);
-            hint.set_lower(hint.lower() + rest);
-            upper.into_iter().for_each(|upper| hint.set_upper(upper));
-        }
-        hint
+        let rest = self.rest.as_ref();
+        let rest = rest.map_or(0, |(rest, _held)| rest.bytes.len() as u64);
+        self.content.size_hint() + SizeHint::with_exact(rest)
     }
 }
 
@@ -213,7 +209,7 @@ impl ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Pieces>, Failure>>> {
         match self.rest.take() {
-            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+            Some((rest, _held)) => Poll::Ready(Some(Ok(Frame::data(rest)))),
             None => self.content.poll_frame(context),
         }
     }
@@ -224,8 +220,9 @@ impl ResponseBody {
             return Piece::free(content.bytes);
         };
         if content.bytes.len() > room {
-            record.running().request.keeps(content.shared);
-            self.rest = Some(content.split_off(room));
+            let memory = content.own.max(content.shared);
+            let rest = content.split_off(room);
+            self.rest = Some((rest, record.running().hold(memory)));
         }
         record.running().piece(content)
     }

@@ -20,6 +20,7 @@ const MAX_MARK: usize = 1024;
 
 impl wit::Host for State<()> {}
 
+/// Where a function is in [`super::in_place`], that one is called.
 impl host::Host for State<()> {
     fn get_header(&mut self, ctx: u64, of: wit::Fields, name: Vec<u8>) -> Option<Vec<u8>> {
         let fields = self.fields(ContextId(ctx), convert::fields(of))?;

@@ -28,7 +28,9 @@ impl Names {
     pub(crate) fn name(&self, written: &[u8]) -> Result<HeaderName, Refusal> {
         let mut kept = self.0.borrow_mut();
         let mut names = kept.names.iter();
-        if let Some(name) = names.find(|name| name.as_str().as_bytes() == written) {
+        if let Some(name) =
+            names.find(|name| name.as_str().as_bytes().eq_ignore_ascii_case(written))
+        {
             return Ok(name.clone());
         }
         let name = headers::name(written)?;
@@ -67,6 +69,11 @@ mod tests {
         assert_eq!(names.name(b"Host").expect("a name"), "host");
         assert!(names.name(b"no name").is_err());
         assert!(names.name(b"").is_err());
+        let names = Names::default();
+        for written in ["X-Own", "x-own", "X-OWN"] {
+            assert_eq!(names.name(written.as_bytes()).expect("a name"), "x-own");
+        }
+        assert_eq!(names.0.borrow().names.len(), 1);
         let long = "x".repeat(100);
         assert_eq!(names.name(long.as_bytes()).expect("a name").as_str(), long);
         assert!(

@@ -29,11 +29,19 @@ fn schedule(thread: c::pid_t, policy: c::c_int) -> bool {
 }
 
 /// Whether a thread that has stepped back may come forward again. That is a privilege of its own
-/// (`CAP_SYS_NICE`, or the limit `RLIMIT_NICE`), so it is tried, on a thread that nobody needs.
+/// (`CAP_SYS_NICE`, or the limit `RLIMIT_NICE`), so it is tried, with a thread that nobody waits for.
 fn may_return() -> bool {
-    let tries = || idle() && schedule(uapi::gettid(), c::SCHED_OTHER);
-    let tried = thread::Builder::new().spawn(tries);
-    tried.is_ok_and(|thread| thread.join().unwrap_or(false))
+    let (tell, told) = channel();
+    let (end, ended) = channel::<()>();
+    let there = move || {
+        let _told = tell.send(uapi::gettid());
+        let _ended = ended.recv();
+    };
+    let made = thread::Builder::new().spawn(there);
+    let returns = |thread| schedule(thread, c::SCHED_IDLE) && schedule(thread, c::SCHED_OTHER);
+    let may = made.is_ok() && told.recv().is_ok_and(returns);
+    drop(end);
+    may
 }
 
 /// Does something that others need not wait for, on this thread: it steps back meanwhile, but for no
