@@ -17,7 +17,7 @@ use crate::upstream::budget::Permit;
 /// a thousand idle connections cost little memory. One that leaves most of it
 /// empty makes the next smaller again.
 const READ_FIRST: usize = 4 * 1024;
-const READ_MOST: usize = 64 * 1024;
+const READ_MOST: usize = 128 * 1024;
 
 /// Content up to this size is copied out of the buffer, which then stays in
 /// place for the next read; larger content is split off without a copy.
