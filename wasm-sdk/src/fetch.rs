@@ -383,7 +383,7 @@ fn millis(duration: Duration) -> u32 {
 pub enum FetchError {
     /// The egress policy of the pod that the filter works for does not let it through.
     Denied,
-    /// No such Service, or nobody behind it.
+    /// The filter's `callouts` do not name the Service, there is none, or nobody is behind it.
     NoEndpoint,
     /// No answer in time.
     Timeout,
@@ -415,7 +415,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied => f.write_str("egress policy does not let it through"),
-            Self::NoEndpoint => f.write_str("no such Service, or nobody behind it"),
+            Self::NoEndpoint => f.write_str("the filter's callouts do not name the Service, there is none, or nobody is behind it"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::TooLarge => f.write_str("the answer is too large"),
             Self::Overloaded => f.write_str("too many fetches at once"),

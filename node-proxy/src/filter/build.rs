@@ -54,7 +54,11 @@ pub fn version(
     let limits = limits(&spec.limits);
     limits.check().map_err(ConfigureError::Limits)?;
     let manifest = weft_wasm_host::describe(runtime, &module)?;
-    let config = config(module.abi(), &manifest, &spec.config)?;
+    let field = match spec.key.kind {
+        model::FilterKind::WasmPlugin => "pluginConfig",
+        model::FilterKind::WeftFilter | model::FilterKind::WeftClusterFilter => "config",
+    };
+    let config = config(module.abi(), &manifest, &spec.config, field)?;
     let shared = Shared {
         queues: around.queues,
         ..filter.shared.clone()
@@ -86,8 +90,8 @@ pub fn version(
     Ok(Filter::configure(Arc::clone(runtime), module, spec)?)
 }
 
-/// The configuration, as the filter reads it.
-fn config(abi: Abi, manifest: &Manifest, config: &[u8]) -> Result<Bytes, Failure> {
+/// The configuration, as the filter reads it; from that field of its object.
+fn config(abi: Abi, manifest: &Manifest, config: &[u8], field: &str) -> Result<Bytes, Failure> {
     if abi != Abi::Weft {
         return Ok(Bytes::copy_from_slice(config));
     }
@@ -96,10 +100,10 @@ fn config(abi: Abi, manifest: &Manifest, config: &[u8]) -> Result<Bytes, Failure
         config => config,
     };
     let value: Value =
-        serde_json::from_slice(config).map_err(|error| refused(format!("config: {error}")))?;
+        serde_json::from_slice(config).map_err(|error| refused(format!("{field}: {error}")))?;
     if !manifest.config_schema.is_empty() {
         weft_filter_schema::validate(&manifest.config_schema, &value)
-            .map_err(|invalid| refused(invalid.below("config")))?;
+            .map_err(|invalid| refused(invalid.below(field)))?;
     }
     Ok(Bytes::copy_from_slice(config))
 }
@@ -163,7 +167,7 @@ mod tests {
                 .to_owned(),
             ..Manifest::default()
         };
-        let refused = |text: &str| config(Abi::Weft, &manifest, text.as_bytes());
+        let refused = |text: &str| config(Abi::Weft, &manifest, text.as_bytes(), "config");
         for (text, said) in [
             ("", "config.header: it is missing"),
             ("[]", r#"config: it is not of type "object""#),
@@ -183,8 +187,10 @@ mod tests {
         let taken = refused(r#" {"header": "x"} "#).expect("taken");
         assert_eq!(taken, r#"{"header": "x"}"#);
         // Whatever it is, it is what that filter was given.
-        let other = config(Abi::ProxyWasm021, &manifest, b"{").expect("taken");
+        let other = config(Abi::ProxyWasm021, &manifest, b"{", "config").expect("taken");
         assert_eq!(other, "{");
+        let plugin = config(Abi::Weft, &manifest, b"{}", "pluginConfig").expect_err("refused");
+        assert_eq!(plugin.text, "pluginConfig.header: it is missing");
     }
 
     #[test]

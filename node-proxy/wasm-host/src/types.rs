@@ -257,7 +257,7 @@ pub enum FetchError {
     #[error("the egress policy of the filter's pod does not allow it")]
     Denied,
     /// Nobody to ask.
-    #[error("no such Service, or nobody behind it")]
+    #[error("the filter's callouts do not name the Service, there is none, or nobody is behind it")]
     NoEndpoint,
     /// It took too long.
     #[error("timed out")]

@@ -163,7 +163,7 @@ pub struct FetchResponse {
 pub enum FetchError {
     /// The egress policy of the pod that the filter works for does not let it through.
     Denied,
-    /// No such Service, or nobody behind it.
+    /// The filter's callouts do not name the Service, there is none, or nobody is behind it.
     NoEndpoint,
     /// No answer in time.
     Timeout,

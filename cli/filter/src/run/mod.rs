@@ -103,7 +103,9 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Ended> {
     let configured = Filter::configure(Arc::clone(&runtime), Arc::clone(&module), spec);
     let filter = configured.map_err(|error| {
         let said: Vec<String> = lines.take().iter().map(ToString::to_string).collect();
-        match said.is_empty() {
+        let error = error.to_string();
+        // Some errors have the last of it.
+        match said.is_empty() || error.contains("it said: ") {
             true => anyhow!("{error}"),
             false => anyhow!("{error}; it said: {}", said.join("; ")),
         }

@@ -48,6 +48,9 @@ pub(crate) struct State<X> {
     pub(crate) running: ContextId,
     pub(super) fetches: usize,
     lines: usize,
+    /// The last line, while the instance starts: why it does not, for those that can say it in no
+    /// other way.
+    pub(crate) last_words: Option<String>,
     marks: usize,
     asked: usize,
     /// Bytes that the running event has given out.
@@ -76,6 +79,7 @@ impl<X: Default> State<X> {
             running: ContextId::INSTANCE,
             fetches: 0,
             lines: 0,
+            last_words: None,
             marks: 0,
             asked: 0,
             given: 0,
@@ -300,6 +304,9 @@ impl<X: Default> State<X> {
             return;
         }
         self.lines += 1;
+        if let Some(words) = &mut self.last_words {
+            *words = one_line(message);
+        }
         let labels: Labels = labels
             .iter()
             .take(LABELS_PER_LINE)

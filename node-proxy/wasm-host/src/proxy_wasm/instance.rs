@@ -97,6 +97,7 @@ impl Instance {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let vm_length = length(&env.plugin.vm_config);
         let config_length = length(&env.config);
+        self.vm_mut().state.last_words = Some(String::new());
         let (started, configured) = self.call(ContextId::INSTANCE, |callbacks, store| {
             if let Some(create) = &callbacks.context_create {
                 create.call(&mut *store, (ROOT, 0))?;
@@ -114,7 +115,10 @@ impl Instance {
             };
             Ok((true, configured))
         })?;
-        let refused = |which: &str| Err(Fault::Config(format!("{which} returned false")));
+        let said = self.vm_mut().state.last_words.take();
+        let said = said.filter(|said| !said.is_empty());
+        let said = said.map_or_else(String::new, |said| format!("; it said: {said}"));
+        let refused = |which: &str| Err(Fault::Config(format!("{which} returned false{said}")));
         match (started, configured) {
             (true, true) => self.settle(None).map(drop),
             (true, false) => refused("proxy_on_configure"),

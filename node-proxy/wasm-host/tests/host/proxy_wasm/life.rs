@@ -183,6 +183,18 @@ fn a_configuration_can_be_refused() {
         let expected = Fault::Config(format!("{export} returned false"));
         assert_eq!(error, ConfigureError::Fault(expected));
     }
+    // Why is in its log.
+    let module = ProxyWasm::new(
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+             (call $say (i32.const 1024) (i32.const 4)) (i32.const 0))"#,
+    );
+    let module = module.data("oops").wasm();
+    let error = Setup::new().configure(&module).expect_err("refused");
+    let expected = "proxy_on_configure returned false; it said: oops";
+    assert_eq!(
+        error,
+        ConfigureError::Fault(Fault::Config(expected.to_owned()))
+    );
 }
 
 #[test]
