@@ -51,8 +51,12 @@ fn without_its_proxy_a_port_with_rules_is_closed() {
     let started = now();
     let closed = [&ruled[0], &ruled[1], &ruled[2]].map(|client| {
         let reports = client.reports().into_iter();
+        // Each asks again when it has its answer, so that all but the first of these
+        // were asked after the end of the proxy. That one may have been answered before
+        // it, and read by its client later.
         reports
             .filter(|r| (stopped..started).contains(&r.at))
+            .skip(1)
             .collect::<Vec<_>>()
     });
     stage.lab.lab(&["start", SERVERS, "proxy"]).well().unwrap();

@@ -68,17 +68,26 @@ async fn what_is_not_declared_or_not_allowed_is_not_asked() {
     let authz = Server::landing_at(TIEFIGHTER).await;
     let rules = asking(&authz, vec![2]);
     let undeclared = fetched(&server, &rules, "other.default:80").await;
-    assert!(undeclared.contains("no such Service"), "{undeclared}");
+    assert!(
+        undeclared.contains("callouts do not name the Service"),
+        "{undeclared}"
+    );
     let mut secret = rules.clone();
     secret.filters[0].callouts.clear();
     let undeclared = fetched(&server, &secret, "authz:80").await;
-    assert!(undeclared.contains("no such Service"), "{undeclared}");
+    assert!(
+        undeclared.contains("callouts do not name the Service"),
+        "{undeclared}"
+    );
     let denied = fetched(&server, &asking(&authz, vec![1]), "authz:80").await;
     assert!(denied.contains("policy"), "{denied}");
     let mut nobody = rules.clone();
     nobody.callouts[0].backends.clear();
     let nobody = fetched(&server, &nobody, "authz:80").await;
-    assert!(nobody.contains("no such Service"), "{nobody}");
+    assert!(
+        nobody.contains("callouts do not name the Service"),
+        "{nobody}"
+    );
     authz.assert_nothing_arrived().await;
 }
 
