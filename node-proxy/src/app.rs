@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_api::node::Snapshot;
 use weft_core::snapshot::{Node, Parts};
+use weft_wasm_host::Compiler;
 use weft_wasm_host::budget::BudgetLimits;
 
 use crate::accept::worker::{self, Seed, Shared, TurnedAway};
@@ -52,6 +53,8 @@ pub struct Options {
     pub workers: usize,
     /// What the filters of one namespace may use of each worker.
     pub filters: BudgetLimits,
+    /// What compiles their modules.
+    pub compiler: Compiler,
     /// Unix socket of the admin page.
     pub admin_socket: Option<PathBuf>,
     /// Loopback address of the admin page.
@@ -163,6 +166,7 @@ fn manager_setup(options: &Options) -> Setup {
         source,
         state: state.clone(),
         node: options.node.clone(),
+        compiler: options.compiler.clone(),
         workers: options.workers.max(1),
         control: Handle::current(),
     }

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
+use weft_wasm_host::Compiler;
 use weft_wasm_host::budget::BudgetLimits;
 
 use crate::app::{Options, Origin};
 use crate::telemetry::spans::Otlp;
+
+/// Also when its file was replaced meanwhile.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// The node proxy: HTTP policy for the pods of one node.
 #[derive(Debug, Parser)]
@@ -118,6 +122,7 @@ impl Args {
             node: self.node,
             origin,
             workers: self.workers.map_or_else(processors, NonZeroUsize::get),
+            compiler: Compiler::Apart(THIS_PROGRAM.into()),
             filters: filters(self.filter_cpu, self.filter_memory),
             admin_socket: self.admin_socket,
             admin_listen: self.admin_listen,

@@ -12,11 +12,16 @@ use tracing_subscriber::EnvFilter;
 use weft_proxy::app::{self, Origin, Proxy};
 use weft_proxy::cli::Args;
 use weft_proxy::control::store;
+use weft_wasm_host::{COMPILE, compile_module};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The proxy starts itself for this: see `weft_wasm_host::Compiler`.
+    if std::env::args_os().nth(1).is_some_and(|it| it == COMPILE) {
+        return compile_module();
+    }
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         // What is wrong is the file's, a flag's or the machine's: no backtrace

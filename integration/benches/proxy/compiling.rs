@@ -4,6 +4,8 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,10 +24,12 @@ const SERVES: &str = "header-transform";
 const COMPILED: [&str; 3] = ["jwt-auth", "request-inspect", "access-log-redact"];
 /// Requests a second: a fraction of what a worker serves.
 const RATE: f64 = 4000.0;
-/// Seconds of a window; compiling takes nearly as long.
-const SECONDS: u32 = 2;
+/// Seconds of a window; compiling takes longer.
+const SECONDS: u32 = 3;
 /// Windows of each kind, in turn.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 20;
+/// How long compiling may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What there is beside the requests of a window.
 #[derive(Clone, Copy)]
@@ -38,15 +42,17 @@ enum Beside {
     Compiler,
 }
 
-const KINDS: [(Beside, &str); 3] = [
+/// The second one says how much two windows of one kind differ.
+const KINDS: [(Beside, &str); 4] = [
     (Beside::Nothing, "nothing"),
+    (Beside::Nothing, "nothing, again"),
     (Beside::Idler, "another's idle loop"),
     (Beside::Compiler, "compiling"),
 ];
 
-/// Prints the latencies of requests in windows in which nothing is compiled, in those in between in
-/// which another process takes the time that nobody wants, and in those in which the proxy
-/// compiles.
+/// Prints the latencies of requests in windows in which nothing is compiled, twice, in those in
+/// between in which another process takes the time that nobody wants, and in those in which the proxy
+/// compiles, from their beginning to their end. At last, how long compiling takes meanwhile.
 ///
 /// # Errors
 /// When something does not start, or a request fails.
@@ -62,6 +68,12 @@ pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow:
         for (place, (beside, _name)) in p99.iter_mut().zip(KINDS) {
             let _idler = subject.begin(stage, beside, round)?;
             *place = window()?.p99;
+            if let Beside::Compiler = beside {
+                if subject.has_compiled(round) {
+                    println!("modules were compiled before the window was over");
+                }
+                subject.await_compiled(round)?;
+            }
         }
         rounds.push(p99);
     }
@@ -72,6 +84,19 @@ pub fn print(stage: &Stage<'_>, load: &Load<'_>, backend: &Contender) -> anyhow:
     for (kind, (_beside, name)) in KINDS.iter().enumerate() {
         line(name, &rounds, kind);
     }
+    let begin = Instant::now();
+    subject.bring(ROUNDS)?;
+    while !subject.has_compiled(ROUNDS) {
+        window()?;
+    }
+    let (under_load, begin) = (begin.elapsed(), Instant::now());
+    subject.bring(ROUNDS + 1)?;
+    subject.await_compiled(ROUNDS + 1)?;
+    println!(
+        "  in force after {:.0} s, to {SECONDS} s; beside no request after {:.1} s",
+        under_load.as_secs_f64(),
+        begin.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -106,6 +131,8 @@ impl Subject {
         let serves = filter(&directory, SERVES, None)?;
         filters::attach(&mut snapshot, serves, (1, Direction::Egress), backend);
         let mut command = weft_command()?;
+        // It says when filters are in force.
+        command.env("RUST_LOG", "info");
         command.arg("--module-dir").arg(directory.join("modules"));
         command.arg("--snapshot");
         let text = serde_json::to_string(&snapshot)?;
@@ -139,8 +166,33 @@ impl Subject {
         }
     }
 
+    /// Whether all that was brought so far is in force.
+    fn has_compiled(&self, round: usize) -> bool {
+        let log = self.contender.process.log();
+        log.matches("filter in force").count() > COMPILED.len() * (round + 1)
+    }
+
+    fn await_compiled(&self, round: usize) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while !self.has_compiled(round) {
+            let last_words = || self.contender.process.last_words();
+            anyhow::ensure!(begin.elapsed() < PATIENCE, "not in force: {}", last_words());
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     /// A snapshot with modules that the proxy has not compiled yet comes into force.
     fn bring(&self, round: usize) -> anyhow::Result<()> {
+        // The proxy looks through its folder: those of the round before are not to take it longer.
+        let serves = self.snapshot.filters.iter().map(|filter| &filter.sha256);
+        let serves: Vec<_> = serves.map(|sha256| format!("{sha256}.wasm")).collect();
+        for entry in fs::read_dir(self.directory.join("modules"))? {
+            let entry = entry?;
+            if !serves.iter().any(|name| entry.file_name() == &**name) {
+                fs::remove_file(entry.path())?;
+            }
+        }
         let mut snapshot = self.snapshot.clone();
         snapshot.version = format!("bench-{round}");
         for name in COMPILED {
@@ -183,7 +235,12 @@ fn filter(directory: &Path, name: &str, differs: Option<usize>) -> anyhow::Resul
 fn config(name: &str) -> Value {
     match name {
         SERVES => json!({ "request": { "set": { "x-env": "production" } } }),
-        "jwt-auth" => json!({ "keys": [] }),
+        "jwt-auth" => json!({ "keys": { "inline": { "keys": [{
+            "kty": "OKP",
+            "kid": "empire-1",
+            "crv": "Ed25519",
+            "x": "AYHOXPIfRzTu-ltqiFcPjwHkHz1ZClLD2jKz8ysaNI0",
+        }] } } }),
         _ => json!({}),
     }
 }

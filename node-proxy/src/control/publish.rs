@@ -133,6 +133,7 @@ impl Publisher {
 
     /// Tells the workers to finish, at the latest after `patience`.
     pub fn drain(&self, patience: Duration) {
+        self.manager.drain();
         self.tell(|| Command::Drain(patience));
     }
 

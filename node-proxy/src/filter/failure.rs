@@ -33,16 +33,19 @@ impl Failure {
     pub const fn may_pass(&self) -> bool {
         matches!(
             self.error,
-            ReloadError::Fetch(_) | ReloadError::Configure(ConfigureError::Fault(Fault::NoRoom(_)))
+            ReloadError::Fetch(_)
+                | ReloadError::Load(LoadError::NoCompiler(_))
+                | ReloadError::Configure(ConfigureError::Fault(Fault::NoRoom(_)))
         )
     }
 
-    /// It is the same every time, but for what was measured on a busy node.
+    /// It is the same every time, but on a node that is busy or short of memory.
     #[must_use]
-    pub const fn is_measured(&self) -> bool {
+    pub const fn is_of_the_node(&self) -> bool {
         matches!(
             self.error,
-            ReloadError::Configure(ConfigureError::TooSlow { .. })
+            ReloadError::Load(LoadError::CompilerKilled)
+                | ReloadError::Configure(ConfigureError::TooSlow { .. })
         )
     }
 }

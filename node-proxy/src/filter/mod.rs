@@ -6,6 +6,7 @@
 //! what became of them.
 
 pub mod answer;
+pub mod attempts;
 mod attributes;
 pub mod build;
 pub mod drive;

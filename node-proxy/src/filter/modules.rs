@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use weft_wasm_host::{Digest, LoadError, MAX_MODULE};
+use weft_wasm_host::{Digest, MAX_MODULE};
 
+use super::attempts::Attempts;
 use super::failure::Failure;
 
 const SUFFIX: &str = "wasm";
@@ -22,10 +23,6 @@ const KEPT: usize = 64;
 const YOUNG: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of them, with what was compiled.
 const KEPT_BYTES: u64 = 1 << 30;
-
-/// A module that the process ended over so many times while it was compiled is
-/// let alone.
-const ATTEMPTS: u32 = 3;
 
 /// Where modules come from.
 #[derive(Debug, Clone)]
@@ -52,8 +49,8 @@ pub struct Modules {
     kept: Option<PathBuf>,
     /// What was compiled.
     compiled: Option<PathBuf>,
-    /// What is being compiled.
-    under_way: Option<PathBuf>,
+    /// What is being loaded.
+    pub attempts: Attempts,
     folder: Option<Folder>,
 }
 
@@ -84,7 +81,7 @@ impl Modules {
         Self {
             kept,
             compiled: below("compiled"),
-            under_way: below("compiling"),
+            attempts: Attempts::new(below("compiling")),
             folder,
         }
     }
@@ -99,6 +96,21 @@ impl Modules {
     pub fn look(&mut self) {
         if let Some(folder) = &mut self.folder {
             folder.look();
+        }
+    }
+
+    /// Whether modules that came from the agent are here later.
+    #[must_use]
+    pub const fn keeps(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Whether a module is here, as far as one can tell without reading it.
+    #[must_use]
+    pub fn has(&self, digest: Digest) -> bool {
+        match &self.folder {
+            Some(folder) => folder.files.contains_key(&digest),
+            None => self.path(digest).is_some_and(|path| path.exists()),
         }
     }
 
@@ -142,37 +154,6 @@ impl Modules {
         }
     }
 
-    /// A module is going to be compiled. A compiler that fails may end the whole
-    /// process, which is started again and compiles it again: that has an end.
-    ///
-    /// # Errors
-    /// That end.
-    pub fn begin(&self, digest: Digest) -> Result<(), LoadError> {
-        let Some(folder) = &self.under_way else {
-            return Ok(());
-        };
-        let path = folder.join(digest.hex());
-        let before = fs::read_to_string(&path).ok();
-        let before: u32 = before.and_then(|it| it.parse().ok()).unwrap_or_default();
-        if before >= ATTEMPTS {
-            return Err(LoadError::Compile(format!(
-                "the proxy ended {before} times while it was compiled; to try again remove {}",
-                path.display()
-            )));
-        }
-        if let Err(error) = write(folder, &path, (before + 1).to_string().as_bytes()) {
-            tracing::debug!(%error, "not noted that a module is compiled");
-        }
-        Ok(())
-    }
-
-    /// It was compiled, or refused.
-    pub fn end(&self, digest: Digest) {
-        if let Some(folder) = &self.under_way {
-            let _gone = fs::remove_file(folder.join(digest.hex()));
-        }
-    }
-
     fn path(&self, digest: Digest) -> Option<PathBuf> {
         let folder = self.kept.as_ref()?;
         Some(folder.join(format!("{}.{SUFFIX}", digest.hex())))
@@ -205,7 +186,7 @@ impl Modules {
     /// Files of each module that is not in use.
     fn unused(&self, used: &HashSet<String>) -> HashMap<String, Unused> {
         let mut unused: HashMap<String, Unused> = HashMap::new();
-        let folders = [&self.kept, &self.compiled, &self.under_way];
+        let folders = [&self.kept, &self.compiled, self.attempts.folder()];
         for folder in folders.into_iter().flatten() {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten();
             for (path, metadata) in entries.filter_map(|it| Some((it.path(), it.metadata().ok()?)))
@@ -420,22 +401,6 @@ mod tests {
         gone.look();
         let text = gone.find(digest).expect_err("nowhere").text;
         assert!(text.starts_with("--module-dir /no/such/folder: "), "{text}");
-    }
-
-    #[test]
-    fn a_module_that_ends_the_process_is_let_alone_after_a_while() {
-        let state = tempfile::tempdir().expect("a folder");
-        let digest = Digest::of(b"module");
-        for _start in 0..2 {
-            assert_eq!(modules(&state).begin(digest), Ok(()));
-        }
-        assert_eq!(modules(&state).begin(digest), Ok(()));
-        let refused = modules(&state).begin(digest).expect_err("enough");
-        let text = refused.to_string();
-        assert!(text.contains("ended 3 times"), "{text}");
-        assert_eq!(modules(&state).begin(Digest::of(b"another")), Ok(()));
-        modules(&state).end(digest);
-        assert_eq!(modules(&state).begin(digest), Ok(()));
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use weft_api::node::{Filter, FilterPhase, FilterReport, FilterReports};
-use weft_proxy::app::Proxy;
+use weft_proxy::app::{Options, Proxy};
+use weft_wasm_host::Compiler;
 
+use crate::compiler::script;
 use crate::support::agent::Agent;
 use crate::support::client::Client;
 use crate::support::guests::{digest, filter, probe, step};
@@ -17,7 +19,7 @@ use crate::support::process::{Process, write};
 use crate::support::server::Server;
 use crate::support::until;
 use crate::support::wat::{marking, refusing};
-use crate::support::world::{Rules, open, start};
+use crate::support::world::{Rules, open, options, start, start_as};
 
 /// One filter at the deathstar's door.
 fn at_the_door(filter: Filter) -> Rules {
@@ -28,7 +30,7 @@ fn at_the_door(filter: Filter) -> Rules {
     }
 }
 
-fn version(module: &[u8]) -> Rules {
+pub fn version(module: &[u8]) -> Rules {
     at_the_door(filter("marking", module, ""))
 }
 
@@ -313,6 +315,27 @@ async fn after_a_restart_the_last_good_version_serves_for_a_broken_one() {
 }
 
 #[tokio::test]
+async fn the_last_good_version_is_compiled_again_where_that_is_gone() {
+    let (one, refusing) = (marking("one"), refusing("two"));
+    let mut node = Node::new(&version(&one), &[&one, &refusing]).await;
+    node.in_force(&one).await;
+    node.send(version(&refusing), "2");
+    node.report(|it| it.loaded && !it.error.is_empty()).await;
+    assert_eq!(node.agent.answer("2").await.error, "");
+    // Of the wanted one, which is refused at once, it is still there.
+    let compiled = fs::read_dir(node.state().join("compiled")).expect("a folder");
+    for path in compiled.flatten().map(|entry| entry.path()) {
+        if path.to_string_lossy().contains(&digest(&one)) {
+            fs::remove_file(path).expect("it was there");
+        }
+    }
+    let node = node.restart(None).await;
+    until(async || node.page().await["state"] == "last good version in force").await;
+    assert_eq!(node.page().await["in_force"]["compiled_before"], false);
+    assert_eq!(node.mark().await, "one");
+}
+
+#[tokio::test]
 async fn a_module_that_has_rotted_is_fetched_anew() {
     let one = marking("one");
     let mut node = Node::new(&version(&one), &[&one]).await;
@@ -341,6 +364,42 @@ async fn an_agent_that_comes_back_is_told_everything_again() {
     node.agent
         .reports(|reports| reports.filters.is_empty() && reports.version == "2")
         .await;
+}
+
+#[tokio::test]
+async fn a_compiler_that_is_away_harms_nobody_and_is_missed_until_it_is_back() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let compiler = script(directory.path(), "printf 'no room'; exit 4");
+    let (one, server) = (marking("one"), Server::landing().await);
+    let snapshot = version(&one).snapshot(server.address);
+    let agent = Agent::start(directory.path(), Some(snapshot));
+    agent.offer_module(&digest(&one), one.clone());
+    let options = Options {
+        compiler: Compiler::Apart(compiler),
+        ..options(&directory, &agent, None, None)
+    };
+    let proxy = start_as(options).await;
+    let mut node = Node {
+        directory,
+        agent,
+        proxy,
+        server,
+    };
+    let report = node.report(|it| !it.error.is_empty()).await;
+    assert!(!report.loaded);
+    assert!(
+        report.error.ends_with("does not work: no room"),
+        "{}",
+        report.error
+    );
+    let mut client = Client::connect(node.proxy.status().listeners["http"]).await;
+    assert_eq!(client.get("GET", "/").await.status, 503);
+    // It is not the module that is to blame, so it is tried again.
+    let program = env!("CARGO_BIN_EXE_weft-proxy");
+    script(node.directory.path(), &format!("exec {program} \"$@\""));
+    let report = node.in_force(&one).await;
+    assert_eq!(report.error, "");
+    assert_eq!(node.mark().await, "one");
 }
 
 #[tokio::test]

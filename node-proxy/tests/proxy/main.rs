@@ -8,6 +8,7 @@
 )]
 
 mod adversarial;
+mod compiler;
 mod control;
 mod filters;
 mod filters_loading;

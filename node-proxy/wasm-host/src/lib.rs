@@ -35,7 +35,10 @@ pub use filter::{ConfigureError, Filter, FilterSpec, INLINE_START, Isolation, Sh
 pub use instance::{Guest, Plugin, side_of};
 pub use limits::{Limits, MAX_DEADLINE, MAX_MEMORY, MAX_TABLE};
 pub use log::{Log, LogRecord, NoLog};
-pub use module::{Abi, CacheError, Digest, DigestError, LoadError, Loader, MAX_MODULE, Module};
+pub use module::{
+    Abi, COMPILE, CacheError, Compiler, Digest, DigestError, LoadError, Loader, MAX_MODULE, Module,
+    Order, compile_module,
+};
 pub use reload::{Condition, Published, ReloadError};
 pub use runtime::{Runtime, RuntimeError, RuntimeSettings, giving_way, thread_time};
 pub use slot::{Effect, Outcome, Slot, Ticket};

@@ -14,7 +14,6 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -39,8 +38,6 @@ const INSTANCES: u32 = 4;
 pub(crate) fn runtime(clock: Arc<OfflineClock>) -> Result<Arc<Runtime>> {
     let settings = RuntimeSettings {
         instances: INSTANCES,
-        compilers: available_parallelism().map_or(1, usize::from),
-        steps_back: false,
     };
     Ok(Arc::new(Runtime::with_clock(settings, clock)?))
 }

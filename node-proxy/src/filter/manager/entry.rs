@@ -18,7 +18,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Wait where the next attempt most likely ends as the last one did: each of
 /// them takes as long as the filter takes to start.
-const WAIT_WHEN_SLOW: Duration = Duration::from_secs(600);
+pub(super) const WAIT_WHEN_SLOW: Duration = Duration::from_secs(600);
 
 /// What is to be done for a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(super) enum Progress {
     ToDo,
     /// Ask the agent for its module, not before this moment.
     Ask(Instant),
+    /// Wait until this module is compiled, or can be.
+    AwaitCompiler(Digest),
     /// Try once more, not before this moment.
     Again(Instant),
     /// Nothing: it is in force, or cannot be.
@@ -96,19 +98,25 @@ impl Entry {
     /// A version of it is to be made. What waits for that already goes on
     /// waiting: a change is no way to the end of the queue, nor to its front.
     pub(super) fn enqueue(&mut self) {
-        if self.progress != Progress::ToDo {
-            self.progress = Progress::ToDo;
+        if !matches!(self.progress, Progress::ToDo | Progress::AwaitCompiler(_)) {
             self.since = Instant::now();
         }
+        self.progress = Progress::ToDo;
     }
 
-    /// Since when something can be done for it, if it can.
+    /// Since when something can be done for it, if it can. It knows nothing of
+    /// what the compiler does.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         match self.progress {
-            Progress::ToDo => Some(self.since),
+            Progress::ToDo | Progress::AwaitCompiler(_) => Some(self.since),
             Progress::Again(at) => Some(at).filter(|at| *at <= now),
             Progress::Ask(_) | Progress::Over => None,
         }
+    }
+
+    /// Whether the last good version is still to be looked for.
+    pub(super) fn looks_back(&self) -> bool {
+        !self.looked_back && self.wish.filter.published.current().is_none()
     }
 
     /// It is what is in force already: somebody took a change back.
@@ -133,7 +141,7 @@ impl Entry {
         self.loaded = failure.is_loaded();
         self.progress = if again && failure.may_pass() {
             Progress::Again(now + self.wait())
-        } else if again && failure.is_measured() {
+        } else if again && failure.is_of_the_node() {
             Progress::Again(now + WAIT_WHEN_SLOW)
         } else {
             Progress::Over

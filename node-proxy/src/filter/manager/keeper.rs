@@ -11,8 +11,9 @@ use weft_wasm_host::clock::{Clock, SystemClock};
 use weft_wasm_host::shared::queue::Queues;
 use weft_wasm_host::{Digest, Filter, Module, ReloadError, giving_way};
 
-use super::engine::{Engine, unless_it_panics};
+use super::engine::{Engine, Lookup, unless_it_panics};
 use super::entry::{Entry, Progress};
+use super::look_back::LookBack;
 use super::{Message, Setup, Wishes};
 use crate::control::client;
 use crate::filter::build::{self, Surroundings};
@@ -28,8 +29,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Values of one filter that are removed at once, in each of its shards.
 const SWEPT: usize = 1024;
-/// Modules are checked and started behind requests, those that wait for the
-/// compiler even further.
+/// Modules are checked and started behind requests; what compiles them is a
+/// process of its own, further still.
 const NICE: i32 = 10;
 /// Until there is something to do.
 const LONG: Duration = Duration::from_secs(3600);
@@ -41,20 +42,20 @@ pub(super) struct Keeper {
     own: mpsc::Sender<Message>,
     listing: watch::Sender<Arc<Listing>>,
     /// In the order of the snapshot.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// Attempts so far, and with which one each namespace had its last turn.
     turns: u64,
     turn_of: HashMap<Box<str>, u64>,
     version: String,
     /// Names of the node and of its cluster.
     node: (String, String),
-    engine: Engine,
-    good: LastGood,
+    pub(super) engine: Engine,
+    pub(super) good: LastGood,
     queues: HashMap<(Box<str>, Box<str>), Weak<Queues>>,
     /// The module that the agent is asked for.
     asked: Option<Digest>,
     swept: Instant,
-    news: bool,
+    pub(super) news: bool,
     prune: bool,
     stopping: bool,
 }
@@ -66,7 +67,7 @@ impl Keeper {
         own: mpsc::Sender<Message>,
         listing: watch::Sender<Arc<Listing>>,
     ) -> Self {
-        let engine = Engine::new(&setup);
+        let engine = Engine::new(&setup, own.clone());
         let good = LastGood::load(setup.state.clone());
         Self {
             setup,
@@ -113,7 +114,7 @@ impl Keeper {
     }
 
     /// Takes what has come meanwhile: what is not wanted any more is not made.
-    fn read_inbox(&mut self) {
+    pub(super) fn read_inbox(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             self.take(message);
         }
@@ -123,6 +124,9 @@ impl Keeper {
         match message {
             Message::Wishes(wishes) => self.want(wishes),
             Message::Fetched { digest, result } => self.fetched(digest, result),
+            Message::Compiled { digest, result } => self.engine.bring_compiled(digest, result),
+            // Its sender is dropped when that is done.
+            Message::Drain(_done) => self.engine.stop_compiling(),
             Message::Stop => self.stopping = true,
         }
     }
@@ -149,6 +153,17 @@ impl Keeper {
         self.turn_of
             .retain(|namespace, _turn| there.contains(&**namespace));
         self.engine.modules.look();
+        let Self {
+            entries,
+            good,
+            engine,
+            ..
+        } = self;
+        let wants = |digest| {
+            let mut wanted = entries.iter().filter_map(Entry::module);
+            wanted.any(|it| it == digest) || good.modules().any(|it| it == digest)
+        };
+        engine.compiling.give_up_unless(wants);
         self.news = true;
         self.prune = true;
     }
@@ -186,6 +201,11 @@ impl Keeper {
     pub(super) fn next(&self, now: Instant) -> Option<usize> {
         let due = self.entries.iter().enumerate().filter_map(|(at, entry)| {
             let since = entry.due(now)?;
+            if let Progress::AwaitCompiler(module) = entry.progress
+                && !self.engine.has_turn(module)
+            {
+                return None;
+            }
             let turn = self.turn_of.get(&entry.spec().key.namespace);
             Some((turn.copied().unwrap_or_default(), since, at))
         });
@@ -193,12 +213,28 @@ impl Keeper {
     }
 
     pub(super) fn work(&mut self, at: usize) {
-        if let Some(entry) = self.entries.get(at) {
+        let Some(entry) = self.entries.get(at) else {
+            return;
+        };
+        let (id, namespace) = (entry.wish.filter.id, entry.spec().key.namespace.clone());
+        self.attempt(at);
+        // To find the compiler busy with another module is no turn.
+        let mut entries = self.entries.iter();
+        let entry = entries.find(|entry| entry.wish.filter.id == id);
+        let waits = entry.is_some_and(|entry| match entry.progress {
+            Progress::AwaitCompiler(module) => self.engine.compiling.module() != Some(module),
+            _ => false,
+        });
+        if !waits {
             self.turns += 1;
-            let namespace = entry.spec().key.namespace.clone();
             self.turn_of.insert(namespace, self.turns);
         }
-        self.look_back(at);
+    }
+
+    fn attempt(&mut self, at: usize) {
+        if let LookBack::Waits(module) = self.look_back(at) {
+            return self.wait(at, Progress::AwaitCompiler(module));
+        }
         let Some(entry) = self.entries.get_mut(at) else {
             return;
         };
@@ -215,16 +251,12 @@ impl Keeper {
             return self.failed(at, Failure::fetch(problem.unwrap_or("it has no module")));
         };
         let module = match self.engine.module(digest) {
-            Ok(Some(module)) => module,
-            Ok(None) => {
-                entry_of(&mut self.entries, id, |it| {
-                    it.progress = Progress::Ask(Instant::now())
-                });
-                return;
-            }
+            Ok(Lookup::Ready(module)) => module,
+            Ok(Lookup::Missing) => return self.wait(at, Progress::Ask(Instant::now())),
+            Ok(Lookup::Compiling) => return self.wait(at, Progress::AwaitCompiler(digest)),
             Err(failure) => return self.failed(at, failure),
         };
-        // That may have taken its time. What was wanted first may be gone.
+        // To start it may take long: not for what nobody wants any more.
         self.read_inbox();
         let Some(at) = self.entries.iter().position(|entry| {
             entry.wish.filter.id == id && build::same(entry.spec(), &spec) && !self.stopping
@@ -234,6 +266,12 @@ impl Keeper {
         match self.version(at, module, &spec) {
             Ok(filter) => self.succeeded(at, filter),
             Err(failure) => self.failed(at, failure),
+        }
+    }
+
+    fn wait(&mut self, at: usize, progress: Progress) {
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.progress = progress;
         }
     }
 
@@ -268,51 +306,10 @@ impl Keeper {
             warn(entry, &failure);
             self.news = true;
         }
+        self.look_back_later(at);
     }
 
-    /// Puts the last good version of a filter in force, if none is and it is
-    /// another than the one that is wanted.
-    fn look_back(&mut self, at: usize) {
-        let Some(entry) = self.entries.get_mut(at) else {
-            return;
-        };
-        if std::mem::replace(&mut entry.looked_back, true)
-            || entry.wish.filter.published.current().is_some()
-        {
-            return;
-        }
-        let good = self.good.get(&entry.spec().key);
-        let Some(good) = good.filter(|good| !build::same(good, entry.spec())) else {
-            return;
-        };
-        let good = Arc::clone(good);
-        let digest = good.module.and_then(|it| it.to_string().parse().ok());
-        let Some(Ok(Some(module))) = digest.map(|digest| self.engine.module(digest)) else {
-            return;
-        };
-        let made = self.version(at, module, &good);
-        let Some(entry) = self.entries.get_mut(at) else {
-            return;
-        };
-        let name = &*entry.wish.filter.name;
-        match made {
-            Ok(filter) => {
-                tracing::info!(
-                    filter = name,
-                    "the last good version serves until the wanted one does"
-                );
-                entry.wish.filter.publish(Ok(filter));
-                entry.in_force = Some(good);
-                self.news = true;
-                self.tell();
-            }
-            Err(Failure { text, .. }) => {
-                tracing::warn!(filter = name, error = %text, "the last good version does not start");
-            }
-        }
-    }
-
-    fn version(
+    pub(super) fn version(
         &mut self,
         at: usize,
         module: Arc<Module>,
@@ -361,7 +358,7 @@ impl Keeper {
         let Source::Agent(socket) = &self.setup.source else {
             return;
         };
-        if self.asked.is_some() {
+        if self.asked.is_some() || !self.engine.takes_modules() {
             return;
         }
         let mut missing = self
@@ -408,7 +405,7 @@ impl Keeper {
     }
 
     /// How long there is nothing to do.
-    fn pause(&self, now: Instant) -> Duration {
+    pub(super) fn pause(&self, now: Instant) -> Duration {
         if self.entries.is_empty() {
             return LONG;
         }
@@ -417,14 +414,16 @@ impl Keeper {
             .iter()
             .filter_map(|entry| match entry.progress {
                 Progress::Again(at) => Some(at),
-                Progress::Ask(at) if self.asked.is_none() => Some(at),
+                Progress::Ask(at) if self.asked.is_none() && self.engine.takes_modules() => {
+                    Some(at)
+                }
                 _ => None,
             });
         let next = attempts.chain([self.swept + SWEEP]).min();
         next.map_or(LONG, |next| next.saturating_duration_since(now))
     }
 
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         if std::mem::take(&mut self.news) {
             let listing = Listing {
                 version: self.version.clone(),
@@ -432,12 +431,6 @@ impl Keeper {
             };
             self.listing.send_replace(Arc::new(listing));
         }
-    }
-}
-
-fn entry_of(entries: &mut [Entry], id: u64, change: impl FnOnce(&mut Entry)) {
-    if let Some(entry) = entries.iter_mut().find(|it| it.wish.filter.id == id) {
-        change(entry);
     }
 }
 

@@ -2,9 +2,11 @@
 //! thread of its own. Neither a request nor the control runtime waits for a
 //! module that is fetched, compiled or started.
 
+mod compiling;
 mod engine;
 mod entry;
 mod keeper;
+mod look_back;
 
 #[cfg(test)]
 mod tests;
@@ -13,17 +15,22 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use weft_api::node as wire;
 use weft_core::filter::FilterSpec;
-use weft_wasm_host::Digest;
+use weft_wasm_host::{Compiler, Digest};
 
+use self::compiling::Compiled;
 use self::keeper::Keeper;
 use super::NodeFilter;
 use super::listing::{Listing, Listings};
 use super::modules::Source;
+
+/// How long it may take the thread to hear of the end.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// What a manager needs to know.
 #[derive(Debug, Clone)]
@@ -35,6 +42,8 @@ pub struct Setup {
     pub state: Option<PathBuf>,
     /// Name of the node, where it is not that of the snapshot.
     pub node: Option<String>,
+    /// What compiles them.
+    pub compiler: Compiler,
     /// Workers of the proxy: each has an instance of each filter.
     pub workers: usize,
     /// Where modules are fetched.
@@ -75,6 +84,10 @@ enum Message {
         digest: Digest,
         result: Result<Vec<u8>, String>,
     },
+    /// A module was compiled, or was not.
+    Compiled { digest: Digest, result: Compiled },
+    /// The process is about to end. The other end hears when this one knows.
+    Drain(mpsc::Sender<()>),
     /// There is nothing more to do.
     Stop,
 }
@@ -130,6 +143,17 @@ impl Manager {
                 self.thread = Some(thread);
             }
             Err(error) => tracing::error!(%error, "no other one can be made"),
+        }
+    }
+
+    /// The process is about to end: nothing new is compiled. Waits for a moment,
+    /// or the module that is would be blamed for the end.
+    pub fn drain(&self) {
+        if let Some(thread) = &self.thread {
+            let (done, wait) = mpsc::channel();
+            // One that has ended already is as good.
+            let _ended = thread.send(Message::Drain(done));
+            let _late = wait.recv_timeout(DRAIN);
         }
     }
 

@@ -1,15 +1,17 @@
 //! The manager's thread, step by step.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use weft_api::node as wire;
 use weft_core::filter::{FailPolicy, FilterSpec, Isolation, OnError};
 use weft_wasm_host::budget::BudgetLimits;
-use weft_wasm_host::{ConfigureError, Digest, LoadError};
+use weft_wasm_host::{Compiler, ConfigureError, Digest, LoadError};
 
 use super::entry::{Entry, Progress};
 use super::keeper::Keeper;
@@ -79,6 +81,17 @@ fn spec_in(
     (wire, specs.remove(0))
 }
 
+/// A compiler that is never done. Another process writes it, or it might not be
+/// startable yet.
+fn endless(folder: &Path) -> PathBuf {
+    let (text, path) = (folder.join("compiler.txt"), folder.join("compiler"));
+    fs::write(&text, "#!/bin/sh\nexec /bin/sleep 600\n").expect("written");
+    let mut install = Command::new("install");
+    let installed = install.args(["-m", "755"]).arg(&text).arg(&path);
+    assert!(installed.status().expect("it starts").success());
+    path
+}
+
 /// A manager without its thread.
 struct Bench {
     keeper: Keeper,
@@ -90,16 +103,22 @@ struct Bench {
 impl Bench {
     /// With the modules of a folder.
     fn new(folder: &Path) -> Self {
+        Self::with(folder, |_setup| ())
+    }
+
+    fn with(folder: &Path, change: impl FnOnce(&mut Setup)) -> Self {
         let control = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
-        let setup = Setup {
+        let mut setup = Setup {
             source: Source::Folder(Some(folder.to_owned())),
             state: None,
             node: None,
+            compiler: Compiler::Here,
             workers: 1,
             control: control.handle().clone(),
         };
+        change(&mut setup);
         let (sender, receiver) = mpsc::channel();
         let listing = watch::Sender::<Arc<Listing>>::default();
         let keeper = Keeper::new(setup, receiver, sender.clone(), listing);
@@ -108,6 +127,32 @@ impl Bench {
             inbox: sender,
             registry: Registry::new(BudgetLimits::default(), 1),
             _control: control,
+        }
+    }
+
+    /// All that can be done for a filter.
+    fn work(&mut self, at: usize) {
+        self.keeper.work(at);
+        while let Progress::AwaitCompiler(_module) = self.keeper.entries[at].progress {
+            self.compiled(at);
+            self.keeper.work(at);
+        }
+    }
+
+    /// Until a filter that waits for the compiler can go on.
+    fn compiled(&mut self, at: usize) {
+        let begin = Instant::now();
+        while self.waits(at) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it compiles");
+            thread::sleep(Duration::from_millis(1));
+            self.keeper.read_inbox();
+        }
+    }
+
+    fn waits(&self, at: usize) -> bool {
+        match self.keeper.entries[at].progress {
+            Progress::AwaitCompiler(module) => !self.keeper.engine.has_turn(module),
+            _ => false,
         }
     }
 
@@ -132,7 +177,7 @@ impl Bench {
 }
 
 #[test]
-fn what_is_superseded_while_it_is_compiled_does_not_come_into_force() {
+fn what_is_superseded_does_not_come_into_force() {
     let folder = tempfile::tempdir().expect("a folder");
     let (one, two) = (module("one"), module("two"));
     fs::write(folder.path().join("one.wasm"), &one).expect("written");
@@ -142,14 +187,86 @@ fn what_is_superseded_while_it_is_compiled_does_not_come_into_force() {
     let second = bench.wishes(vec![spec("a", &two, "")]);
     let filter = Arc::clone(&first.filters[0].filter);
     bench.keeper.take(Message::Wishes(first));
-    // It comes when the first one is under way already.
+    bench.keeper.work(0);
+    bench.compiled(0);
+    // It comes when the first one is about to be started.
     bench.inbox.send(Message::Wishes(second)).expect("heard");
     bench.keeper.work(0);
     assert!(filter.published.current().is_none());
-    bench.keeper.work(0);
+    bench.work(0);
     let current = filter.published.current().expect("in force");
     assert_eq!(current.module().digest(), Digest::of(&two));
     assert_eq!(filter.published.condition().generation, 1);
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (module("one"), module("two"));
+    fs::write(folder.path().join("one.wasm"), &one).expect("written");
+    fs::write(folder.path().join("two.wasm"), &two).expect("written");
+    let compiler = endless(folder.path());
+    let mut bench = Bench::with(folder.path(), |setup| {
+        setup.compiler = Compiler::Apart(compiler);
+    });
+    let [first, second, again] =
+        [&one, &two, &one].map(|module| bench.wishes(vec![spec("a", module, "")]));
+    bench.keeper.take(Message::Wishes(first));
+    bench.keeper.work(0);
+    for next in [second, again] {
+        bench.keeper.take(Message::Wishes(next));
+        bench.keeper.work(0);
+        // Until its turn has come: the compiler would work for ever on the one before.
+        bench.compiled(0);
+        assert_eq!(bench.keeper.entries[0].state().error, None);
+        bench.keeper.work(0);
+        assert!(bench.waits(0), "another one is compiled");
+    }
+}
+
+#[test]
+fn a_proxy_that_stops_does_not_blame_the_module() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = module("one");
+    fs::write(folder.path().join("one.wasm"), &one).expect("written");
+    let compiler = endless(folder.path());
+    let state = folder.path().join("state");
+    let mut bench = Bench::with(folder.path(), |setup| {
+        setup.state = Some(state.clone());
+        setup.compiler = Compiler::Apart(compiler);
+    });
+    let wishes = bench.wishes(vec![spec("a", &one, "")]);
+    bench.keeper.take(Message::Wishes(wishes));
+    bench.keeper.work(0);
+    assert!(bench.waits(0));
+    let marks = || fs::read_dir(state.join("compiling")).map_or(0, Iterator::count);
+    assert_eq!(marks(), 1);
+    drop(bench);
+    assert_eq!(marks(), 0);
+}
+
+#[test]
+fn what_is_compiled_already_does_not_wait_for_the_compiler() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (module("one"), module("two"));
+    fs::write(folder.path().join("one.wasm"), &one).expect("written");
+    fs::write(folder.path().join("two.wasm"), &two).expect("written");
+    let mut bench = Bench::new(folder.path());
+    let wishes = bench.wishes(vec![spec("a", &one, "")]);
+    bench.keeper.take(Message::Wishes(wishes));
+    bench.work(0);
+    let filters = vec![
+        spec("a", &one, ""),
+        spec("new", &two, ""),
+        spec("b", &one, ""),
+    ];
+    let wishes = bench.wishes(filters);
+    bench.keeper.take(Message::Wishes(wishes));
+    bench.keeper.work(1);
+    assert!(bench.waits(1));
+    bench.keeper.work(2);
+    assert!(bench.keeper.entries[2].is_in_force());
+    assert!(!bench.keeper.entries[1].is_in_force());
 }
 
 #[test]
@@ -167,6 +284,9 @@ fn a_module_that_many_filters_have_is_loaded_once() {
     bench.keeper.take(Message::Wishes(wishes));
     bench.keeper.work(0);
     bench.keeper.work(1);
+    assert!(bench.waits(1));
+    bench.work(0);
+    bench.work(1);
     let module = |at: usize| {
         let current = filters[at].published.current().expect("in force");
         Arc::clone(current.module())
@@ -281,7 +401,7 @@ fn filters_that_start_too_slowly_hold_up_no_other() {
     for expected in 0..3 {
         let at = bench.keeper.next(later).expect("something to do");
         assert_eq!(at, expected);
-        bench.keeper.work(at);
+        bench.work(at);
     }
     assert!(filter.published.current().is_some());
     assert_eq!(bench.keeper.next(later), None, "they fail again as before");
@@ -300,23 +420,59 @@ fn filters_that_start_too_slowly_hold_up_no_other() {
 fn namespaces_take_turns_and_in_each_the_one_that_waits_longest() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut bench = Bench::new(folder.path());
-    let one = module("one");
-    let of = |namespace, name| spec_in(namespace, name, &one, "", Isolation::Worker);
-    let wishes = bench.wishes(vec![
-        of("many", "a"),
-        of("many", "b"),
-        of("many", "c"),
-        of("few", "a"),
-    ]);
+    let namespaces = ["many", "many", "many", "few", "other"];
+    let filters = namespaces.iter().zip(["a", "b", "c", "d", "e"]);
+    let filters: Vec<_> = filters
+        .map(|(namespace, name)| {
+            let module = module(name);
+            fs::write(folder.path().join(format!("{name}.wasm")), &module).expect("written");
+            spec_in(namespace, name, &module, "", Isolation::Worker)
+        })
+        .collect();
+    let wishes = bench.wishes(filters);
     bench.keeper.take(Message::Wishes(wishes));
     let now = Instant::now();
-    let order: Vec<_> = std::iter::from_fn(|| {
-        let at = bench.keeper.next(now)?;
+    let mut in_force = Vec::new();
+    while in_force.len() < namespaces.len() {
+        let Some(at) = bench.keeper.next(now) else {
+            let all = 0..namespaces.len();
+            let waiting: Vec<_> = all.filter(|at| bench.waits(*at)).collect();
+            bench.compiled(waiting[0]);
+            continue;
+        };
         bench.keeper.work(at);
-        Some(at)
-    })
-    .collect();
-    assert_eq!(order, [0, 3, 1, 2]);
+        if bench.keeper.entries[at].is_in_force() {
+            in_force.push(at);
+        }
+    }
+    // To find the compiler busy is no turn.
+    assert_eq!(in_force, [0, 3, 4, 1, 2]);
+}
+
+#[test]
+fn without_a_place_for_modules_none_is_asked_for_before_its_turn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let compiler = endless(folder.path());
+    let mut bench = Bench::with(folder.path(), |setup| {
+        setup.source = Source::Agent("/nowhere".into());
+        setup.compiler = Compiler::Apart(compiler);
+    });
+    let (one, two) = (module("one"), module("two"));
+    let wishes = bench.wishes(vec![spec("a", &one, ""), spec("b", &two, "")]);
+    bench.keeper.take(Message::Wishes(wishes));
+    bench.keeper.work(0);
+    let (digest, result) = (Digest::of(&one), Ok(one));
+    bench.keeper.take(Message::Fetched { digest, result });
+    bench.keeper.work(0);
+    assert!(bench.waits(0));
+    bench.keeper.work(1);
+    let asks = matches!(bench.keeper.entries[1].progress, Progress::Ask(_));
+    assert!(asks, "{:?}", bench.keeper.entries[1].progress);
+    let pause = bench.keeper.pause(Instant::now());
+    assert!(
+        pause > Duration::from_secs(1),
+        "it does not spin: {pause:?}"
+    );
 }
 
 #[test]

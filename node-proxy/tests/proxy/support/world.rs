@@ -11,6 +11,7 @@ use weft_api::node::{
 };
 use weft_proxy::app::{self, Options, Origin, Proxy};
 use weft_proxy::telemetry::spans::Otlp;
+use weft_wasm_host::Compiler;
 use weft_wasm_host::budget::BudgetLimits;
 
 use super::agent::Agent;
@@ -297,7 +298,21 @@ async fn start_with(
     otlp: Option<Otlp>,
     budget: Option<BudgetLimits>,
 ) -> Proxy {
-    let options = Options {
+    start_as(options(directory, agent, otlp, budget)).await
+}
+
+pub async fn start_as(options: Options) -> Proxy {
+    app::start(options).await.expect("the proxy starts")
+}
+
+/// How a proxy is started.
+pub fn options(
+    directory: &tempfile::TempDir,
+    agent: &Agent,
+    otlp: Option<Otlp>,
+    budget: Option<BudgetLimits>,
+) -> Options {
+    Options {
         node: Some("kind-worker".into()),
         origin: Origin::Agent {
             socket: agent.socket.clone(),
@@ -309,10 +324,10 @@ async fn start_with(
             ..BudgetLimits::default()
         }),
         admin_socket: Some(directory.path().join("admin.sock")),
+        compiler: Compiler::Apart(env!("CARGO_BIN_EXE_weft-proxy").into()),
         admin_listen: None,
         otlp,
-    };
-    app::start(options).await.expect("the proxy starts")
+    }
 }
 
 /// Settings with short deadlines, for tests that wait for them.

@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "benchmark")]
 
-mod compiling;
 #[path = "../../tests/host/support/exchange.rs"]
 #[expect(dead_code, reason = "tests use more of it")]
 mod exchange;
@@ -46,10 +45,7 @@ struct Bench {
 }
 
 fn main() -> Result<()> {
-    let settings = RuntimeSettings {
-        instances: 1100,
-        ..RuntimeSettings::default()
-    };
+    let settings = RuntimeSettings { instances: 1100 };
     let bench = Bench {
         runtime: Arc::new(Runtime::new(settings)?),
     };

@@ -15,13 +15,13 @@ const HEADER_TRANSFORM: &str = r#"{"request": {"remove": ["x-debug"],
     "set": {"x-caller": "${source.namespace}/${source.pod}"}},
   "response": {"remove": ["server"], "set": {"x-frame-options": "DENY"}}}"#;
 /// The same without a variable: one header is set.
-pub(crate) const HEADER_SET: &str = r#"{"request": {"set": {"x-out": "value"}}}"#;
+const HEADER_SET: &str = r#"{"request": {"set": {"x-out": "value"}}}"#;
 const EXT_AUTH: &str = r#"{"service": "authz.default:80", "path_prefix": "/check",
   "send_headers": ["authorization", "cookie"], "accept_headers": ["x-user"],
   "timeout_ms": 300}"#;
 
 const PARKED: usize = 10_000;
-pub(crate) const MIB: f64 = 1024.0 * 1024.0;
+const MIB: f64 = 1024.0 * 1024.0;
 
 /// A filter that `weft-filter-build` has made; none where it has not.
 fn built(name: &str) -> Option<Vec<u8>> {
@@ -36,7 +36,7 @@ fn built(name: &str) -> Option<Vec<u8>> {
 }
 
 /// That filter with this configuration, or another guest where it was not built.
-pub(crate) fn guest(
+fn guest(
     name: &str,
     config: &'static str,
     instead: fn() -> Vec<u8>,
@@ -102,6 +102,15 @@ impl Bench {
         Ok(())
     }
 
+    /// A large module, on all processors.
+    pub(crate) fn compiling(&self) -> Result<()> {
+        let large = guests::large();
+        let module = Loader::new(Arc::clone(&self.runtime)).load(&large, None)?;
+        let what = format!("compile {:.1} MiB", large.len() as f64 / MIB);
+        println!("{what:>62}  {:>10.1} ms", millis(module.took()));
+        Ok(())
+    }
+
     /// From the bytes of a module that this node has compiled before to its first request.
     pub(crate) fn cold_start(&self) -> Result<()> {
         let (name, wasm, config) = guest("header-transform", HEADER_TRANSFORM, guests::component);
@@ -147,7 +156,7 @@ fn print_median(what: &str, times: &mut [Duration]) {
     );
 }
 
-pub(crate) fn millis(duration: Duration) -> f64 {
+fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 

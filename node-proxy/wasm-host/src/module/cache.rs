@@ -21,7 +21,7 @@ const HEAD: usize = MAGIC.len() + 32;
 /// Files that are kept; the oldest go first.
 const MAX_FILES: usize = 256;
 /// Bytes of one file: a module of the largest size, compiled.
-const MAX_FILE: u64 = 1 << 30;
+pub(super) const MAX_FILE: u64 = 1 << 30;
 const SUFFIX: &str = "aot";
 /// Of files that are being written.
 const UNFINISHED: &str = "new";
@@ -55,7 +55,7 @@ pub(super) struct Artifact {
 }
 
 impl Artifact {
-    /// What an engine of this process has just compiled.
+    /// What an engine of this process, or of one that it started for that, has just compiled.
     pub(super) const fn compiled(bytes: Vec<u8>) -> Self {
         Self { bytes, from: 0 }
     }
@@ -122,6 +122,11 @@ impl Cache {
             }
             Err(_absent) => None,
         }
+    }
+
+    /// Whether something is kept below this name, trusted or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.path(key).exists()
     }
 
     pub(super) fn forget(&self, key: &str) {

@@ -1,23 +1,22 @@
 //! Modules: from bytes to code that can be instantiated, once for each node.
 
 mod cache;
+mod compile;
+mod compiler;
 mod digest;
+mod loader;
 mod precompiled;
+mod refusal;
 mod weigh;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use wasmtime::component::Component;
+use std::borrow::Cow;
+use std::time::Duration;
 
 pub use cache::CacheError;
+pub use compiler::{COMPILE, Compiler, Order, main as compile_module};
 pub use digest::{Digest, DigestError};
+pub use loader::Loader;
 
-use self::cache::{Artifact, Cache};
-use self::weigh::{Effort, weigh};
-use crate::log::one_line;
-use crate::runtime::Runtime;
 use crate::{component, proxy_wasm};
 
 /// Largest module, unless a loader is told otherwise.
@@ -92,7 +91,7 @@ pub enum LoadError {
     )]
     TooComplex {
         /// Of what there is too much.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// How much there is.
         found: usize,
         /// How much there may be.
@@ -101,6 +100,17 @@ pub enum LoadError {
     /// It is not valid.
     #[error("the module does not compile: {0}")]
     Compile(String),
+    /// It was not tried: there is nothing that compiles.
+    #[error("the module is not compiled yet, the compiler does not work: {0}")]
+    NoCompiler(String),
+    /// What compiled it was ended by somebody else.
+    #[error(
+        "the module is not compiled yet, the compiler was killed, most likely for lack of memory"
+    )]
+    CompilerKilled,
+    /// Nobody wants it any more.
+    #[error("the module is not compiled: nobody wants it any more")]
+    GivenUp,
 }
 
 /// A module that is ready to be configured. It can be sent to any thread.
@@ -137,7 +147,8 @@ impl Module {
         self.size
     }
 
-    /// How long compiling took, or loading what was compiled before.
+    /// How long compiling took, with what time requests were let by, or loading what was compiled
+    /// before.
     #[must_use]
     pub const fn took(&self) -> Duration {
         self.took
@@ -187,172 +198,6 @@ impl std::fmt::Debug for Module {
     }
 }
 
-/// Loads modules. It waits for the compiler: call it on a thread that has time.
-#[derive(Debug)]
-pub struct Loader {
-    runtime: Arc<Runtime>,
-    cache: Option<Cache>,
-    max_size: usize,
-}
-
-impl Loader {
-    /// One that compiles each time.
-    #[must_use]
-    pub const fn new(runtime: Arc<Runtime>) -> Self {
-        Self {
-            runtime,
-            cache: None,
-            max_size: MAX_MODULE,
-        }
-    }
-
-    /// One that keeps what it compiled in a folder of its own, which is made if it is not there.
-    ///
-    /// # Errors
-    /// The folder is not this user's alone: what is in it runs as native code.
-    pub fn with_cache(runtime: Arc<Runtime>, folder: PathBuf) -> Result<Self, CacheError> {
-        let cache = Cache::open(folder)?;
-        Ok(Self {
-            cache: Some(cache),
-            ..Self::new(runtime)
-        })
-    }
-
-    /// The same with another limit of size.
-    #[must_use]
-    pub const fn with_max_size(mut self, max_size: usize) -> Self {
-        self.max_size = max_size;
-        self
-    }
-
-    /// What runs the modules.
-    #[must_use]
-    pub const fn runtime(&self) -> &Arc<Runtime> {
-        &self.runtime
-    }
-
-    /// Loads one.
-    ///
-    /// # Errors
-    /// See [`LoadError`]. Nothing of it is kept.
-    pub fn load(&self, bytes: &[u8], expected: Option<Digest>) -> Result<Arc<Module>, LoadError> {
-        if bytes.len() > self.max_size {
-            return Err(LoadError::TooLarge {
-                size: bytes.len(),
-                most: self.max_size,
-            });
-        }
-        let form = Form::of(bytes)?;
-        let found = Digest::of(bytes);
-        if let Some(expected) = expected.filter(|expected| *expected != found) {
-            return Err(LoadError::Digest { expected, found });
-        }
-        let start = Instant::now();
-        let key = self.cache.as_ref().map(|_cache| self.key(found));
-        let kept = self.cached(form, key.as_deref());
-        let cached = kept.is_some();
-        let native = match kept {
-            Some(native) => native,
-            None => self.compile(form, bytes, key.as_deref())?,
-        };
-        let (abi, code) = self.fit(native)?;
-        Ok(Arc::new(Module {
-            digest: found,
-            abi,
-            size: bytes.len(),
-            took: start.elapsed(),
-            cached,
-            code,
-        }))
-    }
-
-    fn key(&self, digest: Digest) -> String {
-        let compatible = cache::hash(self.runtime.engine().precompile_compatibility_hash());
-        format!("{}-{compatible:016x}", digest.hex())
-    }
-
-    fn cached(&self, form: Form, key: Option<&str>) -> Option<Native> {
-        let (cache, key) = (self.cache.as_ref()?, key?);
-        let artifact = cache.get(key)?;
-        let native = self.revive(form, &artifact);
-        if native.is_none() {
-            cache.forget(key);
-        }
-        native
-    }
-
-    fn revive(&self, form: Form, artifact: &Artifact) -> Option<Native> {
-        let engine = self.runtime.engine();
-        match form {
-            Form::Component => precompiled::component(engine, artifact).map(Native::Component),
-            Form::Core => precompiled::module(engine, artifact).map(Native::Core),
-        }
-    }
-
-    fn compile(&self, form: Form, bytes: &[u8], key: Option<&str>) -> Result<Native, LoadError> {
-        let native = self.runtime.compile(|| match weigh(bytes)? {
-            Effort::Usual => self.compile_well(form, bytes).map_err(does_not_compile),
-            Effort::Little => self.compile_quickly(form, bytes),
-        })?;
-        if let (Some(cache), Some(key)) = (&self.cache, key) {
-            let artifact = match &native {
-                Native::Component(component) => component.serialize(),
-                Native::Core(module) => module.serialize(),
-            };
-            // A node whose disk is full compiles anew each time.
-            if let Ok(artifact) = artifact {
-                let _kept = cache.put(key, &artifact);
-            }
-        }
-        Ok(native)
-    }
-
-    fn compile_well(&self, form: Form, bytes: &[u8]) -> wasmtime::Result<Native> {
-        let engine = self.runtime.engine();
-        Ok(match form {
-            Form::Component => Native::Component(Component::from_binary(engine, bytes)?),
-            Form::Core => Native::Core(wasmtime::Module::from_binary(engine, bytes)?),
-        })
-    }
-
-    /// By another engine, for the one that runs it.
-    fn compile_quickly(&self, form: Form, bytes: &[u8]) -> Result<Native, LoadError> {
-        let engine = self.runtime.quick().map_err(does_not_compile)?;
-        let artifact = match form {
-            Form::Component => engine.precompile_component(bytes),
-            Form::Core => engine.precompile_module(bytes),
-        };
-        let artifact = Artifact::compiled(artifact.map_err(does_not_compile)?);
-        let other = || LoadError::Compile("the two engines of the host differ".to_owned());
-        self.revive(form, &artifact).ok_or_else(other)
-    }
-
-    fn fit(&self, native: Native) -> Result<(Abi, Code), LoadError> {
-        let engine = self.runtime.engine();
-        match native {
-            Native::Component(component) => {
-                let compiled = component::Compiled::new(engine, &component)?;
-                Ok((Abi::Weft, Code::Component(compiled)))
-            }
-            Native::Core(module) => {
-                let abi = abi_of(&module)?;
-                let compiled = proxy_wasm::Compiled::new(engine, &module)?;
-                Ok((abi, Code::ProxyWasm(compiled)))
-            }
-        }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn does_not_compile(error: wasmtime::Error) -> LoadError {
-    LoadError::Compile(one_line(&format!("{error:#}")))
-}
-
-enum Native {
-    Component(Component),
-    Core(wasmtime::Module),
-}
-
 /// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -372,25 +217,6 @@ impl Form {
         };
         Err(LoadError::NotWasm { hint })
     }
-}
-
-fn abi_of(module: &wasmtime::Module) -> Result<Abi, LoadError> {
-    const VERSION: &str = "proxy_abi_version_";
-    if module.get_export("proxy_abi_version_0_2_1").is_some() {
-        return Ok(Abi::ProxyWasm021);
-    }
-    if module.get_export("proxy_abi_version_0_2_0").is_some() {
-        return Ok(Abi::ProxyWasm020);
-    }
-    let other = module
-        .exports()
-        .find_map(|export| Some(export.name().strip_prefix(VERSION)?.replace('_', ".")));
-    Err(LoadError::UnsupportedAbi {
-        found: match other {
-            Some(version) => format!("proxy-wasm {version}"),
-            None => "no host that is known (it exports no proxy_abi_version_0_2_1)".to_owned(),
-        },
-    })
 }
 
 impl From<component::Unfit> for LoadError {

@@ -1,8 +1,8 @@
 //! How long a module will take to compile, roughly, before it is compiled.
 //!
-//! A compiler that works cannot be stopped, and what it does grows faster than the code: 14 KiB of
-//! loops in each other that all go on with the same variables took three minutes. What takes so
-//! long is to give registers to values that come together from several places, so where there are
+//! A compiler that works holds up the modules behind it, and what it does grows faster than the
+//! code: 14 KiB of loops in each other that all go on with the same variables took three minutes.
+//! What takes so long is to give registers to values that come together from several places, so where there are
 //! many of those another algorithm does it, whose code is slower. What even that takes too long
 //! for, or too much memory, is refused. Code that compilers and people write is far from both.
 
@@ -11,7 +11,7 @@ mod function;
 use wasmparser::{FunctionBody, Parser, Payload};
 
 use self::function::Function;
-use super::LoadError;
+use super::refusal::Refusal;
 
 /// Functions of a module.
 const MAX_FUNCTIONS: usize = 200_000;
@@ -48,7 +48,7 @@ pub(super) enum Effort {
 }
 
 /// Judges a module's code. What is not valid is left to the compiler, which says why.
-pub(super) fn weigh(bytes: &[u8]) -> Result<Effort, LoadError> {
+pub(super) fn weigh(bytes: &[u8]) -> Result<Effort, Refusal> {
     let mut module = Weight::default();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload {
@@ -74,7 +74,7 @@ struct Weight {
 }
 
 impl Weight {
-    fn add(&mut self, body: &FunctionBody<'_>) -> Result<(), LoadError> {
+    fn add(&mut self, body: &FunctionBody<'_>) -> Result<(), Refusal> {
         let size = body.range().len();
         self.functions += 1;
         self.code += size;
@@ -109,9 +109,13 @@ impl Weight {
     }
 }
 
-fn within(what: &'static str, found: usize, most: usize) -> Result<(), LoadError> {
+fn within(what: &'static str, found: usize, most: usize) -> Result<(), Refusal> {
     match found > most {
-        true => Err(LoadError::TooComplex { what, found, most }),
+        true => Err(Refusal::TooComplex {
+            what: what.into(),
+            found,
+            most,
+        }),
         false => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Threads whose work can wait.
+//! Work that can wait.
 
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use uapi::c;
 
-/// From here on this thread runs only when nobody else of the proxy's container wants the processor,
-/// and gives it up at once. The lowest priority alone does not do that: now and then such a thread
-/// ends its slice first, which is milliseconds. What others of the node want does not matter to it:
-/// containers are given their shares as they are. Where it is not allowed the thread goes on with the
-/// lowest priority, and where that is not either, as it is.
-pub(super) fn step_back() {
+/// From here on this thread, and those that it makes, run only when nobody else of the proxy's
+/// container wants the processor, and give it up at once. The lowest priority alone does not do that:
+/// now and then such a thread ends its slice first, which is milliseconds. What others of the node
+/// want does not matter to them: containers are given their shares as they are. Where it is not
+/// allowed they go on with the lowest priority, and where that is not either, as they are.
+pub(crate) fn step_back() {
     if !idle() {
         let _refused = rustix::process::setpriority_process(None, 19);
     }

@@ -1,23 +1,21 @@
-//! The engine: one per process, with the thread that moves its epoch on and the threads that
-//! compile.
+//! The engine: one per process, with the thread that moves its epoch on.
 
 mod background;
 mod deadline;
 mod limiter;
 mod ticker;
 
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
 
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
-    RegallocAlgorithm, Strategy,
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
 };
 
 use crate::clock::{Clock, SystemClock};
 use crate::limits::{MAX_MEMORY, MAX_TABLE};
 
 pub use background::giving_way;
+pub(crate) use background::step_back;
 pub use deadline::thread_time;
 pub(crate) use deadline::{Deadline, LOOK_EVERY};
 pub(crate) use limiter::{Limiter, MEMORY_OF_ALL};
@@ -28,36 +26,17 @@ const STACK: usize = 512 * 1024;
 /// Core modules that a component may be made of: itself, its adapters.
 const MODULES_PER_COMPONENT: u32 = 6;
 
-/// Threads that compile on a large machine.
-const MOST_COMPILERS: usize = 4;
-
 /// How much room there is for instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuntimeSettings {
     /// Instances at once. Each reserves 4 GiB of addresses, and takes memory only as it is used.
     pub instances: u32,
-    /// Threads that compile.
-    pub compilers: usize,
-    /// Compiling runs only when nobody else wants the processor: where requests are served, and not
-    /// where somebody waits for it.
-    pub steps_back: bool,
 }
 
 impl Default for RuntimeSettings {
     fn default() -> Self {
-        Self {
-            instances: 1024,
-            compilers: half_of_the_processors(),
-            steps_back: true,
-        }
+        Self { instances: 1024 }
     }
-}
-
-/// Threads that compile beside requests: half of the processors, so that they leave one alone where
-/// there are more. A worker waits longer when it wakes on a processor that has two of them.
-fn half_of_the_processors() -> usize {
-    let all = thread::available_parallelism().map_or(1, usize::from);
-    (all / 2).clamp(1, MOST_COMPILERS)
 }
 
 /// Why there is no runtime.
@@ -74,10 +53,7 @@ pub enum RuntimeError {
 /// What runs filters. One per process, shared by all workers.
 pub struct Runtime {
     engine: Engine,
-    settings: RuntimeSettings,
-    quick: OnceLock<Engine>,
     pulse: Pulse,
-    compilers: rayon::ThreadPool,
     clock: Arc<dyn Clock>,
 }
 
@@ -101,46 +77,17 @@ impl Runtime {
     ) -> Result<Self, RuntimeError> {
         let engine = Engine::new(&config(settings))
             .map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
-        let thread = |error: &dyn std::fmt::Display| RuntimeError::Thread(error.to_string());
-        let pulse = Pulse::start(engine.clone()).map_err(|error| thread(&error))?;
-        let compilers = rayon::ThreadPoolBuilder::new()
-            .num_threads(settings.compilers.max(1))
-            .thread_name(|number| format!("wasm-compile-{number}"))
-            .stack_size(8 << 20)
-            .start_handler(move |_number| {
-                if settings.steps_back {
-                    background::step_back();
-                }
-            })
-            .build()
-            .map_err(|error| thread(&error))?;
+        let pulse = Pulse::start(engine.clone())
+            .map_err(|error| RuntimeError::Thread(error.to_string()))?;
         Ok(Self {
             engine,
-            settings,
-            quick: OnceLock::new(),
             pulse,
-            compilers,
             clock,
         })
     }
 
     pub(crate) const fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// An engine that compiles for this one what would take long; it runs nothing.
-    pub(crate) fn quick(&self) -> wasmtime::Result<&Engine> {
-        if let Some(engine) = self.quick.get() {
-            return Ok(engine);
-        }
-        let settings = RuntimeSettings {
-            instances: 1,
-            ..self.settings
-        };
-        let mut config = config(settings);
-        config.cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        let engine = Engine::new(&config)?;
-        Ok(self.quick.get_or_init(|| engine))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -150,11 +97,6 @@ impl Runtime {
     pub(crate) fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
-
-    /// Runs `work` on a thread that compiles, and waits for it.
-    pub(crate) fn compile<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.compilers.install(work)
-    }
 }
 
 impl std::fmt::Debug for Runtime {
@@ -163,7 +105,9 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
-fn config(settings: RuntimeSettings) -> Config {
+/// How code is compiled and run. One that differs in what is compiled does not take what another has
+/// compiled.
+pub(crate) fn config(settings: RuntimeSettings) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)

@@ -162,8 +162,13 @@ fn what_was_compiled_once_is_not_compiled_again() {
     let cache = folder.path().join("aot");
     let loader = || Loader::with_cache(runtime(), cache.clone()).expect("private");
     for wasm in [Component::step(PROCEED).wasm(), ProxyWasm::default().wasm()] {
+        assert!(!loader().remembers(Digest::of(&wasm)));
+        assert!(loader().recall(&wasm, None).expect("sound").is_none());
         let first = loader().load(&wasm, None).expect("a module");
         assert!(!first.cached());
+        assert!(loader().remembers(Digest::of(&wasm)));
+        let recalled = loader().recall(&wasm, None).expect("sound");
+        assert!(recalled.is_some_and(|module| module.cached()));
         let second = loader().load(&wasm, None).expect("a module");
         assert!(second.cached());
         let setup = Setup::new();
@@ -185,6 +190,10 @@ fn what_was_compiled_once_is_not_compiled_again() {
         fs::write(file.path(), bytes).expect("written");
     }
     let wasm = Component::step(PROCEED).wasm();
+    let other = Digest::of(b"other");
+    let error = loader().recall(&wasm, Some(other)).expect_err("not meant");
+    assert!(matches!(error, LoadError::Digest { .. }), "{error:?}");
+    assert!(loader().recall(&wasm, None).expect("sound").is_none());
     assert!(
         !loader().load(&wasm, None).expect("a module").cached(),
         "it was changed"

@@ -1,8 +1,11 @@
+use std::borrow::Cow;
+
 use super::{
     Effort, MAX_CODE, MAX_DEPTH, MAX_FUNCTION, MAX_FUNCTIONS, MAX_KEPT, MAX_MEETINGS, MAX_TIME,
     weigh,
 };
 use crate::module::LoadError;
+use crate::module::refusal::Refusal;
 
 fn locals(count: usize) -> String {
     format!("(local {})", "i32 ".repeat(count))
@@ -91,12 +94,12 @@ fn straight(count: usize) -> String {
         .repeat(count)
 }
 
-fn judged(function: &str) -> Result<Effort, LoadError> {
+fn judged(function: &str) -> Result<Effort, Refusal> {
     judged_times(function, 1)
 }
 
 /// The same function so many times. Text takes long to read, so it is read once.
-fn judged_times(function: &str, count: usize) -> Result<Effort, LoadError> {
+fn judged_times(function: &str, count: usize) -> Result<Effort, Refusal> {
     let text = format!("(module (memory 1) (func (param i32) {function}))");
     let one = wat::parse_str(text).expect("valid text");
     let bodies = wasmparser::Parser::new(0).parse_all(&one);
@@ -110,7 +113,11 @@ fn judged_times(function: &str, count: usize) -> Result<Effort, LoadError> {
 
 fn refused(function: &str) -> (&'static str, usize) {
     match judged(function) {
-        Err(LoadError::TooComplex { what, most, .. }) => (what, most),
+        Err(Refusal::TooComplex {
+            what: Cow::Borrowed(what),
+            most,
+            ..
+        }) => (what, most),
         other => panic!("{other:?}"),
     }
 }
@@ -177,15 +184,15 @@ fn many_functions_that_take_long_are_too_many() {
     assert!(
         matches!(
             refused,
-            LoadError::TooComplex {
-                what: "ms of processor time",
+            Refusal::TooComplex {
+                what: Cow::Borrowed("ms of processor time"),
                 most: MAX_TIME,
                 ..
             }
         ),
         "{refused:?}"
     );
-    let text = refused.to_string();
+    let text = LoadError::from(refused).to_string();
     assert!(
         text.contains(" ms of processor time, the most is 60000;"),
         "{text}"
@@ -229,7 +236,10 @@ fn idle(count: usize, size: usize) -> Vec<u8> {
 #[test]
 fn code_and_functions_are_counted() {
     let weigh = |count, size| weigh(&idle(count, size));
-    let error = |what, found, most| Err(LoadError::TooComplex { what, found, most });
+    let error = |what, found, most| {
+        let what = Cow::Borrowed(what);
+        Err(Refusal::TooComplex { what, found, most })
+    };
     assert_eq!(weigh(32, MAX_FUNCTION), Ok(Effort::Usual));
     assert_eq!(
         weigh(33, MAX_FUNCTION),

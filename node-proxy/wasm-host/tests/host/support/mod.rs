@@ -69,22 +69,14 @@ impl Log for Lines {
 pub fn runtime() -> Arc<Runtime> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     Arc::clone(RUNTIME.get_or_init(|| {
-        let settings = RuntimeSettings {
-            instances: 200,
-            compilers: 1,
-            steps_back: true,
-        };
+        let settings = RuntimeSettings { instances: 200 };
         Arc::new(Runtime::new(settings).expect("an engine"))
     }))
 }
 
 /// An engine of its own, with a clock of its own.
 pub fn own_runtime(clock: &Arc<ManualClock>, instances: u32) -> Arc<Runtime> {
-    let settings = RuntimeSettings {
-        instances,
-        compilers: 1,
-        steps_back: true,
-    };
+    let settings = RuntimeSettings { instances };
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     Arc::new(Runtime::with_clock(settings, clock).expect("an engine"))
 }
