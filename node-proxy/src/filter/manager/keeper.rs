@@ -153,19 +153,18 @@ impl Keeper {
         self.turn_of
             .retain(|namespace, _turn| there.contains(&**namespace));
         self.engine.modules.look();
-        let Self {
-            entries,
-            good,
-            engine,
-            ..
-        } = self;
-        let wants = |digest| {
-            let mut wanted = entries.iter().filter_map(Entry::module);
-            wanted.any(|it| it == digest) || good.modules().any(|it| it == digest)
-        };
-        engine.compiling.give_up_unless(wants);
+        self.give_up_unwanted();
         self.news = true;
         self.prune = true;
+    }
+
+    /// What is compiled for nobody is not compiled to its end.
+    fn give_up_unwanted(&self) {
+        let wants = |digest| {
+            let mut wanted = self.entries.iter().filter_map(Entry::module);
+            wanted.any(|it| it == digest) || self.good.modules().any(|it| it == digest)
+        };
+        self.engine.compiling.give_up_unless(wants);
     }
 
     fn fetched(&mut self, digest: Digest, result: Result<Vec<u8>, String>) {
@@ -290,6 +289,7 @@ impl Keeper {
         );
         entry.succeeded(filter);
         self.good.set(&entry.wish.wire, &entry.wish.spec);
+        self.give_up_unwanted();
         self.news = true;
     }
 
