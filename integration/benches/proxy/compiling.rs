@@ -189,7 +189,7 @@ impl Subject {
         let serves: Vec<_> = serves.map(|sha256| format!("{sha256}.wasm")).collect();
         for entry in fs::read_dir(self.directory.join("modules"))? {
             let entry = entry?;
-            if !serves.iter().any(|name| entry.file_name() == &**name) {
+            if !serves.iter().any(|name| entry.file_name() == **name) {
                 fs::remove_file(entry.path())?;
             }
         }
