@@ -77,7 +77,8 @@ impl Engine {
             self.fetched = None;
         }
         self.compiling.rest();
-        if no_filter {
+        // What is under way is for the engine of this one.
+        if no_filter && self.compiling.module().is_none() {
             self.loader = None;
         }
     }
@@ -133,14 +134,6 @@ impl Engine {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Whether a module can be had without compiling it.
-    pub(super) fn has_compiled(&self, digest: Digest) -> bool {
-        let loaded = self.loaded.get(&digest);
-        let loader = self.loader.as_ref();
-        loaded.is_some_and(|module| module.strong_count() > 0)
-            || loader.is_some_and(|loader| loader.remembers(digest))
     }
 
     fn remember(&mut self, module: &Arc<Module>) {

@@ -18,7 +18,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Wait where the next attempt most likely ends as the last one did: each of
 /// them takes as long as the filter takes to start.
-pub(super) const WAIT_WHEN_SLOW: Duration = Duration::from_secs(600);
+const WAIT_WHEN_SLOW: Duration = Duration::from_secs(600);
 
 /// What is to be done for a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

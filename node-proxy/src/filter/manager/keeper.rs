@@ -306,7 +306,6 @@ impl Keeper {
             warn(entry, &failure);
             self.news = true;
         }
-        self.look_back_later(at);
     }
 
     pub(super) fn version(
@@ -361,14 +360,17 @@ impl Keeper {
         if self.asked.is_some() || !self.engine.takes_modules() {
             return;
         }
-        let mut missing = self
+        let missing = self
             .entries
             .iter()
             .filter_map(|entry| match entry.progress {
-                Progress::Ask(at) if at <= now => entry.module(),
+                Progress::Ask(at) if at <= now => Some((at, entry.module()?)),
                 _ => None,
             });
-        let Some(digest) = missing.next() else { return };
+        // Whose turn was first, and not who is first in the snapshot: each may take long to fail.
+        let Some((_at, digest)) = missing.min_by_key(|(at, _digest)| *at) else {
+            return;
+        };
         self.asked = Some(digest);
         let (socket, own) = (socket.clone(), self.own.clone());
         self.setup.control.spawn(async move {

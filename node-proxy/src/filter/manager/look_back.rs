@@ -2,13 +2,12 @@
 //! good one.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use weft_core::filter::FilterSpec;
 use weft_wasm_host::{Digest, Module};
 
 use super::engine::Lookup;
-use super::entry::{Progress, WAIT_WHEN_SLOW};
+use super::entry::Entry;
 use super::keeper::Keeper;
 use crate::filter::build;
 use crate::filter::failure::Failure;
@@ -23,35 +22,19 @@ pub(super) enum LookBack {
 
 impl Keeper {
     /// Puts the last good version of a filter in force, if none is and it is
-    /// another than the one that is wanted. It is not waited for where the
-    /// wanted one can be tried at once.
+    /// another than the one that is wanted. That is tried once.
     pub(super) fn look_back(&mut self, at: usize) -> LookBack {
-        let Some(entry) = self.entries.get(at).filter(|entry| entry.looks_back()) else {
+        if !self.entries.get(at).is_some_and(Entry::looks_back) {
             return LookBack::Done;
-        };
-        let wanted = entry.module();
-        let Some((good, digest)) = self.good_of(at) else {
-            return self.has_looked_back(at);
-        };
-        match self.engine.module(digest) {
-            Ok(Lookup::Ready(module)) => {
-                self.put_back(at, module, good);
-                self.has_looked_back(at)
-            }
-            Ok(Lookup::Missing) => self.has_looked_back(at),
-            Ok(Lookup::Compiling) => match wanted.is_some_and(|it| self.engine.has_compiled(it)) {
-                true => LookBack::Done,
-                false => LookBack::Waits(digest),
-            },
-            Err(failure) if failure.may_pass() || failure.is_of_the_node() => LookBack::Done,
-            Err(failure) => {
-                self.not_put_back(at, &failure);
-                self.has_looked_back(at)
+        }
+        if let Some((good, digest)) = self.good_of(at) {
+            match self.engine.module(digest) {
+                Ok(Lookup::Compiling) => return LookBack::Waits(digest),
+                Ok(Lookup::Ready(module)) => self.put_back(at, module, good),
+                Ok(Lookup::Missing) => {}
+                Err(failure) => self.not_put_back(at, &failure),
             }
         }
-    }
-
-    fn has_looked_back(&mut self, at: usize) -> LookBack {
         if let Some(entry) = self.entries.get_mut(at) {
             entry.looked_back = true;
         }
@@ -89,22 +72,5 @@ impl Keeper {
         entry.in_force = Some(good);
         self.news = true;
         self.tell();
-    }
-
-    /// Nothing is in force, and what was last could not be had when it was
-    /// looked for.
-    pub(super) fn look_back_later(&mut self, at: usize) {
-        let Some((_good, digest)) = self.good_of(at) else {
-            return;
-        };
-        let compiles = self.engine.compiling.module() == Some(digest);
-        let entry = self.entries.get_mut(at).filter(|entry| entry.looks_back());
-        match entry {
-            Some(entry) if compiles => entry.progress = Progress::AwaitCompiler(digest),
-            Some(entry) if entry.progress == Progress::Over => {
-                entry.progress = Progress::Again(Instant::now() + WAIT_WHEN_SLOW);
-            }
-            _ => {}
-        }
     }
 }
