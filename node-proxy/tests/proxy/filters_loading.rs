@@ -59,6 +59,17 @@ impl Node {
         }
     }
 
+    /// The first module is in force, and a later version is refused.
+    async fn with_a_broken_version_after(good: &[u8]) -> Self {
+        let refusing = refusing("two");
+        let mut node = Self::new(&version(good), &[good, &refusing]).await;
+        node.in_force(good).await;
+        node.send(version(&refusing), "2");
+        node.report(|it| it.loaded && !it.error.is_empty()).await;
+        assert_eq!(node.agent.answer("2").await.error, "");
+        node
+    }
+
     fn state(&self) -> std::path::PathBuf {
         self.directory.path().join("state")
     }
@@ -295,12 +306,8 @@ async fn without_its_agent_the_proxy_starts_with_the_filters_that_it_had() {
 
 #[tokio::test]
 async fn after_a_restart_the_last_good_version_serves_for_a_broken_one() {
-    let (one, refusing) = (marking("one"), refusing("two"));
-    let mut node = Node::new(&version(&one), &[&one, &refusing]).await;
-    node.in_force(&one).await;
-    node.send(version(&refusing), "2");
-    node.report(|it| it.loaded && !it.error.is_empty()).await;
-    assert_eq!(node.agent.answer("2").await.error, "");
+    let one = marking("one");
+    let node = Node::with_a_broken_version_after(&one).await;
     let node = node.restart(None).await;
     until(async || node.page().await["state"] == "last good version in force").await;
     assert_eq!(node.mark().await, "one");
@@ -316,12 +323,8 @@ async fn after_a_restart_the_last_good_version_serves_for_a_broken_one() {
 
 #[tokio::test]
 async fn the_last_good_version_is_compiled_again_where_that_is_gone() {
-    let (one, refusing) = (marking("one"), refusing("two"));
-    let mut node = Node::new(&version(&one), &[&one, &refusing]).await;
-    node.in_force(&one).await;
-    node.send(version(&refusing), "2");
-    node.report(|it| it.loaded && !it.error.is_empty()).await;
-    assert_eq!(node.agent.answer("2").await.error, "");
+    let one = marking("one");
+    let node = Node::with_a_broken_version_after(&one).await;
     // Of the wanted one, which is refused at once, it is still there.
     let compiled = fs::read_dir(node.state().join("compiled")).expect("a folder");
     for path in compiled.flatten().map(|entry| entry.path()) {
